@@ -1,0 +1,149 @@
+//! The replay image: fixed 8-byte ops that the timed loop reads one after another and never decodes.
+//!
+//! ```text
+//!  63                            32 31                     7 6    4 3    0
+//! +--------------------------------+------------------------+------+------+
+//! | size, or what the kind says    | slot                   |domain| kind |
+//! +--------------------------------+------------------------+------+------+
+//! ```
+//! Invariant: an op's slot is live (or, for an allocation, empty) when the op is reached; [`compile`] discharges
+//! that, so the loop checks nothing but null pointers. A prefix op qualifies exactly the allocation or reallocation
+//! that follows the run of prefixes it stands in.
+
+use crate::Domain;
+
+/// Size of the OS page that `Touched` and `OldPages` count in, bytes.
+pub const OS_PAGE_BYTES: u64 = 4096;
+
+/// What an op does. The discriminants are the low four bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OpKind {
+    /// `malloc(size)` into the slot.
+    Alloc = 0,
+    /// Free the slot. The size field repeats the block's size (at most `u32::MAX`), for sized frees and accounting.
+    Free = 1,
+    /// Resize the slot to size.
+    Realloc = 2,
+    /// `calloc(1, size)` into the slot.
+    AllocZeroed = 3,
+    /// Aligned allocation; an [`OpKind::Align`] prefix stands before it.
+    AllocAligned = 4,
+    /// Prefix: the alignment as a power of two, in the size field.
+    Align = 5,
+    /// Prefix: touched OS pages (of 4 KiB) of the block that follows, in the size field. Without this prefix the
+    /// whole block was touched.
+    Touched = 6,
+    /// Prefix: bits 32 and up of the size that follows, in the size field.
+    SizeHigh = 7,
+    /// Huge-page advice on the slot's block.
+    Advise = 8,
+    /// A mark; index in the size field.
+    Mark = 9,
+    /// Thread switch; dense thread id in the size field. No call.
+    ThreadSwitch = 10,
+    /// Thread start; dense thread id in the size field. No call.
+    ThreadStart = 11,
+    /// Thread end; dense thread id in the size field. No call.
+    ThreadEnd = 12,
+    /// A collection starts; generation in the size field. No call.
+    GcStart = 13,
+    /// A collection stops; generation in the size field. No call.
+    GcStop = 14,
+    /// Prefix of a reallocation to more than 4 KiB: the touched OS pages of the block before it, in the size field.
+    OldPages = 15,
+}
+
+/// One 8-byte op.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Op(pub u64);
+
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Op({:?} {:?} slot {} value {})", self.kind(), self.domain(), self.slot(), self.value())
+    }
+}
+
+impl Op {
+    /// Packs an op. `slot` must be below [`crate::SLOTS_MAX`].
+    #[inline]
+    #[must_use]
+    pub const fn new(kind: OpKind, domain: Domain, slot: u32, value: u32) -> Self {
+        Self((kind as u64) | ((domain as u64) << 4) | ((slot as u64) << 7) | ((value as u64) << 32))
+    }
+
+    /// The low four bits.
+    #[inline]
+    #[must_use]
+    pub const fn kind_bits(self) -> u8 {
+        (self.0 & 15) as u8
+    }
+
+    /// What it does.
+    #[must_use]
+    pub const fn kind(self) -> OpKind {
+        match self.kind_bits() {
+            0 => OpKind::Alloc,
+            1 => OpKind::Free,
+            2 => OpKind::Realloc,
+            3 => OpKind::AllocZeroed,
+            4 => OpKind::AllocAligned,
+            5 => OpKind::Align,
+            6 => OpKind::Touched,
+            7 => OpKind::SizeHigh,
+            8 => OpKind::Advise,
+            9 => OpKind::Mark,
+            10 => OpKind::ThreadSwitch,
+            11 => OpKind::ThreadStart,
+            12 => OpKind::ThreadEnd,
+            13 => OpKind::GcStart,
+            14 => OpKind::GcStop,
+            _ => OpKind::OldPages,
+        }
+    }
+
+    /// Bits 4 to 6.
+    #[inline]
+    #[must_use]
+    pub const fn domain_bits(self) -> usize {
+        ((self.0 >> 4) & 7) as usize
+    }
+
+    /// Whose request it is.
+    #[must_use]
+    pub const fn domain(self) -> Option<Domain> {
+        Domain::from_bits(self.domain_bits() as u8)
+    }
+
+    /// The slot.
+    #[inline]
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        ((self.0 >> 7) & ((1 << 25) - 1)) as usize
+    }
+
+    /// Bits 32 to 63: size, or what the kind says.
+    #[inline]
+    #[must_use]
+    pub const fn value(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// What a compiled image needs from the worker, and what it will do there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImageSummary {
+    /// Number of ops.
+    pub ops: u64,
+    /// Events of the trace that they stand for.
+    pub events: u64,
+    /// Size of the slot table.
+    pub slots: u32,
+    /// Calls (allocations, frees, reallocations) per phase, indexed by [`crate::Phase`].
+    pub calls_by_phase: [u64; 4],
+    /// Index of the op that begins each phase; `None` when the trace lacks its mark.
+    pub phase_ops: [Option<u64>; 4],
+    /// Most requested bytes live at once within `steady` (within everything when there is no `steady` mark).
+    pub live_bytes_peak_steady: u64,
+}

@@ -1,0 +1,169 @@
+//! The JSON block at the head of a trace: where it came from, and the totals that a reader checks at its foot.
+//!
+//! Invariant: private by construction. Sizes, order, threads, domains, module base names; never contents, a command
+//! line, a path or a stack. Unknown is `null`, never a guess; integers are in base units.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything known about a recording except its events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// What wrote the events: `recorder`, `text`, `cut`, later importers.
+    pub source: String,
+    /// Version of that source.
+    pub source_version: String,
+    /// Interpreter, if there was one.
+    pub python: Option<Python>,
+    /// Distribution packages that the interpreter had imported, with versions.
+    pub packages: BTreeMap<String, String>,
+    /// Which domains were wrapped when the recording ended: bit [`crate::Domain`] for each.
+    pub hook_mask: u32,
+    /// How Arrow's pool was reached: `interposed`, `system`, `none`, `invisible`.
+    pub arrow_pool: Option<String>,
+    /// Things a reader must know: `untested: ...`, `started late`, `events lost: N`.
+    pub notes: Vec<String>,
+    /// Recorder options that shape the events, such as `for`, `after`, `max_size`.
+    pub options: BTreeMap<String, String>,
+    /// Kernel release and C library of the recording host.
+    pub kernel: Option<String>,
+    /// C library name and version, such as `glibc 2.36`.
+    pub libc: Option<String>,
+    /// CPU model of the recording host.
+    pub cpu_model: Option<String>,
+    /// CPUs that the recorded process could see: it decides arena limits.
+    pub cpu_count: Option<u32>,
+    /// Transparent huge page mode of the recording host.
+    pub thp: Option<String>,
+    /// Ticks of the time column in one second; `None` when there is no time column.
+    pub ticks_per_second: Option<u64>,
+    /// The recorder's own cost per event in picoseconds, calibrated on the recording host.
+    pub recorder_ps_per_event: Option<u64>,
+    /// Names of marks; the first four are [`crate::Phase::ALL`].
+    pub marks: Vec<String>,
+    /// When each mark fell, in order.
+    pub mark_readings: Vec<MarkReading>,
+    /// Call sites; entry 0 is "unknown".
+    pub sites: Vec<Site>,
+    /// The process's own memory at start, peak and end.
+    pub process: Option<ProcessMemory>,
+    /// Frees of blocks that were never seen allocated, dropped when converting.
+    pub unknown_frees: u64,
+    /// Events that the recorder could not keep.
+    pub lost_events: u64,
+    /// Whether the recording ended with the program, or before it (`--for`, `--max-size`, a full disk, SIGKILL).
+    pub complete: bool,
+    /// Set when this trace is a cut of a longer one: first event index and number of events of the original.
+    pub cut: Option<(u64, u64)>,
+    /// Totals; written again in the footer, where a reader checks them.
+    pub totals: Totals,
+}
+
+/// The recorded interpreter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Python {
+    /// Such as `3.11.7`.
+    pub version: String,
+    /// `CPython` or another implementation.
+    pub implementation: String,
+    /// `shared`, `static` or `unknown`: where `PyObject_Malloc` lives.
+    pub build: String,
+    /// Whether the build has no GIL.
+    pub free_threaded: bool,
+    /// `PYTHONHASHSEED` of the recording, if it was set.
+    pub hash_seed: Option<String>,
+}
+
+/// A call site: module base name and offset in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Site {
+    /// Base name of the shared object, such as `libpython3.11.so.1.0`.
+    pub module: String,
+    /// Offset of the return address in it.
+    pub offset: u64,
+}
+
+/// What the clock and the CPU counter said at a mark.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkReading {
+    /// Index into [`Metadata::marks`].
+    pub mark: u32,
+    /// Index of the mark's event in the trace.
+    pub event: u64,
+    /// CPU time of the whole process so far, all threads, nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// Wall time since the recording began, nanoseconds.
+    pub wall_ns: Option<u64>,
+    /// Exact resident memory of the process at the mark.
+    pub memory: Option<MemoryReading>,
+}
+
+/// Resident memory of a process by what backs it, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryReading {
+    /// All resident pages.
+    pub rss_bytes: u64,
+    /// Anonymous pages: heap, relocated file pages, stacks, anonymous maps.
+    pub rss_anon_bytes: u64,
+    /// Clean and shared file pages.
+    pub file_bytes: u64,
+    /// Anonymous pages of file mappings: relocations and written data sections.
+    pub relocated_bytes: u64,
+    /// Stacks.
+    pub stack_bytes: u64,
+    /// The recorder's own pages, if they were counted in the above.
+    pub recorder_bytes: u64,
+}
+
+/// The process's own memory at three moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessMemory {
+    /// When recording began (or at the end of start-up).
+    pub start: Option<MemoryReading>,
+    /// The largest reading seen.
+    pub peak: Option<MemoryReading>,
+    /// When interpreter exit began, or the last reading before the process was gone.
+    pub end: Option<MemoryReading>,
+}
+
+/// Sums over all events. A reader recomputes them and refuses a trace whose footer disagrees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    /// All events.
+    pub events: u64,
+    /// Allocations of any kind.
+    pub allocs: u64,
+    /// Of these, zeroed ones.
+    pub allocs_zeroed: u64,
+    /// Of these, aligned ones.
+    pub allocs_aligned: u64,
+    /// Frees.
+    pub frees: u64,
+    /// Reallocations.
+    pub reallocs: u64,
+    /// Cyclic collections (starts).
+    pub collections: u64,
+    /// Bytes requested by allocations (reallocations not counted).
+    pub requested_bytes: u64,
+    /// Most blocks live at once.
+    pub live_blocks_peak: u64,
+    /// Most requested bytes live at once.
+    pub live_bytes_peak: u64,
+    /// Blocks live after the last event.
+    pub live_blocks_end: u64,
+    /// Requested bytes live after the last event.
+    pub live_bytes_end: u64,
+    /// Highest slot used, plus one.
+    pub slots: u32,
+    /// Allocations, frees and reallocations by domain name.
+    pub calls_by_domain: BTreeMap<String, u64>,
+    /// Bytes requested by allocations, by domain name.
+    pub bytes_by_domain: BTreeMap<String, u64>,
+    /// Allocations, frees and reallocations by dense thread id.
+    pub calls_by_thread: BTreeMap<u32, u64>,
+}

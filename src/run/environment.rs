@@ -1,0 +1,134 @@
+//! `environment.json`: everything about a result that is not one child's reading.
+//!
+//! Invariant: written before the first child is started; unknown is `null`.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use trace::image::ImageSummary;
+
+/// One per result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// [`super::SCHEMA`].
+    pub schema: u32,
+    /// The harness.
+    pub harness: HarnessFacts,
+    /// The host.
+    pub host: HostFacts,
+    /// What was asked for.
+    pub plan: PlanFacts,
+    /// Every configuration, in the order given.
+    pub configs: Vec<ConfigFacts>,
+    /// Every workload, in the order given.
+    pub workloads: Vec<WorkloadFacts>,
+}
+
+/// The program that measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HarnessFacts {
+    /// Crate version.
+    pub version: String,
+    /// Git revision of the checkout it was built from, if it was one.
+    pub revision: Option<String>,
+    /// `release` or `debug`; readers say loudly that a debug build measured nothing.
+    pub profile: String,
+    /// Compiler version.
+    pub rustc: Option<String>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// CPU model name.
+    pub cpu_model: Option<String>,
+    /// CPUs this process may use.
+    pub cpus: u32,
+    /// Kernel release.
+    pub kernel: Option<String>,
+    /// C library and version.
+    pub libc: Option<String>,
+    /// OS page size, bytes.
+    pub page_bytes: u64,
+    /// Physical memory, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Transparent huge page mode.
+    pub thp: Option<String>,
+    /// Overcommit mode.
+    pub overcommit: Option<String>,
+    /// Address space randomisation.
+    pub aslr: Option<String>,
+    /// Frequency governor.
+    pub governor: Option<String>,
+    /// Clock source of the kernel.
+    pub clock_source: Option<String>,
+    /// One-minute load average when the result began, in hundredths.
+    pub load_hundredths: Option<u64>,
+    /// Memory limit of the control group, bytes.
+    pub cgroup_limit_bytes: Option<u64>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanFacts {
+    /// Seed of order and padding.
+    pub seed: u64,
+    /// Throughput blocks.
+    pub blocks: u32,
+    /// Latency runs per cell.
+    pub latency_runs: u32,
+    /// Footprint runs per cell.
+    pub footprint_runs: u32,
+    /// Idle delays at which rest is read, milliseconds.
+    pub idle_ms: Vec<u64>,
+    /// Whether small cuts were used.
+    pub quick: bool,
+    /// Milliseconds since the epoch when the result began.
+    pub started_unix_ms: u64,
+}
+
+/// One configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigFacts {
+    /// Name as given and as printed.
+    pub name: String,
+    /// How charts label it.
+    pub label: String,
+    /// Whether it is part of the floor (`null`, `loop`) and not a contestant.
+    pub floor: bool,
+    /// The allocator that serves each domain, by domain name.
+    pub domains: BTreeMap<String, String>,
+    /// Every allocator in it.
+    pub allocators: Vec<AllocatorFacts>,
+}
+
+/// What an allocator says of itself at run time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AllocatorFacts {
+    /// Key, such as `mimalloc`.
+    pub key: String,
+    /// Version that the library reported.
+    pub version: String,
+    /// Effective options that the library reported.
+    pub options: BTreeMap<String, String>,
+}
+
+/// One workload, and what its trace says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadFacts {
+    /// Name.
+    pub name: String,
+    /// One-line title.
+    pub title: String,
+    /// What it is and why it is here.
+    pub story: String,
+    /// SHA-256 of the trace file.
+    pub sha256: String,
+    /// Size of the trace file, bytes.
+    pub trace_bytes: u64,
+    /// The compiled image.
+    pub image: ImageSummary,
+    /// Metadata of the trace without its site table.
+    pub metadata: trace::Metadata,
+    /// What the events say.
+    pub shape: trace::Shape,
+}

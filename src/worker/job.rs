@@ -1,0 +1,48 @@
+//! What the parent tells a worker on its standard input, as one JSON object.
+
+use crate::run::{Mode, Pass};
+use serde::{Deserialize, Serialize};
+use trace::image::ImageSummary;
+
+/// One child's work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// What to measure.
+    pub pass: Pass,
+    /// How to replay threads.
+    pub mode: Mode,
+    /// Key in [`crate::backend::ALL`] for each domain, indexed by [`trace::Domain`]; `loop` calls nothing.
+    pub backends: [String; 6],
+    /// The image.
+    pub image: ImageSummary,
+    /// Where its ops are.
+    pub source: ImageSource,
+    /// Idle delays at which rest is read, milliseconds, ascending (footprint).
+    pub idle_ms: Vec<u64>,
+    /// Evenly spaced memory readings (footprint).
+    pub points: u32,
+    /// Whether a debug build may run this (tests only; the result says so).
+    pub allow_debug: bool,
+}
+
+/// Where the ops of an image are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageSource {
+    /// The whole image in an inherited shared-memory file.
+    Whole {
+        /// Its descriptor.
+        fd: i32,
+    },
+    /// Two windows of an inherited shared-memory file, filled in turn by a helper process.
+    Windows {
+        /// Its descriptor.
+        fd: i32,
+        /// Ops in one window; window `i` starts at byte `8 * i * window_ops`.
+        window_ops: u64,
+        /// Read end: a little-endian `u64` with the number of ops arrives for each filled window; 0 ends the image.
+        ready_fd: i32,
+        /// Write end: one byte hands a used window back.
+        done_fd: i32,
+    },
+}

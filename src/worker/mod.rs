@@ -1,0 +1,3 @@
+//! Under construction.
+mod job;
+pub use job::*;
