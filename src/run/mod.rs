@@ -166,8 +166,7 @@ impl CallKind {
 }
 
 /// Upper bounds in bytes, inclusive, of the size classes that latency is kept by; the last is open.
-pub const SIZE_CLASS_BOUNDS: [u64; 8] =
-    [64, 512, 4096, 32 * 1024, 128 * 1024, 1024 * 1024, 8 * 1024 * 1024, u64::MAX];
+pub const SIZE_CLASS_BOUNDS: [u64; 8] = [64, 512, 4096, 32 * 1024, 128 * 1024, 1024 * 1024, 8 * 1024 * 1024, u64::MAX];
 
 /// One histogram of a latency pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
