@@ -1,4 +1,4 @@
-"""The web application that `scripts/service` records: some work for every request, and state that grows and is dropped."""
+"""The web application that `scripts/service` records: work for every request, and state that is replaced in turn."""
 
 import json
 import os

@@ -37,7 +37,9 @@ def interpreter(requirements=RECIPES / "requirements.txt", name="recipes-venv"):
             say(f"note: this is Python {version}; the bundled traces were recorded with {RECORDED_PYTHON}")
         # The running interpreter's own executable: `python3` on PATH may be a shim that starts a shell first.
         subprocess.run([os.path.realpath(sys.executable), "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements], check=True
+        )
         stamp.write_text(wanted)
     # A first import would compile this module, and a recording would hold the compiler's work.
     subprocess.run([python, "-c", "import pyalloc_mark"], cwd=RECIPES, check=True)
@@ -50,7 +52,7 @@ def recipe(workload):
 
 
 def recording_environment(**more):
-    """The environment of a recording or of a run that is compared with one: what a program needs, and a fixed hash seed."""
+    """The environment of a recording, and of a run that is compared with one: the needful, and a fixed hash seed."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     return {**kept, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", **more}
 
@@ -61,7 +63,8 @@ def replay(program, folder, *arguments, timeout_s=900):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
     stored = sorted(pathlib.Path(folder).rglob("runs.jsonl"))
     if done.returncode != 0 or not stored:
-        raise SystemExit(f"`{' '.join(map(str, command))}` ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        said = done.stderr.strip() or done.stdout.strip()
+        raise SystemExit(f"`{' '.join(map(str, command))}` ended with {done.returncode}: {said}")
     with open(stored[-1], encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 

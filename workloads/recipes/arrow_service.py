@@ -1,8 +1,8 @@
 """A query service on PyArrow: several threads read Parquet, filter, join, aggregate, sort, and answer in Arrow IPC.
 
-A month of orders is written as Parquet to a temporary folder; worker threads then take requests from a queue in bursts.
-Replies of the busiest queries are cached. Which thread serves which request is the scheduler's choice, as in life; the
-answers, and so the checksum, are the same on every run.
+A month of orders is written as Parquet to a temporary folder; worker threads then take requests from a queue in
+bursts. Replies of the busiest queries are cached. Which thread serves which request is the scheduler's choice, as in
+life; the answers, and so the checksum, are the same on every run.
 """
 
 import argparse
@@ -84,7 +84,9 @@ class Service:
 
     def large_orders(self, day, threshold):
         table = self.day(day, ["order", "customer", "amount", "note"])
-        return table.filter(pc.greater(table["amount"], threshold)).sort_by([("amount", "descending"), ("order", "ascending")])
+        return table.filter(pc.greater(table["amount"], threshold)).sort_by(
+            [("amount", "descending"), ("order", "ascending")]
+        )
 
     def by_shop(self, day, threshold):
         table = self.day(day, ["shop", "amount"])
@@ -98,8 +100,14 @@ class Service:
     def customers(self, day, threshold):
         pair = [self.day(day, ["customer", "amount"]), self.day((day + 1) % DAYS, ["customer", "amount"])]
         table = pa.concat_tables(pair).combine_chunks()
-        best = table.group_by("customer").aggregate([("amount", "max")]).sort_by([("amount_max", "descending"), ("customer", "ascending")])
-        return best.slice(0, 500).append_column("label", pc.binary_join_element_wise(best.slice(0, 500)["customer"], "best", "/"))
+        best = (
+            table.group_by("customer")
+            .aggregate([("amount", "max")])
+            .sort_by([("amount_max", "descending"), ("customer", "ascending")])
+        )
+        return best.slice(0, 500).append_column(
+            "label", pc.binary_join_element_wise(best.slice(0, 500)["customer"], "best", "/")
+        )
 
     def notes(self, day, threshold):
         """Some rows as Python objects, as JSON clients want them."""
@@ -111,7 +119,9 @@ class Service:
 def requests(count):
     rng = random.Random(20260106)
     kinds = ("large_orders", "by_shop", "by_town", "customers", "notes")
-    return [(rng.choice(kinds), int(rng.triangular(0, DAYS - 1, 2)), rng.choice((60, 90, 120, 200))) for _ in range(count)]
+    return [
+        (rng.choice(kinds), int(rng.triangular(0, DAYS - 1, 2)), rng.choice((60, 90, 120, 200))) for _ in range(count)
+    ]
 
 
 def serve(service, jobs, results):

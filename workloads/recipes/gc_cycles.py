@@ -1,8 +1,9 @@
 """Cyclic garbage: objects that only the collector can free, in bursts, around a long-lived set.
 
-Documents are built as trees with parent links, edited, and dropped; a scheduler keeps doubly linked lists; callbacks close
-over themselves; failures are kept with their tracebacks. Nothing calls the collector while the work runs: its own
-thresholds decide, as in a program that never thought about it. A registry of objects that refer to one another stays alive.
+Documents are built as trees with parent links, edited, and dropped; a scheduler keeps doubly linked lists; callbacks
+close over themselves; failures are kept with their tracebacks. Nothing calls the collector while the work runs: its
+own thresholds decide, as in a program that never thought about it. A registry of objects that refer to one another
+stays alive.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """Large arrays: an imaging and sensor pipeline in NumPy.
 
-Frames of mixed sizes pass through float temporaries, local filters, histograms and Fourier transforms; time series grow by
-concatenation and are cut into windows, sorted and ranked; tiles of canvases that are reserved whole are touched in part.
-Results pile up in a buffer that is then dropped, small statistics follow, and a thumbnail of every frame stays to the end:
-small survivors between large blocks that are gone. BLAS is left out on purpose: its buffers come
-from `mmap`, not from an allocator.
+Frames of mixed sizes pass through float temporaries, local filters, histograms and Fourier transforms; time series
+grow by concatenation and are cut into windows, sorted and ranked; tiles of canvases that are reserved whole are
+touched in part. Results pile up in a buffer that is then dropped, small statistics follow, and a thumbnail of every
+frame stays to the end: small survivors between large blocks that are gone. BLAS is left out on purpose: its buffers
+come from `mmap`, not from an allocator.
 """
 
 import argparse

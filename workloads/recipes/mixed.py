@@ -1,8 +1,8 @@
 """A web shop in one process: requests, JSON, templates, sessions, caches, a database and a log.
 
-A WSGI application is called directly, as a server's worker would call it, so that neither a socket nor a clock takes part:
-time is the number of the request. Traffic comes as a morning of light use, a rush that fills caches and sessions, and an
-evening in which sessions expire.
+A WSGI application is called directly, as a server's worker would call it, so that neither a socket nor a clock takes
+part: time is the number of the request. Traffic comes as a morning of light use, a rush that fills caches and
+sessions, and an evening in which sessions expire.
 """
 
 import argparse
@@ -22,14 +22,17 @@ from pyalloc_mark import mark
 
 SESSION_LIFE = 1200  # requests
 CACHE_ENTRIES = 800
-LAYOUT = """<!doctype html><title>{{ title }}</title><nav>{% for name, link in menu %}<a href="{{ link }}">{{ name }}</a>{% endfor %}
+LAYOUT = """<!doctype html><title>{{ title }}</title><nav>
+{% for name, link in menu %}<a href="{{ link }}">{{ name }}</a>{% endfor %}
 </nav>{% block body %}{% endblock %}<footer>{{ visits }} visits</footer>"""
 LISTING = """{% extends "layout" %}{% block body %}<h1>{{ title }}</h1><ul>{% for item in items %}
 <li class="{{ loop.cycle('odd', 'even') }}"><a href="/item/{{ item.id }}">{{ item.name|e }}</a>
 {{ "%.2f"|format(item.price) }} {% if item.stock < 5 %}<b>few left</b>{% endif %}</li>{% endfor %}</ul>{% endblock %}"""
 ITEM = """{% extends "layout" %}{% block body %}<h1>{{ item.name|e }}</h1><p>{{ item.text|wordwrap(60)|e }}</p>
 <dl>{% for key, value in facts.items() %}<dt>{{ key }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>{% endblock %}"""
-WORDS = "amber brass cedar delta ember frost grove haven indigo jade kelp linen maple north onyx pearl quartz river stone tidal".split()
+WORDS = (
+    "amber brass cedar delta ember frost grove haven indigo jade kelp linen maple north onyx pearl quartz river stone tidal"
+).split()
 
 
 class RecentLines(logging.Handler):
@@ -70,14 +73,25 @@ class Shop:
         self.log.propagate = False
         self.lines = RecentLines(500)
         self.log.addHandler(self.lines)
-        self.templates = jinja2.Environment(loader=jinja2.DictLoader({"layout": LAYOUT, "listing": LISTING, "item": ITEM}))
+        self.templates = jinja2.Environment(
+            loader=jinja2.DictLoader({"layout": LAYOUT, "listing": LISTING, "item": ITEM})
+        )
         self.database = sqlite3.connect(":memory:", isolation_level=None)
         self.database.row_factory = sqlite3.Row
-        self.database.execute("create table item (id integer primary key, name text, shelf text, price real, stock int, text text)")
+        self.database.execute(
+            "create table item (id integer primary key, name text, shelf text, price real, stock int, text text)"
+        )
         self.database.execute("create index by_shelf on item (shelf, price)")
         for number in range(items):
             name = " ".join(rng.sample(WORDS, 3))
-            row = (number, name, rng.choice(WORDS), rng.randrange(100, 99999) / 100, rng.randrange(40), " ".join(rng.choices(WORDS, k=60)))
+            row = (
+                number,
+                name,
+                rng.choice(WORDS),
+                rng.randrange(100, 99999) / 100,
+                rng.randrange(40),
+                " ".join(rng.choices(WORDS, k=60)),
+            )
             self.database.execute("insert into item values (?, ?, ?, ?, ?, ?)", row)
         self.sessions = {}
         self.cache = Cache(CACHE_ENTRIES)
@@ -130,7 +144,10 @@ class Shop:
     def shelf(self, environ, session, shelf):
         query = urllib.parse.parse_qs(environ["QUERY_STRING"])
         limit = int(query.get("limit", ["10"])[0])
-        items = self.cache.get(("shelf", shelf, limit), lambda: self.rows("select * from item where shelf = ? order by price limit ?", shelf, limit))
+        items = self.cache.get(
+            ("shelf", shelf, limit),
+            lambda: self.rows("select * from item where shelf = ? order by price limit ?", shelf, limit),
+        )
         return "200 OK", "text/html", self.page("listing", session, title=shelf.title(), items=items)
 
     def item(self, environ, session, id):
@@ -139,7 +156,9 @@ class Shop:
             return "404 Not Found", "text/plain", "no such item"
         session["seen"] = [*session["seen"][-9:], rows[0]["name"]]
         facts = {"shelf": rows[0]["shelf"], "stock": rows[0]["stock"], "seen": ", ".join(session["seen"])}
-        text = self.cache.get(("item", id), lambda: self.page("item", session, title=rows[0]["name"], item=rows[0], facts=facts))
+        text = self.cache.get(
+            ("item", id), lambda: self.page("item", session, title=rows[0]["name"], item=rows[0], facts=facts)
+        )
         return "200 OK", "text/html", text
 
     def search(self, environ, session):
@@ -153,7 +172,11 @@ class Shop:
         for line in wanted["lines"]:
             key = str(line["id"])
             session["basket"][key] = session["basket"].get(key, 0) + line["count"]
-        return "200 OK", "application/json", json.dumps({"basket": session["basket"], "note": wanted.get("note", "")}, indent=1)
+        return (
+            "200 OK",
+            "application/json",
+            json.dumps({"basket": session["basket"], "note": wanted.get("note", "")}, indent=1),
+        )
 
     def order(self, environ, session):
         total, lines = 0.0, []
@@ -167,7 +190,12 @@ class Shop:
 
 def request(rng, visitors, items):
     """A WSGI environment such as a browser of one of these visitors would cause."""
-    environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "", "HTTP_COOKIE": f"id=v{rng.randrange(visitors)}; theme=dark", "wsgi.input": io.BytesIO()}
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "QUERY_STRING": "",
+        "HTTP_COOKIE": f"id=v{rng.randrange(visitors)}; theme=dark",
+        "wsgi.input": io.BytesIO(),
+    }
     environ["HTTP_USER_AGENT"] = f"Browser/{rng.randrange(90, 120)}.0 (Compatible; {rng.choice(WORDS)})"
     draw = rng.random()
     if draw < 0.1:

@@ -1,12 +1,12 @@
 """Tell an allocation recorder, or an external memory sampler, which phase of its life a program is in.
 
-Copy this file beside a program and call `mark("steady")` once its imports and set-up are done and `mark("drained")` once
-its work is dropped. Start-up needs no mark, and the recorder finds the start of interpreter exit by itself.
+Copy this file beside a program and call `mark("steady")` once its imports and set-up are done and `mark("drained")`
+once its work is dropped. Start-up needs no mark, and the recorder finds the start of interpreter exit by itself.
 
 * Under `pyalloc-bench record` the mark goes to the preloaded recorder's `pyalloc_mark` through ctypes.
-* With `PYALLOC_MARK_PIPE=<write fd>,<read fd>` the name and a newline are written to the first descriptor and one byte is
-  awaited on the second: whoever holds the other ends can read the process's memory at exactly this point. Interpreter
-  exit is then announced too, as `finalising`.
+* With `PYALLOC_MARK_PIPE=<write fd>,<read fd>` the name and a newline are written to the first descriptor and one
+  byte is awaited on the second: whoever holds the other ends can read the process's memory at exactly this point.
+  Interpreter exit is then announced too, as `finalising`.
 * Otherwise nothing happens.
 
 ctypes is imported by the first mark and only in the first two cases. That costs some thousand allocations, which fall

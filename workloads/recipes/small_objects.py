@@ -1,8 +1,9 @@
 """Short-lived small objects in pure Python: a source indexer.
 
 Generates modules of a small language, tokenises and parses them into node objects, folds constants, sends summaries
-through JSON, and keeps an index of every name. A burst of indexing is followed by a release of every other module, so that
-the index's survivors are scattered over the memory that the burst needed, and by a quiet time of queries on what is left.
+through JSON, and keeps an index of every name. A burst of indexing is followed by a release of every other module, so
+that the index's survivors are scattered over the memory that the burst needed, and by a quiet time of queries on what
+is left.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import re
 from pyalloc_mark import mark
 
 TOKEN = re.compile(r"\s*(?:(?P<number>\d+)|(?P<name>[a-z_]\w*)|(?P<operator>[-+*/()=,:\[\]]))")
-STEMS = "alpha beta count data edge field group hash item join key limit map node order page query row size table".split()
+STEMS = (
+    "alpha beta count data edge field group hash item join key limit map node order page query row size table".split()
+)
 
 
 class Token:
@@ -43,7 +46,9 @@ def source(rng, functions):
         lines.append(f"def {name}({', '.join(arguments)}):")
         for _ in range(rng.randrange(3, 9)):
             terms = [rng.choice(arguments) if rng.random() < 0.5 else str(rng.randrange(1, 9999)) for _ in range(4)]
-            lines.append(f"    {rng.choice(STEMS)}_{rng.randrange(50)} = ({terms[0]} + {terms[1]}) * {terms[2]} - {terms[3]}")
+            lines.append(
+                f"    {rng.choice(STEMS)}_{rng.randrange(50)} = ({terms[0]} + {terms[1]}) * {terms[2]} - {terms[3]}"
+            )
         lines.append(f"    return {rng.choice(arguments)}")
     return "\n".join(lines)
 
@@ -106,7 +111,12 @@ def index_module(text):
     for number, line in enumerate(text.split("\n"), 1):
         tokens = tokenise(line, number)
         if tokens[0].text == "def":
-            current = {"line": number, "arguments": [t.text for t in tokens[3:-2] if t.text != ","], "body": [], "uses": {}}
+            current = {
+                "line": number,
+                "arguments": [t.text for t in tokens[3:-2] if t.text != ","],
+                "body": [],
+                "uses": {},
+            }
             functions[tokens[1].text] = current
         elif tokens[0].text != "return":
             trees.append(parse(tokens[2:]))
