@@ -31,7 +31,7 @@ LISTING = """{% extends "layout" %}{% block body %}<h1>{{ title }}</h1><ul>{% fo
 ITEM = """{% extends "layout" %}{% block body %}<h1>{{ item.name|e }}</h1><p>{{ item.text|wordwrap(60)|e }}</p>
 <dl>{% for key, value in facts.items() %}<dt>{{ key }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>{% endblock %}"""
 WORDS = (
-    "amber brass cedar delta ember frost grove haven indigo jade kelp linen maple north onyx pearl quartz river stone tidal"
+    "amber brass cedar delta ember frost grove haven indigo jade kelp linen maple onyx pearl quartz river stone tidal"
 ).split()
 
 
