@@ -78,7 +78,7 @@ pub fn main() -> Result<(), String> {
         Target::Whole { fd, bytes_max } => {
             let compiled = compile_whole(&job, WholeSink::new(fd, bytes_max).map_err(|e| unwritable(&e))?)?;
             let answer = serde_json::to_vec(&compiled).map_err(|e| e.to_string())?;
-            io::stdout().lock().write_all(&answer).map_err(|e| unwritable(&e))
+            io::stdout().lock().write_all(&answer).and_then(|()| io::stdout().flush()).map_err(|e| unwritable(&e))
         }
         Target::Windows { fd, ready_fd, done_fd } => {
             let mut sink = WindowSink::new(fd, ready_fd, done_fd).map_err(|e| unwritable(&e))?;
