@@ -116,8 +116,11 @@ mod tests {
             // SAFETY: plain malloc.
             unsafe { libc::malloc(size / 2) }
         }
+        unsafe extern "C" fn anything(_: *mut libc::c_void) -> usize {
+            usize::MAX
+        }
         let system = find("system").expect("in the table");
-        let broken = Entry { malloc: small, usable_size: |_| usize::MAX, ..system.entry };
+        let broken = Entry { malloc: small, usable_size: anything, ..system.entry };
         // SAFETY: it overruns its blocks by design, so it runs in a process of its own: a failed check exits 0.
         let status = unsafe {
             let child = libc::fork();

@@ -216,6 +216,7 @@ impl Pass for FootprintPass {
         let point = self.add_to_curve(op); // still counted as what went before
         if self.has_steady {
             self.in_steady = phase == Phase::Steady;
+            self.peak_above = self.now.requested_bytes + PEAK_STEP_BYTES; // peaks of each phase, not of start-up only
         }
         match phase {
             Phase::Startup => {}

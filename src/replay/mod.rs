@@ -18,7 +18,7 @@ pub(crate) use throughput::ThroughputPass;
 use crate::probe::sys::{Descriptor, Mapping};
 use crate::run::CallKind;
 use std::io;
-use trace::image::{OpKind, Op};
+use trace::image::{Op, OpKind};
 
 /// What one pass does around the replay's steps. Every default is nothing, and costs nothing.
 pub(crate) trait Pass {

@@ -13,7 +13,7 @@ pub use seal::{HarnessAllocator, use_arena, use_system};
 
 use crate::backend::{self, Backend, Need};
 use crate::probe::{clock, memory, sys};
-use crate::replay::{Floor, FootprintPass, Heap, LatencyPass, Pass as _, Source, ThroughputPass};
+use crate::replay::{Floor, FootprintPass, Heap, LatencyPass, Source, ThroughputPass};
 use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
 use std::fmt::Display;
 
@@ -73,7 +73,8 @@ fn read_job() -> Result<Job, Failure> {
 
 fn find(key: &str) -> Result<&'static Backend, Failure> {
     let known = || backend::ALL.iter().map(|b| b.key).collect::<Vec<_>>().join(", ");
-    backend::find(key).ok_or_else(|| failure("spawn", format!("no allocator is called '{key}'; use one of: {}", known())))
+    backend::find(key)
+        .ok_or_else(|| failure("spawn", format!("no allocator is called '{key}'; use one of: {}", known())))
 }
 
 fn facts(keys: &[&str]) -> Result<String, Failure> {
@@ -166,12 +167,14 @@ fn seal_worker(reader: &memory::Reader) -> Result<SealReport, Failure> {
 fn unseal_worker(report: SealReport) -> Result<SealReport, Failure> {
     let harness_allocations = seal::unseal();
     if harness_allocations > 0 {
-        let text = format!("the harness allocated {harness_allocations} times during the replay; this is its own fault");
+        let text =
+            format!("the harness allocated {harness_allocations} times during the replay; this is its own fault");
         return Err(failure("seal", text));
     }
     if report.libc_bytes_before > 0 {
         let bytes = report.libc_bytes_before;
-        let text = format!("the C library's heap held {bytes} bytes before the replay; run without preloaded libraries");
+        let text =
+            format!("the C library's heap held {bytes} bytes before the replay; run without preloaded libraries");
         return Err(failure("seal", text));
     }
     Ok(report)
@@ -218,7 +221,6 @@ fn footprint(job: &Job, source: &Source, mut heap: Heap, release: Vec<fn()>) -> 
         .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
     let mut sealed = seal_worker(&reader()?)?;
     sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
-    pass.mark(0, 0, &mut heap);
     source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
     let seal = unseal_worker(sealed)?;
     if let Some(error) = pass.failure() {
