@@ -2,27 +2,20 @@
 //!
 //! Invariant: curves and points come from one and the same run (the one whose peak is the median), figures from all.
 
-use super::MemoryAnalysis;
-use super::compare::{Confidence, figure};
-use crate::metric;
+use super::{Figure, MemoryAnalysis};
+use crate::metric::{self, Metric};
 use crate::run::{Footprint, MemoryPoint, Run};
 use trace::{Phase, image::ImageSummary};
 
 /// Live requested bytes below which a ratio of resident to live says nothing: allocators' fixed costs dominate.
 pub const RATIO_LIVE_BYTES_MIN: u64 = 4 << 20;
 
-/// Memory of one configuration; `None` without a footprint pass.
+/// Memory of one configuration, whose figures are given by the key of their metric; `None` without a footprint pass.
 #[must_use]
-pub fn memory(
-    runs: &[&Run],
-    baseline: Option<&[&Run]>,
-    names: &[&str],
-    confidence: Confidence,
-    image: &ImageSummary,
-) -> Option<MemoryAnalysis> {
+pub fn memory(runs: &[&Run], figures: &[(&str, Figure)], image: &ImageSummary) -> Option<MemoryAnalysis> {
     let median = median_run(runs)?;
     let at_rest = metric::at_rest(median);
-    let of = |metric| figure(metric, runs, baseline, names, confidence);
+    let of = |metric: &Metric| figures.iter().find(|(key, _)| *key == metric.key).map(|(_, figure)| *figure);
     let (internal, external) = fragmentation(&median.peak);
     Some(MemoryAnalysis {
         peak: of(metric::RSS_BYTES_PEAK)?,

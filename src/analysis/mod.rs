@@ -360,6 +360,8 @@ impl<'a> Selection<'a> {
             return None;
         }
         let figure = |metric| compare::figure(metric, &runs, baseline.as_deref(), &names, confidence);
+        let metrics: Vec<_> = metric::ALL.par_iter().filter_map(|m| Some((m.key, figure(m)?))).collect();
+        let of = |metric: &metric::Metric| metrics.iter().find(|(key, _)| *key == metric.key).map(|(_, f)| *f);
         let phases = Phase::ALL.into_iter().filter_map(|phase| {
             let values: Vec<f64> = runs.iter().filter_map(|run| metric::ns_per_call_in(run, phase)).collect();
             let mut random = Random::new(confidence.seed, &[names[0], names[1], phase.name()]);
@@ -370,12 +372,12 @@ impl<'a> Selection<'a> {
             config: index,
             name: facts.name.clone(),
             label: facts.label.clone(),
-            metrics: metric::ALL.iter().filter_map(|m| Some((m.key, figure(m)?))).collect(),
-            ns_per_call: figure(metric::NS_PER_CALL),
+            ns_per_call: of(metric::NS_PER_CALL),
             ns_per_call_phase: phases.filter(|(phase, _)| *phase != Phase::Steady).collect(),
-            faults: figure(metric::FAULTS_MINOR),
+            faults: of(metric::FAULTS_MINOR),
             latency: latency::latency(&passes, clock),
-            memory: memory::memory(&runs, baseline.as_deref(), &names, confidence, &workload.image),
+            memory: memory::memory(&runs, &metrics, &workload.image),
+            metrics,
             program_share: None,
             saves_at_most: None,
         })

@@ -2,8 +2,9 @@
 //!
 //! Percentile intervals of the bootstrap are too short below some twenty values, and ten thousand resamples cannot
 //! resolve the one in a thousand that a correction for many verdicts asks for. Student's t at the corrected level over
-//! a bootstrapped standard error does both; [`tests::intervals_hold_what_they_promise`] checks it on noise with heavy
-//! tails, outliers and steps.
+//! a bootstrapped standard error does both. The standard error of a median of few values is itself uncertain, so t gets
+//! half as many degrees of freedom as there are values: with `n - 1` of them, intervals that promised 99.9 % held with
+//! 99.6 % in simulation. A test holds the promise on noise with heavy tails, outliers, skew and steps.
 //!
 //! Invariant: the same values, level and generator give the same interval, in whatever order the values come.
 
@@ -187,17 +188,35 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "exploration"]
-    fn explore() {
-        for shape in ["normal", "outliers", "heavy", "skewed", "remembers", "ticks"] {
-            for n in [6, 7, 12, 20] {
-                println!(
-                    "{shape:10} n={n:2}  5%: {:.4}  1%: {:.4} 0.1%: {:.5}",
-                    missed(shape, n, 0.05, 2000),
-                    missed(shape, n, 0.01, 2000),
-                    missed(shape, n, 0.001, 4000)
-                );
-            }
+    fn intervals_hold_what_they_promise() {
+        for (shape, n, allowed) in [
+            ("normal", 6, 0.05),
+            ("normal", 12, 0.05),
+            ("outliers", 12, 0.05),
+            ("heavy", 12, 0.05),
+            ("skewed", 12, 0.05),
+            ("ticks", 12, 0.05),
+            ("remembers", 12, 0.07), // what pairing by block leaves of drift
+        ] {
+            let share = missed(shape, n, 0.05, 400);
+            assert!(share <= allowed, "{shape}, {n} values: {share} of the intervals missed");
         }
+        let share = missed("skewed", 12, 0.001, 1000);
+        assert!(share <= 0.002, "{share} missed at 99.9 %");
+    }
+
+    #[test]
+    fn intervals_are_not_wider_than_they_must_be() {
+        // Twelve normal values: the median's own standard error is about 0.36 of their spread.
+        let mut random = Random::new(3, &["width"]);
+        let mut widths: Vec<f64> = (0..100)
+            .map(|_| {
+                let values: Vec<f64> = (0..12).map(|_| random.normal()).collect();
+                let interval = estimate(&values, 0.05, &mut random).expect("there are values");
+                interval.high - interval.low
+            })
+            .collect();
+        widths.sort_by(f64::total_cmp);
+        assert!((1.0..2.4).contains(&widths[50]), "{}", widths[50]);
     }
 }
