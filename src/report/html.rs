@@ -164,5 +164,5 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-const STYLE: &str = include_str!("report.css");
+pub(super) const STYLE: &str = include_str!("report.css");
 const HOW_TO_READ: &str = include_str!("how_to_read.html");

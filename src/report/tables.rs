@@ -45,15 +45,15 @@ fn versus(analysis: &Analysis, config: &ConfigAnalysis, figure: Option<&Figure>)
 #[must_use]
 pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
     let against = format!("vs {} [95 %]", words::cut(words::baseline(analysis), 16));
-    let headings =
-        ["allocator", ">ns/call", &against, ">p99.9 malloc", ">peak MiB", ">rest MiB", ">resident/live", ">faults"];
-    let caption = format!("{}: time, tail, memory at peak and at rest (resident/live is at rest)", workload.name);
+    let headings = ["allocator", ">ns/call", &against, ">p99.9 malloc", ">peak", ">rest MiB", ">res/live", ">faults"];
+    let caption =
+        format!("{}: time, tail, memory at peak and at rest (res/live: resident over live, at rest)", workload.name);
     let mut table = Table::new(caption, &headings);
     for config in &workload.configs {
         let memory = config.memory.as_ref();
         let malloc = kind_row(config, CallKind::Malloc);
         table.row([
-            words::cut(&name(analysis, config), 20),
+            words::cut(&name(analysis, config), 17),
             median(config.ns_per_call.as_ref(), Unit::Nanoseconds),
             versus(analysis, config, config.ns_per_call.as_ref()),
             words::percentile(malloc.and_then(|row| row.percentiles[3])),

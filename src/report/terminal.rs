@@ -75,8 +75,8 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
         );
     }
     if !analysis.failures.is_empty() {
-        let failed = words::plural(analysis.failures.len(), "run");
-        warnings.push(format!("WARNING: {failed} FAILED and are in no figure; the reasons stand at the end."));
+        let failed = words::plural(analysis.failures.len(), "FAILED run");
+        warnings.push(format!("WARNING: {failed}; the reasons stand at the end, the figures are of what measured."));
     }
     for workload in &analysis.workloads {
         for config in &workload.configs {
@@ -112,7 +112,7 @@ fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
     text
 }
 
-/// `floor: loop 1.10 ns, null allocator 2.20 ns per call · clock 20.0 ns · rest 10.0 s idle after drained`.
+/// `floor: loop 1.10 ns, null allocator 2.20 ns per call · clock 20.0 ns · rest: 10 s idle after drained`.
 fn floor_line(workload: &WorkloadAnalysis) -> String {
     let ns = |e: &crate::analysis::Estimate| format!("{} ns", units::significant(e.median));
     let mut floors = Vec::new();

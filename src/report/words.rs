@@ -182,7 +182,7 @@ pub fn workload_line(analysis: &Analysis, workload: &WorkloadAnalysis) -> String
 #[must_use]
 pub fn sentence(analysis: &Analysis, config: &ConfigAnalysis) -> Option<String> {
     let memory = config.memory.as_ref();
-    let rest = memory.map_or(String::new(), |m| format!("resident {} after", idle(m.rest_after_ms)));
+    let rest = memory.map_or(String::new(), |m| format!("resident after {}", idle(m.rest_after_ms)));
     let parts: Vec<String> = [
         ("time per call".to_owned(), config.ns_per_call.as_ref()),
         ("resident at peak".to_owned(), memory.map(|m| &m.peak)),
@@ -198,27 +198,31 @@ pub fn sentence(analysis: &Analysis, config: &ConfigAnalysis) -> Option<String> 
 
 /// `28 % lower (26 % to 30 %), better`.
 fn change(comparison: &Comparison) -> String {
-    let Estimate { median, low, high, .. } = comparison.ratio;
+    let Estimate { median, low, high, n, .. } = comparison.ratio;
     let word = verdict(comparison.verdict);
-    let direction = |ratio: f64| if ratio < 1.0 { "lower" } else { "higher" };
     match comparison.verdict {
         Verdict::Better | Verdict::Worse => {
+            let direction = if median < 1.0 { "lower" } else { "higher" };
             let (near, far) = if median < 1.0 { (1.0 - high, 1.0 - low) } else { (low - 1.0, high - 1.0) };
             let by = percent((median - 1.0).abs());
-            format!("{by} {} ({} to {}), {word}", direction(median), percent(near), percent(far))
+            format!("{by} {direction} ({} to {}), {word}", percent(near), percent(far))
         }
-        Verdict::NoDifference => format!("no difference detected ({} to {} of it)", percent(low), percent(high)),
+        Verdict::NoDifference => format!("no difference detected (ratio {} to {})", ratio(low), ratio(high)),
         Verdict::Inconclusive => {
-            let runs = plural(comparison.ratio.n as usize, "pair");
-            format!("{} of it ({} to {} in {runs}), {word}", percent(median), percent(low), percent(high))
+            let pairs = plural(n as usize, "pair");
+            format!("inconclusive (ratio {}, {} to {} in {pairs})", ratio(median), ratio(low), ratio(high))
         }
     }
 }
 
-/// `10 s idle`, `0 ms idle`.
+/// `10 s idle`, `1.5 s idle`, `100 ms idle`.
 #[must_use]
 pub fn idle(ms: u64) -> String {
-    if ms >= 1000 { format!("{} s idle", units::significant(ms as f64 / 1000.0)) } else { format!("{ms} ms idle") }
+    match ms {
+        ms if ms < 1000 => format!("{ms} ms idle"),
+        ms if ms.is_multiple_of(1000) => format!("{} s idle", ms / 1000),
+        ms => format!("{} s idle", units::significant(ms as f64 / 1000.0)),
+    }
 }
 
 #[cfg(test)]
@@ -243,9 +247,9 @@ mod tests {
         let say = |low, median, high, verdict| change(&comparison(low, median, high, verdict));
         assert_eq!(say(0.70, 0.72, 0.74, Verdict::Better), "28 % lower (26 % to 30 %), better");
         assert_eq!(say(1.5, 2.0, 3.0, Verdict::Worse), "100 % higher (50 % to 200 %), worse");
-        assert_eq!(say(0.99, 1.0, 1.02, Verdict::NoDifference), "no difference detected (99 % to 102 % of it)");
+        assert_eq!(say(0.99, 1.0, 1.02, Verdict::NoDifference), "no difference detected (ratio 0.99 to 1.02)");
         let few = say(0.9, 1.1, 1.2, Verdict::Inconclusive);
-        assert_eq!(few, "110 % of it (90 % to 120 % in 3 pairs), inconclusive");
+        assert_eq!(few, "inconclusive (ratio 1.10, 0.90 to 1.20 in 3 pairs)");
     }
 
     #[test]
