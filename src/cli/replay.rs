@@ -3,7 +3,7 @@
 //! Invariant: what is shown is read back from the result's files, never taken from memory.
 
 use super::out::{Stop, columns, print};
-use crate::measure::{self, Config, IDLE_MS, IDLE_MS_QUICK, Progress, Request, Sizes, Summary};
+use crate::measure::{self, Config, IDLE_MS, ImageLimits, IDLE_MS_QUICK, Progress, Request, Sizes, Summary};
 use crate::run::{self, LATEST_LINK};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
 use crate::{analysis, report};
@@ -42,6 +42,9 @@ pub(super) struct RunOptions {
     /// Say nothing while measuring
     #[arg(short, long)]
     quiet: bool,
+    /// Stream every image through windows of so many ops
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(16..=1 << 26))]
+    window_ops: Option<u64>,
     /// Let a debug build measure; its figures mean nothing
     #[arg(long, hide = true)]
     allow_debug_build: bool,
@@ -147,9 +150,15 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
         idle_ms,
         seed: options.seed.unwrap_or_else(seed_of_clock),
         quick: options.quick,
+        limits: limits(options.window_ops),
         allow_debug: options.allow_debug_build,
         base: options.output.clone().unwrap_or_else(default_base),
     })
+}
+
+fn limits(window_ops: Option<u64>) -> ImageLimits {
+    let default = ImageLimits::DEFAULT;
+    window_ops.map_or(default, |window_ops| ImageLimits { whole_bytes_max: 0, window_ops, ..default })
 }
 
 /// The contestants asked for, or all of them, and the floor.
