@@ -247,14 +247,40 @@ fn ask(thread: &stream::Thread) {
 /// Called by the interpreter between two bytecodes.
 unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
     let Some(api) = api() else { return 0 };
-    if !IS_INSTALLED.swap(true, Ordering::AcqRel) {
+    if !IS_INSTALLED.load(Ordering::Relaxed) && may_import(api) {
+        IS_INSTALLED.store(true, Ordering::Relaxed);
         install(api);
     }
-    if IS_LOOKING.load(Ordering::Relaxed) {
+    if IS_INSTALLED.load(Ordering::Relaxed) && IS_LOOKING.load(Ordering::Relaxed) {
         look(api);
     }
     IS_PENDING.store(false, Ordering::Release);
     0
+}
+
+/// Whether an import may be nested here. Up to Python 3.11 the import system notes which lock a thread is waiting for
+/// in a dictionary by thread, and an import within that moment would delete the note of the outer one.
+fn may_import(api: &Api) -> bool {
+    // SAFETY: the interpreter is initialised and this thread runs in it; borrowed but for `key`, which is given back.
+    unsafe {
+        let borrowed = |dictionary: Object, name: &CStr| {
+            let key = (api.interned)(name.as_ptr());
+            let value = if dictionary.is_null() { dictionary } else { (api.item)(dictionary, key) };
+            (api.decrement)(key);
+            value
+        };
+        let importlib = borrowed((api.modules)(), c"_frozen_importlib");
+        let contents = if importlib.is_null() { importlib } else { (api.module_dictionary)(importlib) };
+        let waiting = borrowed(contents, c"_blocking_on");
+        if waiting.is_null() || waiting == NONE.load(Ordering::Relaxed) {
+            return true;
+        }
+        let waiters = (api.count)(waiting);
+        if waiters < 0 {
+            (api.clear_error)(); // Not a dictionary: a later Python, where imports may be nested.
+        }
+        waiters <= 0
+    }
 }
 
 /// Registers the collector's callback and the exit function, and notes which interpreter this is.

@@ -33,22 +33,32 @@ impl fmt::Display for Report {
                 writeln!(f, "  note: {note}")?;
             }
         }
-        if self.images.len() > 1 {
-            writeln!(f, "  {:>8}  {:<16} {:<8} {:>12}  ended    trace", "process", "program", "python", "records <=")?;
-            for image in &self.images {
-                let trace = image.trace.as_ref().map(|trace| trace.0.display().to_string()).unwrap_or_default();
-                writeln!(
-                    f,
-                    "  {:>8}  {:<16} {:<8} {:>12}  {:<7}  {trace}",
-                    image.pid,
-                    image.program,
-                    image.python.as_deref().unwrap_or("-"),
-                    image.records_max,
-                    if image.has_exited { "exit" } else { "cut off" }
-                )?;
-            }
+        self.write_images(f)
+    }
+}
+
+impl Report {
+    /// The table of images, when there is more than one. Programs without Python are only counted: a shim in front
+    /// of an interpreter is easily fifty of them.
+    fn write_images(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.images.len() < 2 {
+            return Ok(());
         }
-        Ok(())
+        writeln!(f, "  {:>8}  {:<16} {:<8} {:>12}  ended    trace", "process", "program", "python", "records <=")?;
+        for image in self.images.iter().filter(|image| image.python.is_some() || image.trace.is_some()) {
+            writeln!(
+                f,
+                "  {:>8}  {:<16} {:<8} {:>12}  {:<7}  {}",
+                image.pid,
+                image.program,
+                image.python.as_deref().unwrap_or("-"),
+                image.records_max,
+                if image.has_exited { "exit" } else { "cut off" },
+                image.trace.as_ref().map_or("-".into(), |trace| trace.0.display().to_string())
+            )?;
+        }
+        let others = self.images.iter().filter(|image| image.python.is_none() && image.trace.is_none()).count();
+        if others > 0 { writeln!(f, "  and {others} images without Python") } else { Ok(()) }
     }
 }
 

@@ -301,10 +301,10 @@ impl Surveyor {
             self.survey.thread_ends[thread] = Some(record.seq);
         }
         match record.kind {
-            Kind::Alloc | Kind::AllocZeroed | Kind::AllocAligned | Kind::ReallocEnd => {
-                if record.size >= raw::LARGE_BYTES && record.address != 0 {
-                    self.large.insert(record.address, self.ordinal);
-                }
+            Kind::Alloc | Kind::AllocZeroed | Kind::AllocAligned | Kind::ReallocEnd
+                if record.size >= raw::LARGE_BYTES && record.address != 0 =>
+            {
+                self.large.insert(record.address, self.ordinal);
             }
             Kind::Free | Kind::ReallocBegin if !self.large.is_empty() => {
                 if let Some(made) = self.large.remove(&record.address) {
