@@ -94,8 +94,11 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
     html.push_str(&tables::overview(analysis, workload).html());
     for chart in charts.iter().filter(|chart| chart.workload == index) {
         let caption = format!("{}. {}", chart.title, markdown::provenance(analysis));
-        let label = escape(&format!("{}, {}", chart.title, workload.name));
-        let _ = write!(html, "<figure role=\"group\" aria-label=\"{label}\">\n{}\n", inline(&chart.svg));
+        html.push_str("<figure>\n");
+        for (class, svg) in [("light", &chart.svg), ("dark", &chart.svg_dark)] {
+            let _ = write!(html, "<div class=\"{class}\" role=\"img\" aria-label=\"{}\">\n", escape(&chart.alt));
+            let _ = write!(html, "{}\n</div>\n", inline(svg));
+        }
         let _ = writeln!(html, "<figcaption>{}</figcaption>\n</figure>", escape(&caption));
     }
     html.push_str(&deaths(facts));

@@ -154,8 +154,18 @@ fn the_same_result_gives_the_same_bytes() {
         let text = String::from_utf8_lossy(a);
         assert!(!text.contains(&*dir.path().to_string_lossy()), "{} names its folder", name.display());
     }
+    assert!(written.iter().any(|path| path.ends_with("charts/memory-small-objects.svg")));
+    assert!(written.iter().any(|path| path.ends_with("charts/time-large-arrays.png")));
     write_all(dir.path()).unwrap();
     assert!(first == contents(dir.path()), "a second report differs from the first");
+}
+
+#[test]
+fn a_chart_can_be_asked_for_alone() {
+    let found = fixture::analysis(&Invention { blocks: 6, footprint_runs: 1, latency_runs: 1, ..Invention::default() });
+    let stems: Vec<String> = charts(&found, Some("time")).into_iter().map(|chart| chart.stem).collect();
+    assert_eq!(stems, ["time-small-objects", "time-large-arrays"]);
+    assert!(charts(&found, Some("no such chart")).is_empty());
 }
 
 #[test]
@@ -204,13 +214,19 @@ fn the_page_is_well_formed_escaped_and_loads_nothing() {
     }
     let found = analysis::analyse(environment, &runs);
     let svg = "<?xml version=\"1.0\"?>\n<svg viewBox=\"0 0 1 1\"><title>t</title><path d=\"M0 0\"/></svg>\n".to_owned();
-    let chart = RenderedChart { workload: 1, title: evil.into(), svg };
-    let page = html::page(&found, &[chart]);
+    let (title, alt, svg_dark) = (evil.to_owned(), evil.to_owned(), svg.clone());
+    let chart = RenderedChart { workload: 1, stem: evil.into(), title, alt, svg, svg_dark, png: vec![] };
+    let mut all = charts(&found, None);
+    assert!(all.iter().all(|chart| !chart.stem.contains(['<', '/', '"', ' '])), "a name got into a file name");
+    assert_eq!(all.len(), 2 * chart::ALL.len());
+    all.push(chart);
+    let page = html::page(&found, &all);
     let without_style =
         format!("{}{}", &page[..page.find("<style>").unwrap()], &page[page.find("</style>").unwrap() + 8..]);
     assert_well_formed(&without_style);
     assert!(!page.contains("<script"), "a name got through");
     assert!(!page.contains("<?xml"), "a prolog inside the page");
+    let page = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
     for outside in ["http:", "https:", "src=", "url(", "@import", "<link"] {
         assert!(!page.contains(outside), "the page loads {outside}");
     }
