@@ -41,8 +41,6 @@ pub struct RenderedChart {
     pub stem: String,
     /// What it shows.
     pub title: String,
-    /// What a reader who cannot see the picture is told.
-    pub alt: String,
     /// An SVG document for a light page.
     pub svg: String,
     /// An SVG document for a dark page.
@@ -63,7 +61,6 @@ pub fn charts(analysis: &Analysis, only: Option<&str>) -> Vec<RenderedChart> {
             workload,
             stem: format!("{}-{}", chart.key, file_name(analysis, workload)),
             title: chart.title.to_owned(),
-            alt: drawing.alt().to_owned(),
             svg: drawing.svg(),
             svg_dark: drawing.svg_in(&chart::theme::DARK),
             png: drawing.png(),
