@@ -1,1 +1,69 @@
-//! pypool
+//! CPython's small-object allocator, pymalloc, as a Rust library.
+//!
+//! [`Allocator`] follows the policy of CPython 3.10 to 3.13 decision by decision, so that the same calls return the same
+//! addresses, given arenas at the same addresses. It is a model of pymalloc, not a copy of its code, and contains no C.
+//!
+//! # Vocabulary
+//! - A *block* is what a request gets. Requests of 1 to 512 bytes are served in 32 *classes*, 16 bytes apart.
+//! - A *pool* is 16 KiB of blocks of one class, aligned to its size: an address leads to its pool's header by a mask.
+//! - An *arena* is 1 MiB of memory that the arena source gave, cut into 64 pools (63 if it is not aligned to a pool).
+//! - The *raw allocator* serves everything else: requests of 0 bytes, of more than 512 bytes, and the tables in here.
+//!
+//! # Layers, bottom first; a module uses only those above it in this list
+//! - `source`: the two seams to the outside.
+//! - `pool` and `geometry`: one pool and the sizes of everything.
+//! - `radix`: whether an address is ours.
+//! - `arena`: which arena gives the next pool, and when an arena goes back.
+//! - `allocator`: allocate, reallocate, free.
+//! - `statistics`, `check`: where every byte is; whether everything holds.
+//! - `gil`: a cell that makes a process-wide allocator out of it.
+//!
+//! # Example
+//! ```
+//! use pypool::{Allocator, LibcRaw, MappedArenas, Price};
+//!
+//! let mut pool: Box<Allocator> = Box::new(Allocator::new(LibcRaw, MappedArenas));
+//! let list = pool.allocate(40);
+//! let dict = pool.allocate(48);
+//! assert_eq!(dict.addr() - list.addr(), 48, "both are of class 2: neighbours in one pool");
+//!
+//! // SAFETY: both blocks are live, and each is given up once.
+//! unsafe {
+//!     assert_eq!(pool.usable_size(list), Some(48));
+//!     assert_eq!(pool.reallocate(list, 37), list, "more than three quarters of 48 bytes stay in use");
+//!     pool.free(list);
+//!     assert_eq!(pool.allocate(33), list, "the block freed last comes first");
+//!     pool.free(list);
+//!     pool.free(dict);
+//! }
+//!
+//! pool.check(Price::Full).unwrap();
+//! let statistics = pool.statistics();
+//! assert_eq!(statistics.total_bytes(), statistics.arenas.mapped * statistics.arena_bytes);
+//! println!("{statistics}"); // as sys._debugmallocstats() prints it
+//! ```
+//!
+//! # Where it departs from CPython
+//! - Nothing is thread-safe and there is no interpreter: the caller's lock stands for the GIL.
+//! - The address map remembers the leaf that it used last; the answers are the same.
+//! - Lists of used pools end in null instead of running in a ring through a sentinel; the order is the same.
+//! - [`Before310`] finds an address's owner by the address map too, not by reading memory that may not be its own.
+
+mod allocator;
+mod arena;
+mod check;
+mod geometry;
+mod gil;
+mod pool;
+mod radix;
+mod source;
+mod statistics;
+
+pub use allocator::Allocator;
+pub use arena::ArenaCounts;
+pub use check::{Price, Violation};
+pub use geometry::{Before310, Current, Geometry};
+pub use gil::GilCell;
+pub use radix::MapStatistics;
+pub use source::{ArenaSource, LibcRaw, MappedArenas, RawAllocator};
+pub use statistics::{ArenaOccupancy, ClassStatistics, Statistics};
