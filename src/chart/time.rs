@@ -11,7 +11,7 @@ use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, Verdict};
 use crate::units;
 
 /// Draws it.
-pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
+pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let subject = Subject::new(analysis, workload)?;
     let configs: Vec<(&ConfigAnalysis, &Figure)> =
         subject.workload.configs.iter().filter_map(|config| Some((config, config.ns_per_call.as_ref()?))).collect();
@@ -107,9 +107,9 @@ fn verdict(verdict: Verdict) -> &'static str {
 
 fn subtitle(subject: &Subject<'_>) -> String {
     let floor = subject.workload.floor_null.map_or(String::new(), |floor| {
-        format!(" The grey tick is {} per call that replay and touch alone cost.", units::nanoseconds(floor.median))
+        format!(" Grey: {} per call for replay and touch alone.", units::nanoseconds(floor.median))
     });
-    format!("Steady phase, first touch included. Left of 1 is quicker than {}.{floor}", subject.baseline())
+    format!("Steady phase, first touch included. Left of 1: quicker than {}.{floor}", subject.baseline())
 }
 
 fn alt(subject: &Subject<'_>, shown: &[(&ConfigAnalysis, &Figure, Option<Estimate>)]) -> String {
