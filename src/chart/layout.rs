@@ -25,6 +25,10 @@ const LABEL_LINE: f64 = 17.0;
 const PANEL_GAP: f64 = 30.0;
 /// Between panels that share an axis: room for the tick labels at their ends.
 const SHARED_GAP: f64 = 46.0;
+/// Longest tick label left of a panel; longer ones are cut.
+pub(super) const TICK_MOST: f64 = 220.0;
+/// Longest name right of a line.
+pub(super) const END_MOST: f64 = 130.0;
 /// Space between columns of cells.
 const COLUMN_GAP: f64 = 20.0;
 
@@ -176,7 +180,7 @@ fn left_gutter(panel: &Panel) -> f64 {
         return SHARED_GAP;
     }
     let widest = panel.y.ticks.iter().map(|tick| font::width(&tick.text, TEXT)).fold(0.0, f64::max);
-    if widest > 0.0 { widest + 10.0 } else { 0.0 }
+    if widest > 0.0 { widest.min(TICK_MOST) + 10.0 } else { 0.0 }
 }
 
 /// Width of end labels or columns right of a panel.
@@ -186,7 +190,7 @@ fn right_gutter(panel: &Panel) -> f64 {
         EndLabels::Gutter => panel.series.iter().map(|series| font::width(&series.end, TEXT)).fold(0.0, f64::max),
         EndLabels::None => 0.0,
     };
-    columns + if ends > 0.0 { ends + panel::LEADER } else { 0.0 }
+    columns + if ends > 0.0 { ends.min(END_MOST) + panel::LEADER } else { 0.0 }
 }
 
 /// Width of a column of cells.

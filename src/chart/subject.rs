@@ -3,6 +3,7 @@
 //! Invariant: caption, names and progress are computed here only, so that charts of a result agree.
 
 use super::figure::{Figure, LegendEntry, Panel, legend};
+use super::labels::shorten;
 use super::theme::{self, Ink};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis, WorkloadAnalysis};
 use crate::run::{MemoryPoint, WorkloadFacts};
@@ -46,11 +47,17 @@ impl<'a> Subject<'a> {
         self.workload.configs.iter().filter_map(|config| Some((config, config.memory.as_ref()?))).collect()
     }
 
-    /// The baseline's label: that of the first contestant, whether it measured or not.
+    /// Index of the baseline's configuration: the first contestant, whether it measured or not.
     #[must_use]
-    pub(super) fn baseline(&self) -> &'a str {
-        let contestant = self.analysis.environment.configs.iter().find(|config| !config.floor);
-        contestant.map_or("the baseline", |config| config.label.as_str())
+    pub(super) fn baseline(&self) -> Option<usize> {
+        self.analysis.environment.configs.iter().position(|config| !config.floor)
+    }
+
+    /// The baseline's label, cut to what fits among other words.
+    #[must_use]
+    pub(super) fn baseline_label(&self) -> String {
+        let label = self.baseline().map_or("the baseline", |i| self.analysis.environment.configs[i].label.as_str());
+        shorten(label, 13.0, 180.0)
     }
 
     /// Progress of an op, per cent.
