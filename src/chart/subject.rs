@@ -112,7 +112,7 @@ impl<'a> Subject<'a> {
             legend: entries,
             provenance: self.provenance(processes),
             alt: text.alt,
-            height: text.height,
+            plot_height: text.plot_height,
         }
     }
 
@@ -149,8 +149,8 @@ pub(super) struct Words {
     pub(super) subtitle: String,
     /// For who cannot see it.
     pub(super) alt: String,
-    /// Height of the picture.
-    pub(super) height: f64,
+    /// Height of the plotting areas.
+    pub(super) plot_height: f64,
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -201,7 +201,7 @@ pub(super) fn with_spread(estimate: &Estimate, unit: f64) -> String {
 /// A delay in words: `10 s`, `200 ms`.
 #[must_use]
 pub(super) fn delay(ms: u64) -> String {
-    if ms >= 1000 && ms % 100 == 0 { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
+    if ms >= 1000 && ms.is_multiple_of(100) { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
 }
 
 /// Points of a memory curve over the progress of the recording.

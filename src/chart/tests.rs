@@ -437,6 +437,21 @@ fn the_same_analysis_gives_the_same_bytes() {
 }
 
 #[test]
+fn every_odd_result_can_be_rendered() {
+    for (result, analysis) in odd_results() {
+        for (name, drawing) in drawings(&analysis) {
+            let (wide, high) = drawing.scene.size;
+            let whole = wide.fract() == 0.0 && high.fract() == 0.0;
+            assert!(whole && (200.0..1200.0).contains(&high), "{result}, {name}: {wide} x {high}");
+            assert!(drawing.svg().len() < 1 << 20, "{result}, {name}");
+        }
+    }
+    for (name, drawing) in drawings(&crowd(8)).into_iter().take(ALL.len()) {
+        assert!(drawing.png().starts_with(b"\x89PNG"), "{name}");
+    }
+}
+
+#[test]
 fn svg_holds_every_text_as_text_and_its_description() {
     for (name, drawing) in drawings(&plain()) {
         let svg = drawing.svg();

@@ -48,7 +48,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         title: format!("{}: time per call against {}", subject.workload.name, subject.baseline_label()),
         subtitle: subtitle(&subject),
         alt: alt(&subject, &shown),
-        height: 252.0 + 44.0 * shown.len().max(2) as f64,
+        plot_height: 46.0 * shown.len() as f64,
     };
     Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates))))
 }
