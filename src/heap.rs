@@ -1,1 +1,190 @@
-//! Under construction.
+//! The contract that every allocator is called through, and a check that one keeps it.
+//!
+//! Invariant: all backends are reached through the same opaque path, plain C function pointers read from memory, so
+//! that no call is inlined, removed or devirtualised for one of them and not for another. Python frees without a
+//! size, so `free` takes none.
+
+use libc::c_void;
+
+/// The plain C entry points of one allocator.
+///
+/// What each promises, and what [`check`] checks:
+/// - a block is aligned to 16 bytes; to 8 bytes only when at most 8 were requested (mimalloc and jemalloc do so);
+/// - live blocks do not overlap, and `usable_size` of a block is at least what was requested;
+/// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment;
+/// - null means that the request failed and nothing changed.
+///
+/// The floor backends keep none of this: see [`crate::backend::Backend::floor`].
+#[derive(Clone, Copy)]
+#[repr(C, align(64))] // one cache line each: a domain indexes the table with a shift
+pub struct Entry {
+    /// `malloc(size)`.
+    pub malloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    /// `calloc(count, size)`.
+    pub calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,
+    /// `realloc(block, size)`; size at least 1.
+    pub realloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    /// `free(block)`.
+    pub free: unsafe extern "C" fn(*mut c_void),
+    /// `aligned_alloc(alignment, size)`; the alignment is a power of two, the size need not be a multiple of it.
+    pub aligned: unsafe extern "C" fn(usize, usize) -> *mut c_void,
+    /// Bytes of the block that may be used.
+    pub usable_size: unsafe extern "C" fn(*mut c_void) -> usize,
+}
+
+/// Blocks that [`check`] keeps alive at once.
+const CHECK_BLOCKS: usize = 600;
+/// Calls that [`check`] makes.
+const CHECK_CALLS: usize = 20_000;
+
+/// One live block of the check.
+#[derive(Clone, Copy)]
+struct Block {
+    address: *mut u8,
+    bytes: usize,
+    fill: u8,
+}
+
+/// Drives an allocator through a fixed pseudo-random sequence and checks the contract of [`Entry`].
+///
+/// # Errors
+/// The first broken promise, as a sentence.
+///
+/// # Safety
+/// The entry points must belong to one working allocator that may be called from this thread.
+pub unsafe fn check(entry: &Entry) -> Result<(), String> {
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize
+    };
+    let mut live: Vec<Block> = Vec::with_capacity(CHECK_BLOCKS);
+    for call in 0..CHECK_CALLS {
+        let bytes = match next() % 100 {
+            0 => next() % 3_000_000,
+            1..10 => next() % 40_000,
+            10..15 => next() % 9, // 0 to 8: where only 8 bytes of alignment are promised
+            _ => next() % 700,
+        };
+        if live.len() < CHECK_BLOCKS && (live.is_empty() || next() % 100 < 55) {
+            let fill = (call % 251) as u8 + 1;
+            // SAFETY: the caller's promise; sizes are small and the alignment is a power of two.
+            live.push(unsafe { allocate(entry, next() % 10, bytes, 16 << (next() % 9), fill) }?);
+        } else {
+            let at = next() % live.len();
+            let block = live[at];
+            intact(&block, block.bytes, "before it was freed or resized")?;
+            if next() % 4 == 0 {
+                // SAFETY: the block is live and stays known only under its new address.
+                live[at] = unsafe { resize(entry, block, bytes.max(1)) }?;
+            } else {
+                // SAFETY: the block is live and leaves the list.
+                unsafe { (entry.free)(block.address.cast()) };
+                live.swap_remove(at);
+            }
+        }
+    }
+    disjoint(&live)?;
+    for block in live {
+        intact(&block, block.bytes, "at the end")?;
+        // SAFETY: the block is live and dropped here.
+        unsafe { (entry.free)(block.address.cast()) };
+    }
+    Ok(())
+}
+
+/// Allocates one block by `malloc`, `calloc` or `aligned`, checks what is promised of it and fills it.
+///
+/// # Safety
+/// As [`check`].
+unsafe fn allocate(entry: &Entry, how: usize, bytes: usize, alignment: usize, fill: u8) -> Result<Block, String> {
+    let (name, wanted) = match how {
+        0 => ("aligned", alignment),
+        1 => ("calloc", if bytes > 8 { 16 } else { 8 }),
+        _ => ("malloc", if bytes > 8 { 16 } else { 8 }),
+    };
+    // SAFETY: the caller's promise.
+    let address = unsafe {
+        match how {
+            0 => (entry.aligned)(alignment, bytes),
+            1 => (entry.calloc)(1, bytes),
+            _ => (entry.malloc)(bytes),
+        }
+    }
+    .cast::<u8>();
+    if address.is_null() {
+        return Err(format!("{name} of {bytes} bytes returned null"));
+    }
+    if !(address as usize).is_multiple_of(wanted) {
+        return Err(format!("{name} of {bytes} bytes returned {address:p}, which is not aligned to {wanted}"));
+    }
+    if how == 1 && (0..bytes).any(|i| read(address, i) != 0) {
+        return Err(format!("calloc of {bytes} bytes returned a block that does not read as zero"));
+    }
+    // SAFETY: the block was just allocated.
+    unsafe { fill_block(entry, name, address, bytes, fill) }
+}
+
+/// Resizes a block, checks that its content was kept, and fills it again.
+///
+/// # Safety
+/// As [`check`]; the block must be live.
+unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, String> {
+    // SAFETY: the caller's promise.
+    let address = unsafe { (entry.realloc)(block.address.cast(), bytes) }.cast::<u8>();
+    if address.is_null() {
+        return Err(format!("realloc from {} to {bytes} bytes returned null", block.bytes));
+    }
+    let wanted = if bytes > 8 { 16 } else { 8 };
+    if !(address as usize).is_multiple_of(wanted) {
+        return Err(format!("realloc to {bytes} bytes returned {address:p}, which is not aligned to {wanted}"));
+    }
+    intact(&Block { address, ..block }, bytes.min(block.bytes), "after it was resized")?;
+    // SAFETY: the block was just allocated.
+    unsafe { fill_block(entry, "realloc", address, bytes, block.fill.wrapping_add(1).max(1)) }
+}
+
+/// Checks the usable size and writes every requested byte.
+///
+/// # Safety
+/// `address` must be a live block of `entry` of at least `bytes` bytes.
+unsafe fn fill_block(entry: &Entry, name: &str, address: *mut u8, bytes: usize, fill: u8) -> Result<Block, String> {
+    // SAFETY: the caller's promise.
+    let usable = unsafe { (entry.usable_size)(address.cast()) };
+    if usable < bytes {
+        return Err(format!("{name} of {bytes} bytes returned a block of only {usable} usable bytes"));
+    }
+    // SAFETY: the caller's promise; what was requested may be written.
+    unsafe { address.write_bytes(fill, bytes) };
+    Ok(Block { address, bytes, fill })
+}
+
+/// Reads one byte of a live block.
+fn read(address: *const u8, at: usize) -> u8 {
+    // SAFETY: only called on live blocks of this check, below their requested size, after they were written or
+    // `calloc`ed; volatile so that the compiler cannot know the content.
+    unsafe { address.add(at).read_volatile() }
+}
+
+/// Whether the first `bytes` of a block still hold its fill byte.
+fn intact(block: &Block, bytes: usize, when: &str) -> Result<(), String> {
+    match (0..bytes).find(|i| read(block.address, *i) != block.fill) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "byte {at} of a block of {} bytes changed {when}: another block overlaps it, or its content was not kept",
+            block.bytes
+        )),
+    }
+}
+
+/// Whether no two live blocks overlap.
+fn disjoint(live: &[Block]) -> Result<(), String> {
+    let mut ranges: Vec<(usize, usize)> = live.iter().map(|b| (b.address as usize, b.bytes.max(1))).collect();
+    ranges.sort_unstable();
+    match ranges.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+        None => Ok(()),
+        Some(pair) => Err(format!("blocks at {:#x} and {:#x} overlap", pair[0].0, pair[1].0)),
+    }
+}

@@ -1,1 +1,147 @@
-//! Under construction.
+//! The allocators that can serve a domain, one file and one line of [`ALL`] each.
+//!
+//! Invariant: a backend says of itself only what its library reports at run time (version, effective options); the
+//! statically linked copies are reached through their prefixed C symbols and serve nothing but the replayed calls.
+
+mod jemalloc;
+mod mimalloc;
+mod null;
+mod planted;
+mod pool;
+mod system;
+
+use crate::heap::Entry;
+use crate::run::AllocatorFacts;
+use std::collections::BTreeMap;
+
+/// What a backend may know before the seal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// Largest single request of the image, bytes.
+    pub block_bytes_max: u64,
+}
+
+/// One allocator's descriptor.
+pub struct Backend {
+    /// Key in jobs, files and configurations.
+    pub key: &'static str,
+    /// How charts and tables label it.
+    pub label: &'static str,
+    /// Not offered to users: instruments that check the harness itself.
+    pub hidden: bool,
+    /// Part of the floor, not a contestant: it does not keep the contract of [`Entry`].
+    pub floor: bool,
+    /// Its entry points.
+    pub entry: Entry,
+    /// Makes ready whatever must exist before the seal.
+    ///
+    /// # Errors
+    /// A sentence that says what could not be had.
+    pub prepare: fn(&Need) -> Result<(), String>,
+    /// Version that the library reports.
+    pub version: fn() -> String,
+    /// Effective options that the library reports, by the library's own names.
+    pub options: fn() -> BTreeMap<String, String>,
+    /// Gives free memory back to the kernel, as an operator could.
+    pub release: fn(),
+}
+
+/// Every backend. Those that are neither hidden nor part of the floor are contestants.
+pub const ALL: &[Backend] = &[
+    pool::BACKEND,
+    system::BACKEND,
+    mimalloc::BACKEND,
+    jemalloc::BACKEND,
+    null::BACKEND,
+    null::LOOP,
+    system::AGAIN,
+    planted::TEN_NS,
+    planted::TEN_PERCENT,
+    planted::SIXTY_FOUR_MIB,
+];
+
+/// Key of the floor at which nothing is called: decode and slot table alone.
+pub const LOOP_KEY: &str = "loop";
+
+/// The backend with this key.
+#[must_use]
+pub fn find(key: &str) -> Option<&'static Backend> {
+    ALL.iter().find(|backend| backend.key == key)
+}
+
+impl Backend {
+    /// Whether it keeps the contract of [`Entry`].
+    ///
+    /// # Errors
+    /// The first broken promise, as a sentence. The floor backends keep none and are not asked.
+    pub fn check(&self) -> Result<(), String> {
+        if self.floor {
+            return Ok(());
+        }
+        (self.prepare)(&Need::default())?;
+        // SAFETY: every contestant's entry points belong to one working allocator. `pool` alone may not be called
+        // from two threads at once; tests that call it share one lock, the worker has one thread.
+        unsafe { crate::heap::check(&self.entry) }
+    }
+
+    /// What the library says of itself.
+    #[must_use]
+    pub fn facts(&self) -> AllocatorFacts {
+        AllocatorFacts { key: self.key.to_owned(), version: (self.version)(), options: (self.options)() }
+    }
+}
+
+/// For backends that need nothing before the seal.
+fn nothing_to_prepare(_: &Need) -> Result<(), String> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_contestant_and_instrument_keeps_the_contract() {
+        let mut checked = 0;
+        for backend in ALL.iter().filter(|b| !b.floor) {
+            backend.check().unwrap_or_else(|broken| panic!("{}: {broken}", backend.key));
+            checked += 1;
+        }
+        assert_eq!(checked, 8);
+    }
+
+    #[test]
+    fn a_broken_allocator_is_found_out() {
+        unsafe extern "C" fn small(size: usize) -> *mut libc::c_void {
+            // SAFETY: plain malloc.
+            unsafe { libc::malloc(size / 2) }
+        }
+        unsafe extern "C" fn anything(_: *mut libc::c_void) -> usize {
+            usize::MAX
+        }
+        let system = find("system").expect("in the table");
+        let broken = Entry { malloc: small, usable_size: anything, ..system.entry };
+        // SAFETY: it overruns its blocks by design, so it runs in a process of its own: a failed check exits 0.
+        let status = unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                libc::_exit(i32::from(crate::heap::check(&broken).is_ok()));
+            }
+            let mut status = 0;
+            libc::waitpid(child, &raw mut status, 0);
+            status
+        };
+        assert_ne!(status, 1 << 8, "the check passed an allocator that returns half of what was asked for");
+    }
+
+    #[test]
+    fn keys_are_unique_and_versions_come_from_the_libraries() {
+        for (i, backend) in ALL.iter().enumerate() {
+            assert!(ALL[..i].iter().all(|other| other.key != backend.key), "{} twice", backend.key);
+            assert!(!(backend.version)().is_empty(), "{}", backend.key);
+        }
+        assert!(find("mimalloc").expect("in the table").facts().version.starts_with("3."));
+        assert!(find("jemalloc").expect("in the table").facts().version.starts_with("5."));
+        assert!(find("system").expect("in the table").facts().version.starts_with("glibc 2."));
+    }
+}

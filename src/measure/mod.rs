@@ -1,1 +1,248 @@
-//! Under construction.
+//! Runs a plan: compiles the traces, starts one fresh child per cell, appends what each says to the result.
+//!
+//! Invariant: computes no statistic. Children whose time is measured run one at a time; only footprint children, which
+//! measure none, run side by side, and only after the last timed one has ended.
+
+mod child;
+mod compile;
+mod config;
+mod environment;
+mod estimate;
+mod footprint;
+mod image;
+mod plan;
+mod progress;
+mod spawn;
+
+pub use child::{Measured, Settings, WORKER_VERB, Worker};
+pub use compile::main as compile_main;
+pub use config::{Config, contestants, floor, parse as parse_config};
+pub use image::{COMPILE_VERB, Image};
+pub use plan::{Cell, Sizes, plan};
+pub use progress::{Progress, seconds};
+
+use crate::run::{AllocatorFacts, Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::workload::Workload;
+use estimate::Estimate;
+use image::ALL_BYTES_MAX;
+use spawn::{ChildSpec, Ending, Running};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Idle delays of the default run, milliseconds.
+pub const IDLE_MS: [u64; 5] = [0, 100, 1_000, 3_000, 10_000];
+/// Idle delays of `--quick`, milliseconds.
+pub const IDLE_MS_QUICK: [u64; 3] = [0, 100, 1_000];
+/// Asking allocators for their versions takes milliseconds.
+const FACTS_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The binary whose hidden verbs compile and measure.
+    pub exe: PathBuf,
+    /// Workloads, in the order of the report.
+    pub workloads: Vec<Workload>,
+    /// Configurations, the baseline first, the floor among them.
+    pub configs: Vec<Config>,
+    /// How often each pass repeats.
+    pub sizes: Sizes,
+    /// Idle delays at which rest is read, milliseconds, ascending.
+    pub idle_ms: Vec<u64>,
+    /// Seed of order and padding.
+    pub seed: u64,
+    /// Whether small cuts are used.
+    pub quick: bool,
+    /// Whether a debug build may measure.
+    pub allow_debug: bool,
+    /// The folder that the result's folder is made in.
+    pub base: PathBuf,
+}
+
+/// What a run left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The result's folder.
+    pub path: PathBuf,
+    /// Children that measured.
+    pub ok: u32,
+    /// Children that did not.
+    pub failed: u32,
+    /// From the first child to the last.
+    pub elapsed: Duration,
+}
+
+/// Everything that is ready before the first child.
+#[derive(Debug)]
+pub struct Prepared {
+    exe: PathBuf,
+    /// One per workload, in the order given.
+    pub images: Vec<Image>,
+    /// The configurations.
+    pub configs: Vec<Config>,
+    /// What all workers share.
+    pub settings: Settings,
+}
+
+impl Prepared {
+    /// Compiles every trace.
+    ///
+    /// # Errors
+    /// A sentence about the first trace that cannot be used.
+    pub fn new(request: &Request, progress: &mut Progress) -> Result<Self, String> {
+        if cfg!(debug_assertions) && !request.allow_debug {
+            return Err("This is a debug build, and its timings would mean nothing. Use `cargo run --release`.".into());
+        }
+        let mut images: Vec<Image> = Vec::new();
+        for workload in &request.workloads {
+            progress.say(&format!("checking {}", workload.name));
+            let held: u64 = images.iter().map(Image::held_bytes).sum();
+            let budget = ALL_BYTES_MAX.saturating_sub(held);
+            images.push(Image::prepare(&request.exe, distinct(workload, &images), budget)?);
+        }
+        let settings = Settings { idle_ms: request.idle_ms.clone(), allow_debug: request.allow_debug };
+        Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
+    }
+
+    /// Runs one child to its end.
+    #[must_use]
+    pub fn measure(&self, cell: &Cell) -> Measured {
+        self.start(cell).map_or_else(|failed| failed, Worker::wait)
+    }
+
+    /// Starts one child.
+    ///
+    /// # Errors
+    /// The failed measurement when there is no process to wait for.
+    pub fn start(&self, cell: &Cell) -> Result<Worker, Measured> {
+        let (image, config) = (&self.images[cell.workload], &self.configs[cell.config]);
+        Worker::start(&self.exe, image, config, cell.pass, cell.padding_bytes, &self.settings)
+    }
+
+    fn run_of(&self, seq: u32, cell: &Cell, measured: Measured) -> Run {
+        measured.into_run(seq, cell, &self.images[cell.workload], &self.configs[cell.config])
+    }
+
+    fn floors(&self) -> Vec<bool> {
+        self.configs.iter().map(|config| config.floor).collect()
+    }
+
+    fn workload_facts(&self) -> Vec<WorkloadFacts> {
+        let facts = self.images.iter().map(|image| WorkloadFacts {
+            name: image.workload.name.clone(),
+            title: image.workload.title.clone(),
+            story: image.workload.story.clone(),
+            sha256: image.compiled.sha256.clone(),
+            trace_bytes: image.compiled.trace_bytes,
+            image: image.compiled.summary.clone(),
+            metadata: image.compiled.metadata.clone(),
+            shape: image.compiled.shape.clone(),
+        });
+        facts.collect()
+    }
+}
+
+/// Two of a user's traces may have the same stem; the second becomes `NAME-2`.
+fn distinct(workload: &Workload, images: &[Image]) -> Workload {
+    let taken = |name: &str| images.iter().any(|image| image.workload.name == name);
+    let mut workload = workload.clone();
+    let stem = workload.name.clone();
+    let mut number = 2;
+    while taken(&workload.name) {
+        workload.name = format!("{stem}-{number}");
+        number += 1;
+    }
+    workload
+}
+
+/// Measures everything that was asked for. The result keeps what it has when this is interrupted.
+///
+/// # Errors
+/// A sentence when a trace cannot be used or the result cannot be written; a child that fails is no error.
+pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String> {
+    let started_unix_ms = child::unix_ms();
+    let prepared = Prepared::new(request, progress)?;
+    let environment = environment_of(request, &prepared, started_unix_ms)?;
+    let mut result = ResultDir::create(&request.base).map_err(|e| e.to_string())?;
+    result.write_environment(&environment).map_err(|e| e.to_string())?;
+
+    let cells = plan(request.seed, prepared.images.len(), &prepared.floors(), request.sizes);
+    let mut estimate = Estimate::by_pilot(&prepared, &cells);
+    let total = estimate.total();
+    progress.say(&format!(
+        "{} workloads x {} allocators, {} runs, about {}",
+        prepared.images.len(),
+        prepared.configs.iter().filter(|config| !config.floor).count(),
+        cells.len(),
+        seconds(total)
+    ));
+    progress.begin(cells.len() as u32, total);
+
+    let mut summary = Summary { path: result.path().to_path_buf(), ok: 0, failed: 0, elapsed: Duration::ZERO };
+    let mut seq = 0;
+    let mut keep = |cell: &Cell, measured: Measured| -> Result<(), String> {
+        let run = prepared.run_of(seq, cell, measured);
+        seq += 1;
+        match run.outcome {
+            Outcome::Ok(_) => summary.ok += 1,
+            Outcome::Failed { .. } => summary.failed += 1,
+        }
+        result.append(&run).map_err(|e| e.to_string())?;
+        estimate.finished(cell, progress.elapsed());
+        progress.finished(&run, estimate.left());
+        Ok(())
+    };
+    let (timed, footprints): (Vec<Cell>, Vec<Cell>) = cells.iter().partition(|cell| cell.pass != Pass::Footprint);
+    for cell in &timed {
+        keep(cell, prepared.measure(cell))?;
+    }
+    footprint::side_by_side(&prepared, &footprints, &mut keep)?;
+    progress.end();
+    summary.elapsed = progress.elapsed();
+    Ok(summary)
+}
+
+fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) -> Result<Environment, String> {
+    let allocators = facts(&request.exe, &request.configs)?;
+    let libc = allocators.iter().find(|facts| facts.key == "system").map(|facts| facts.version.clone());
+    Ok(Environment {
+        schema: SCHEMA,
+        harness: environment::harness(),
+        host: environment::host(libc),
+        plan: PlanFacts {
+            seed: request.seed,
+            blocks: request.sizes.blocks,
+            latency_runs: request.sizes.latency_runs,
+            footprint_runs: request.sizes.footprint_runs,
+            idle_ms: request.idle_ms.clone(),
+            quick: request.quick,
+            started_unix_ms,
+        },
+        configs: request.configs.iter().map(|config| config.facts(&allocators)).collect(),
+        workloads: prepared.workload_facts(),
+    })
+}
+
+/// What the allocators say of themselves, asked in a child with the environment that workers get.
+fn facts(exe: &Path, configs: &[Config]) -> Result<Vec<AllocatorFacts>, String> {
+    let mut arguments = vec![WORKER_VERB, "--facts", "system"];
+    for key in configs.iter().flat_map(Config::keys) {
+        if !arguments[2..].contains(&key) {
+            arguments.push(key);
+        }
+    }
+    let spec = ChildSpec { exe, arguments: &arguments, input: b"", padding_bytes: 0, inherit: &[] };
+    let finished = Running::start(&spec)
+        .and_then(|running| running.wait(FACTS_TIMEOUT))
+        .map_err(|e| format!("A child process cannot be started: {e}. Raise the limits, or free memory."))?;
+    let said = String::from_utf8_lossy(&finished.output);
+    match finished.ending {
+        Ending::Exited(0) => serde_json::from_slice(&finished.output)
+            .map_err(|e| format!("The allocators' facts cannot be read: {e}. Please report this.")),
+        ending => Err(format!(
+            "The allocators cannot be asked for their versions: {ending:?} {} {}. Please report this.",
+            said.trim(),
+            finished.errors
+        )),
+    }
+}

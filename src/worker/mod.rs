@@ -1,3 +1,241 @@
-//! Under construction.
+//! One fresh child process: one job on its standard input, one observation on its standard output.
+//!
+//! The worker maps the image and its tables, seals itself, replays, unseals and reports. It decodes no trace.
+//!
+//! Invariant: until the replay is over nothing touches the C library's heap, neither the harness nor Rust's runtime;
+//! both are checked, and a run that broke the seal is a failure and never an observation.
+
 mod job;
+mod seal;
+
 pub use job::*;
+pub use seal::{HarnessAllocator, use_arena, use_system};
+
+use crate::backend::{self, Backend, Need};
+use crate::probe::{clock, memory, sys};
+use crate::replay::{Floor, FootprintPass, Heap, LatencyPass, Source, ThroughputPass};
+use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
+use std::fmt::Display;
+
+/// What a worker prints when it has no observation.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Failure {
+    /// As in [`crate::run::Outcome::Failed`].
+    pub stage: String,
+    /// A sentence.
+    pub reason: String,
+}
+
+/// The line that a failed worker prints.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Failed(Failure),
+}
+
+fn failure(stage: &str, reason: impl Display) -> Failure {
+    Failure { stage: stage.to_owned(), reason: reason.to_string() }
+}
+
+/// The `worker` verb: no argument for a job, `--facts KEY...` for what allocators say of themselves as a JSON array,
+/// `--self-test` for the heap contract over every backend. Never returns to a caller that would run destructors.
+pub fn main(arguments: &[&str]) -> ! {
+    let printed = match arguments {
+        [] => read_job().and_then(|job| run(&job)).and_then(|observation| json(&observation)),
+        ["--facts", keys @ ..] => facts(keys),
+        ["--self-test"] => self_test(),
+        _ => Err(failure("spawn", "the worker takes a job on its standard input, --facts KEY... or --self-test")),
+    };
+    let (line, code) = match printed {
+        Ok(line) => (line, 0),
+        Err(failed) => (json(&Line::Failed(failed)).unwrap_or_else(|failed| failed.reason), 1),
+    };
+    let written = sys::Descriptor(1).write_all(format!("{line}\n").as_bytes());
+    sys::exit_now(if written.is_ok() { code } else { 1 })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|error| failure("report", error))
+}
+
+fn read_job() -> Result<Job, Failure> {
+    let mut text = Vec::new();
+    let mut buffer = [0u8; 4096];
+    loop {
+        match sys::Descriptor(0).read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => text.extend_from_slice(&buffer[..n]),
+            Err(error) => return Err(failure("spawn", format!("the job cannot be read: {error}"))),
+        }
+    }
+    serde_json::from_slice(&text).map_err(|error| failure("spawn", format!("the job is not understood: {error}")))
+}
+
+fn find(key: &str) -> Result<&'static Backend, Failure> {
+    let known = || backend::ALL.iter().map(|b| b.key).collect::<Vec<_>>().join(", ");
+    backend::find(key)
+        .ok_or_else(|| failure("spawn", format!("no allocator is called '{key}'; use one of: {}", known())))
+}
+
+fn facts(keys: &[&str]) -> Result<String, Failure> {
+    let facts: Vec<_> = keys.iter().map(|key| find(key).map(Backend::facts)).collect::<Result<_, _>>()?;
+    json(&facts)
+}
+
+/// Checks the heap contract of every backend that has one; the first broken promise fails.
+fn self_test() -> Result<String, Failure> {
+    let mut lines = Vec::new();
+    for backend in backend::ALL.iter().filter(|b| !b.floor) {
+        backend.check().map_err(|broken| failure("replay", format!("{}: {broken}", backend.key)))?;
+        lines.push(format!("{} keeps the heap contract", backend.key));
+    }
+    Ok(lines.join("\n"))
+}
+
+/// Does one job, in this process and on this thread.
+///
+/// # Errors
+/// The stage that failed, and why.
+pub fn run(job: &Job) -> Result<Observation, Failure> {
+    if cfg!(debug_assertions) && !job.allow_debug {
+        return Err(failure("spawn", "a debug build measures nothing; build with --release"));
+    }
+    let source = map_image(job)?;
+    let backends = job.backends.each_ref().map(|key| find(key));
+    let mut distinct: Vec<&'static Backend> = Vec::with_capacity(6);
+    for backend in backends {
+        let backend = backend?;
+        if !distinct.iter().any(|seen| seen.key == backend.key) {
+            distinct.push(backend);
+        }
+    }
+    let calls_nothing = distinct.iter().any(|b| b.key == backend::LOOP_KEY);
+    if calls_nothing && (distinct.len() > 1 || job.pass != Pass::Throughput) {
+        return Err(failure("spawn", "'loop' serves every domain or none, and only the throughput pass"));
+    }
+    let mut need = Need::default();
+    if distinct.iter().any(|b| b.floor) {
+        need.block_bytes_max = source.block_bytes_max();
+    }
+    for backend in &distinct {
+        (backend.prepare)(&need).map_err(|reason| failure("spawn", reason))?;
+    }
+    let entry = |key: &String| backend::find(key).map(|b| b.entry);
+    let mut entries = [distinct[0].entry; 6];
+    for (to, key) in entries.iter_mut().zip(&job.backends) {
+        *to = entry(key).unwrap_or(*to);
+    }
+    let heap = Heap::new(entries, job.image.slots).map_err(|e| failure("image", format!("no slot table: {e}")))?;
+    match job.pass {
+        Pass::Throughput => throughput(job, &source, heap, calls_nothing),
+        Pass::Latency => latency(job, &source, heap),
+        Pass::Footprint => footprint(job, &source, heap, distinct.iter().map(|b| b.release).collect()),
+    }
+}
+
+fn map_image(job: &Job) -> Result<Source, Failure> {
+    let map = |fd: i32, ops: u64| {
+        sys::Mapping::file(sys::Descriptor(fd), ops as usize * 8)
+            .map_err(|error| failure("image", format!("the image of {ops} ops cannot be mapped: {error}")))
+    };
+    Ok(match job.source {
+        ImageSource::Whole { fd } => {
+            let ops = job.image.ops;
+            Source::Whole(map(fd, ops)?.words(0, ops as usize))
+        }
+        ImageSource::Windows { fd, window_ops, ready_fd, done_fd } => Source::Windows {
+            memory: map(fd, window_ops * 2)?,
+            window_ops,
+            ready: sys::Descriptor(ready_fd),
+            done: sys::Descriptor(done_fd),
+        },
+    })
+}
+
+/// The last thing before the replay: checks the C library's heap, takes the memory reading that others are relative
+/// to, and seals.
+fn seal_worker(reader: &memory::Reader) -> Result<SealReport, Failure> {
+    sys::make_stack_present();
+    let libc_bytes_before = sys::libc_heap_bytes()
+        .ok_or_else(|| failure("seal", "this C library cannot say what its heap holds; measure on glibc"))?;
+    let before = reader.read().map_err(|e| failure("seal", format!("memory cannot be read exactly: {e}")))?;
+    seal::seal();
+    Ok(SealReport { harness_allocations: 0, libc_bytes_before, rss_anon_bytes_before: before.anonymous_bytes })
+}
+
+/// Unseals, and fails the run when it was not sealed after all.
+fn unseal_worker(report: SealReport) -> Result<SealReport, Failure> {
+    let harness_allocations = seal::unseal();
+    if harness_allocations > 0 {
+        let text =
+            format!("the harness allocated {harness_allocations} times during the replay; this is its own fault");
+        return Err(failure("seal", text));
+    }
+    if report.libc_bytes_before > 0 {
+        let bytes = report.libc_bytes_before;
+        let text =
+            format!("the C library's heap held {bytes} bytes before the replay; run without preloaded libraries");
+        return Err(failure("seal", text));
+    }
+    Ok(report)
+}
+
+fn reader() -> Result<memory::Reader, Failure> {
+    memory::Reader::open().map_err(|e| failure("seal", format!("memory cannot be read exactly: {e}")))
+}
+
+fn replay_failed(error: std::io::Error) -> Failure {
+    failure("replay", format!("the process that makes the image is gone: {error}"))
+}
+
+fn throughput(job: &Job, source: &Source, mut heap: Heap, calls_nothing: bool) -> Result<Observation, Failure> {
+    let sealed = seal_worker(&reader()?)?;
+    let pass;
+    if calls_nothing {
+        let mut floor = Floor(ThroughputPass::start());
+        source.replay(&mut heap, &mut floor).map_err(replay_failed)?;
+        pass = floor.0;
+    } else {
+        let mut contest = ThroughputPass::start();
+        source.replay(&mut heap, &mut contest).map_err(replay_failed)?;
+        pass = contest;
+    }
+    let seal = unseal_worker(sealed)?;
+    let phases = pass.costs(&job.image);
+    Ok(Observation::Throughput(Throughput { phases, failed_allocations: heap.failed, seal }))
+}
+
+fn latency(job: &Job, source: &Source, mut heap: Heap) -> Result<Observation, Failure> {
+    let mut pass = LatencyPass::new(&job.image).map_err(|e| failure("seal", format!("no histogram tables: {e}")))?;
+    let sealed = seal_worker(&reader()?)?;
+    let rate = clock::Rate::start();
+    pass.time_the_clock();
+    source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
+    let ticks_per_second = rate.ticks_per_second();
+    let seal = unseal_worker(sealed)?;
+    Ok(Observation::Latency(Latency { ticks_per_second, clock: pass.clock(), cells: pass.cells(), seal }))
+}
+
+fn footprint(job: &Job, source: &Source, mut heap: Heap, release: Vec<fn()>) -> Result<Observation, Failure> {
+    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release)
+        .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
+    let mut sealed = seal_worker(&reader()?)?;
+    sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
+    source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
+    let seal = unseal_worker(sealed)?;
+    if let Some(error) = pass.failure() {
+        return Err(failure("replay", format!("memory could not be read exactly: {error}")));
+    }
+    let read = pass.read;
+    Ok(Observation::Footprint(Footprint {
+        curve: read.curve,
+        at_phase: read.at_phase,
+        peak: read.peak,
+        end: read.end,
+        rest_from: read.rest_from.to_owned(),
+        rest: read.rest,
+        faults_minor: read.faults_minor,
+        failed_allocations: heap.failed,
+        seal,
+    }))
+}

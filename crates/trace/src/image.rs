@@ -10,7 +10,15 @@
 //! that, so the loop checks nothing but null pointers. A prefix op qualifies exactly the allocation or reallocation
 //! that follows the run of prefixes it stands in.
 
-use crate::Domain;
+// mod compile;
+mod sink;
+
+// pub use compile::compile;
+pub use sink::{ImageSink, VecSink};
+
+use crate::ledger::Block;
+use crate::{Domain, Totals};
+use std::collections::HashMap;
 
 /// Size of the OS page that `Touched` and `OldPages` count in, bytes.
 pub const OS_PAGE_BYTES: u64 = 4096;
@@ -146,4 +154,63 @@ pub struct ImageSummary {
     pub phase_ops: [Option<u64>; 4],
     /// Most requested bytes live at once within `steady` (within everything when there is no `steady` mark).
     pub live_bytes_peak_steady: u64,
+}
+
+/// Most ops that may not be parted: three prefixes and what they qualify.
+pub const GROUP_OPS_MAX: usize = 4;
+
+/// Bytes of one window that takes the whole image of a trace with these totals.
+///
+/// The compiler asks for a new window when fewer than [`GROUP_OPS_MAX`] ops are left in one, hence a little more
+/// than the image's own size.
+#[must_use]
+pub fn size_bound(totals: &Totals) -> u64 {
+    totals.image_ops.saturating_add(GROUP_OPS_MAX as u64).saturating_mul(size_of::<Op>() as u64)
+}
+
+/// OS pages of `bytes`, at most `u32::MAX`.
+fn pages(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(OS_PAGE_BYTES)).unwrap_or(u32::MAX)
+}
+
+/// Touched OS pages of a block, when they are known and fewer than all of them.
+pub(crate) fn partly_touched_pages(size: u64, touched: Option<u64>) -> Option<u32> {
+    touched.map(pages).filter(|&touched| touched < pages(size))
+}
+
+/// Prefixes that an allocation gets.
+pub(crate) fn prefix_ops_of_alloc(size: u64, touched: Option<u64>, align_log2: u8) -> u64 {
+    u64::from(align_log2 > 0)
+        + u64::from(size > u64::from(u32::MAX))
+        + u64::from(partly_touched_pages(size, touched).is_some())
+}
+
+/// Prefixes that a reallocation gets.
+pub(crate) fn prefix_ops_of_realloc(size: u64, touched: Option<u64>) -> u64 {
+    u64::from(size > OS_PAGE_BYTES) + prefix_ops_of_alloc(size, touched, 0)
+}
+
+/// Touched pages of the few live blocks that were not touched whole.
+#[derive(Debug, Default)]
+pub(crate) struct OldPages(HashMap<u32, u32>);
+
+impl OldPages {
+    /// Keeps what is known about the new block in `slot`, and returns the block, marked if that is not all of it.
+    #[inline]
+    pub(crate) fn note(&mut self, slot: u32, block: Block, touched: Option<u64>) -> Block {
+        match partly_touched_pages(block.size(), touched) {
+            None => block,
+            Some(pages) => {
+                // Entries of freed blocks stay until their slot is used so again: never more than slots.
+                self.0.insert(slot, pages);
+                block.partial()
+            }
+        }
+    }
+
+    /// Touched pages of the block in `slot`.
+    pub(crate) fn of(&self, slot: u32, block: Block) -> u32 {
+        let partial = if block.is_partial() { self.0.get(&slot) } else { None };
+        partial.copied().unwrap_or_else(|| pages(block.size()))
+    }
 }

@@ -160,6 +160,8 @@ pub struct Totals {
     pub live_bytes_end: u64,
     /// Highest slot used, plus one.
     pub slots: u32,
+    /// Ops of the replay image that these events compile to, 8 bytes each.
+    pub image_ops: u64,
     /// Allocations, frees and reallocations by domain name.
     pub calls_by_domain: BTreeMap<String, u64>,
     /// Bytes requested by allocations, by domain name.

@@ -1,0 +1,74 @@
+//! Our pymalloc over the C library: up to 512 bytes from its pools, the rest from glibc, as in CPython.
+//!
+//! Invariant: one state for the process, as in CPython, and called from one thread at a time: whoever calls stands
+//! for the GIL.
+
+use super::{Backend, nothing_to_prepare, system};
+use crate::heap::Entry;
+use libc::c_void;
+use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
+use std::collections::BTreeMap;
+
+/// `pool`.
+pub(super) const BACKEND: Backend = Backend {
+    key: "pool",
+    label: "pool (our pymalloc)",
+    hidden: false,
+    floor: false,
+    entry: Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size },
+    prepare: nothing_to_prepare,
+    version,
+    options,
+    release: system::release,
+};
+
+static POOL: GilCell<Allocator> = GilCell::new(Allocator::new(LibcRaw, MappedArenas));
+
+/// The process's pool allocator.
+///
+/// # Safety
+/// No other thread may be in it, and the reference must be gone before the next call of this.
+#[inline(always)]
+unsafe fn pool() -> &'static mut Allocator {
+    // SAFETY: the caller's promise.
+    unsafe { POOL.get() }
+}
+
+unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
+    // SAFETY: whoever calls an entry of this backend holds what stands for the GIL; so in all functions below.
+    unsafe { pool() }.allocate(size).cast()
+}
+
+unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+    // SAFETY: as in `malloc`.
+    unsafe { pool() }.allocate_zeroed(count, size).cast()
+}
+
+unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: as in `malloc`; the block is the caller's promise.
+    unsafe { pool().reallocate(block.cast(), size).cast() }
+}
+
+unsafe extern "C" fn free(block: *mut c_void) {
+    // SAFETY: as in `realloc`.
+    unsafe { pool().free(block.cast()) }
+}
+
+unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
+    // SAFETY: as in `realloc`; a block that is not the pool's is the C library's.
+    unsafe { pool().usable_size(block.cast()).unwrap_or_else(|| libc::malloc_usable_size(block)) }
+}
+
+/// Version of the library, which is that of the workspace, and of the C library below it.
+fn version() -> String {
+    format!("pypool {} over {}", env!("CARGO_PKG_VERSION"), system::version())
+}
+
+/// The pool's geometry, and the tunables of the C library below it.
+fn options() -> BTreeMap<String, String> {
+    let mut options = system::options();
+    options.insert("arena_bytes".to_owned(), Current::ARENA_BYTES.to_string());
+    options.insert("pool_bytes".to_owned(), Current::POOL_BYTES.to_string());
+    options.insert("small_bytes_max".to_owned(), Current::SMALL_BYTES_MAX.to_string());
+    options
+}

@@ -1,0 +1,266 @@
+//! One worker: its job, its start, and what its end means.
+//!
+//! Invariant: whatever becomes of a worker is one [`Outcome`]; an observation is accepted only if the worker's own
+//! checks say that nothing of the harness was in the measured heap.
+
+use super::config::Config;
+use super::image::Image;
+use super::plan::Cell;
+use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use crate::run::{Mode, Observation, Outcome, Pass, Run, SCHEMA, SealReport};
+use crate::worker::Job;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The hidden verb of the process that measures.
+pub const WORKER_VERB: &str = "worker";
+/// Memory readings over a trace, besides those at new peaks.
+const POINTS: u32 = 256;
+/// What a worker may take besides its calls and its idle time.
+const TIMEOUT_BASE: Duration = Duration::from_secs(60);
+/// What a call may take at most on average; a hundred times what is usual.
+const TIMEOUT_NS_PER_CALL: u64 = 2_000;
+
+/// Settings that all workers of a run share.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Idle delays at which rest is read, milliseconds, ascending.
+    pub idle_ms: Vec<u64>,
+    /// Whether a debug build may run.
+    pub allow_debug: bool,
+}
+
+/// A worker that was started.
+#[derive(Debug)]
+pub struct Worker {
+    running: Running,
+    /// Fills the windows of a large image.
+    compiler: Option<Running>,
+    pass: Pass,
+    timeout: Duration,
+    started_unix_ms: u64,
+}
+
+/// What a worker left.
+#[derive(Debug)]
+pub struct Measured {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Milliseconds since the epoch when it was started.
+    pub started_unix_ms: u64,
+    /// Its whole life, nanoseconds.
+    pub wall_ns: u64,
+}
+
+impl Measured {
+    /// The line of `runs.jsonl`.
+    #[must_use]
+    pub fn into_run(self, seq: u32, cell: &Cell, image: &Image, config: &Config) -> Run {
+        Run {
+            schema: SCHEMA,
+            seq,
+            block: cell.block,
+            workload: image.workload.name.clone(),
+            config: config.name.clone(),
+            pass: cell.pass,
+            mode: Mode::Merged,
+            padding_bytes: cell.padding_bytes,
+            started_unix_ms: self.started_unix_ms,
+            child_wall_ns: self.wall_ns,
+            outcome: self.outcome,
+        }
+    }
+
+    fn failed(stage: &str, reason: String, started_unix_ms: u64, wall_ns: u64) -> Self {
+        Self { outcome: Outcome::Failed { stage: stage.to_owned(), reason }, started_unix_ms, wall_ns }
+    }
+}
+
+impl Worker {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// The failed measurement when there is no process to wait for.
+    pub fn start(
+        exe: &Path,
+        image: &Image,
+        config: &Config,
+        pass: Pass,
+        padding_bytes: u32,
+        settings: &Settings,
+    ) -> Result<Self, Measured> {
+        let started_unix_ms = unix_ms();
+        let fail = |stage: &str, reason: String| Measured::failed(stage, reason, started_unix_ms, 0);
+        let feed = image.feed(exe).map_err(|reason| fail("image", reason))?;
+        let job = Job {
+            pass,
+            mode: Mode::Merged,
+            backends: config.backends.clone(),
+            image: image.compiled.summary.clone(),
+            source: feed.source.clone(),
+            idle_ms: settings.idle_ms.clone(),
+            points: POINTS,
+            allow_debug: settings.allow_debug,
+        };
+        let input = serde_json::to_vec(&job).map_err(|e| fail("spawn", format!("The job is no JSON: {e}.")))?;
+        let inherit = feed.inherit();
+        let spec = ChildSpec { exe, arguments: &[WORKER_VERB], input: &input, padding_bytes, inherit: &inherit };
+        let started = Running::start(&spec);
+        let compiler = feed.hand_over();
+        match started {
+            Ok(running) => {
+                let timeout = timeout(image, pass, settings);
+                Ok(Self { running, compiler, pass, timeout, started_unix_ms })
+            }
+            Err(e) => {
+                compiler.into_iter().for_each(Running::kill);
+                Err(fail("spawn", format!("The worker cannot be started: {e}. Free memory or raise the limits.")))
+            }
+        }
+    }
+
+    /// The worker's process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// Waits for its end.
+    #[must_use]
+    pub fn wait(self) -> Measured {
+        let finished = self.running.wait(self.timeout);
+        if let Some(compiler) = self.compiler {
+            // With the worker gone it has nobody to fill windows for.
+            compiler.kill();
+        }
+        match finished {
+            Ok(finished) => Measured {
+                outcome: outcome(self.pass, &finished, self.timeout),
+                started_unix_ms: self.started_unix_ms,
+                wall_ns: finished.wall_ns,
+            },
+            Err(e) => Measured::failed("spawn", format!("The worker was lost: {e}."), self.started_unix_ms, 0),
+        }
+    }
+}
+
+fn timeout(image: &Image, pass: Pass, settings: &Settings) -> Duration {
+    let calls: u64 = image.compiled.summary.calls_by_phase.iter().sum();
+    let idle = if pass == Pass::Footprint { settings.idle_ms.last().copied().unwrap_or(0) } else { 0 };
+    TIMEOUT_BASE
+        .saturating_add(Duration::from_nanos(calls.saturating_mul(TIMEOUT_NS_PER_CALL)))
+        .saturating_add(Duration::from_millis(idle))
+}
+
+/// Milliseconds since the epoch.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What a worker's end means. A worker that fails prints [`Outcome::Failed`] and ends with a code above 0.
+fn outcome(pass: Pass, finished: &Finished, timeout: Duration) -> Outcome {
+    let failed = |stage: &str, reason: String| Outcome::Failed { stage: stage.to_owned(), reason };
+    match finished.ending {
+        Ending::Exited(0) => match serde_json::from_slice::<Observation>(&finished.output) {
+            Ok(observation) => accept(pass, observation).unwrap_or_else(|(stage, reason)| failed(stage, reason)),
+            Err(e) => failed("report", format!("The worker's answer is no observation: {e}. Please report this.")),
+        },
+        Ending::Exited(code) => match serde_json::from_slice::<Outcome>(&finished.output) {
+            Ok(said) => said,
+            Err(_) => {
+                let word = finished.errors.lines().last().unwrap_or("It left no word.").trim();
+                failed("replay", format!("The worker ended with code {code}: {word} Please report this."))
+            }
+        },
+        Ending::Signalled(9) => failed(
+            "replay",
+            "The worker was ended by SIGKILL, as the kernel does when memory runs out. Free memory, or leave this \
+             workload out."
+                .to_owned(),
+        ),
+        Ending::Signalled(signal) => {
+            failed("replay", format!("The worker was ended by {}. Please report this.", signal_name(signal)))
+        }
+        Ending::TimedOut => failed(
+            "timeout",
+            format!("The worker gave no answer in {} s and was ended. Is the machine overloaded?", timeout.as_secs()),
+        ),
+    }
+}
+
+/// An observation, if it is of the right kind and nothing of the harness was in the measured heap.
+fn accept(pass: Pass, observation: Observation) -> Result<Outcome, (&'static str, String)> {
+    let (kind, seal) = match &observation {
+        Observation::Throughput(o) => (Pass::Throughput, o.seal),
+        Observation::Latency(o) => (Pass::Latency, o.seal),
+        Observation::Footprint(o) => (Pass::Footprint, o.seal),
+    };
+    if kind != pass {
+        return Err(("report", format!("The worker measured {kind:?} instead of {pass:?}. Please report this.")));
+    }
+    let SealReport { harness_allocations, libc_bytes_before, .. } = seal;
+    if harness_allocations != 0 || libc_bytes_before != 0 {
+        return Err((
+            "seal",
+            format!(
+                "The harness was in the measured heap: {harness_allocations} allocations of its own, \
+                 {libc_bytes_before} bytes in the C library's heap before the seal. Please report this."
+            ),
+        ));
+    }
+    Ok(Outcome::Ok(observation))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::run::Throughput;
+
+    fn finished(ending: Ending, output: &str, errors: &str) -> Finished {
+        Finished { ending, output: output.into(), errors: errors.into(), wall_ns: 1 }
+    }
+
+    fn answer(seal: SealReport) -> String {
+        let throughput = Throughput { phases: vec![], failed_allocations: 0, seal };
+        serde_json::to_string(&Observation::Throughput(throughput)).unwrap()
+    }
+
+    fn failure(pass: Pass, finished: &Finished) -> (String, String) {
+        match outcome(pass, finished, Duration::from_secs(9)) {
+            Outcome::Failed { stage, reason } => (stage, reason),
+            Outcome::Ok(o) => panic!("accepted {o:?}"),
+        }
+    }
+
+    #[test]
+    fn a_clean_answer_is_accepted_and_an_unclean_one_is_not() {
+        let clean = finished(Ending::Exited(0), &answer(SealReport::default()), "");
+        assert!(matches!(outcome(Pass::Throughput, &clean, Duration::ZERO), Outcome::Ok(_)));
+        assert_eq!(failure(Pass::Latency, &clean).0, "report");
+        for seal in [
+            SealReport { harness_allocations: 1, ..SealReport::default() },
+            SealReport { libc_bytes_before: 1, ..SealReport::default() },
+        ] {
+            assert_eq!(failure(Pass::Throughput, &finished(Ending::Exited(0), &answer(seal), "")).0, "seal");
+        }
+    }
+
+    #[test]
+    fn every_other_end_is_a_failure_with_its_stage() {
+        for (ending, output, errors, stage, word) in [
+            (Ending::Exited(0), "nonsense", "", "report", "no observation"),
+            (Ending::Exited(1), r#"{"failed":{"stage":"seal","reason":"Touched."}}"#, "", "seal", "Touched."),
+            (Ending::Exited(101), "", "thread panicked\nnote: x", "replay", "101: note: x"),
+            (Ending::Exited(4), "", "", "replay", "no word"),
+            (Ending::Signalled(9), "", "", "replay", "memory"),
+            (Ending::Signalled(11), "", "", "replay", "SIGSEGV"),
+            (Ending::TimedOut, "", "", "timeout", "9 s"),
+        ] {
+            let (got, reason) = failure(Pass::Throughput, &finished(ending, output, errors));
+            assert_eq!(got, stage, "{reason}");
+            assert!(reason.contains(word), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The child's side of replay images: reads one trace, holds it against its promise, writes the image into inherited
+//! shared memory and says what is in it.
+//!
+//! Invariant: nothing is reported about a trace unless every event of it was checked.
+
+use crate::workload::{Promise, TraceSource, embedded};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use trace::image::{ImageSink, ImageSummary};
+use trace::{Metadata, Shape, TraceError};
+
+/// Ops in one of the two windows of a streamed image: 32 MiB.
+pub const WINDOW_OPS: u64 = 4 << 20;
+/// Ops that are written at once where the whole image is kept.
+const CHUNK_OPS: usize = 64 << 10;
+
+/// What the parent asks for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CompileJob {
+    /// The trace.
+    pub source: TraceSource,
+    /// What it must hold.
+    pub promise: Option<Promise>,
+    /// Where the ops go.
+    pub target: Target,
+}
+
+/// Where the ops go. Descriptors are inherited.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Into one file, if they fit.
+    Whole {
+        /// The shared-memory file.
+        fd: i32,
+        /// Most bytes it may take; a longer image is counted, not kept.
+        bytes_max: u64,
+    },
+    /// Through two windows, to a worker that is running; see [`crate::worker::ImageSource::Windows`].
+    Windows {
+        /// The shared-memory file.
+        fd: i32,
+        /// Takes the number of ops of each filled window.
+        ready_fd: i32,
+        /// Gives one byte for each used window.
+        done_fd: i32,
+    },
+}
+
+/// What a trace turned out to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Compiled {
+    /// The image.
+    pub summary: ImageSummary,
+    /// Whether the whole image was kept.
+    pub whole: bool,
+    /// Metadata of the trace without its site table.
+    pub metadata: Metadata,
+    /// What the events say.
+    pub shape: Shape,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Size of the file, bytes.
+    pub trace_bytes: u64,
+}
+
+/// The hidden verb: a [`CompileJob`] on the standard input, a [`Compiled`] on the standard output.
+///
+/// # Errors
+/// A sentence, to be printed on the error output.
+pub fn main() -> Result<(), String> {
+    let job: CompileJob = serde_json::from_reader(io::stdin().lock())
+        .map_err(|e| format!("the job is not understood: {e}. This verb is for the harness itself."))?;
+    match job.target {
+        Target::Whole { fd, bytes_max } => {
+            let compiled = compile_whole(&job, WholeSink::new(fd, bytes_max).map_err(|e| unwritable(&e))?)?;
+            let answer = serde_json::to_vec(&compiled).map_err(|e| e.to_string())?;
+            io::stdout().lock().write_all(&answer).and_then(|()| io::stdout().flush()).map_err(|e| unwritable(&e))
+        }
+        Target::Windows { fd, ready_fd, done_fd } => {
+            let mut sink = WindowSink::new(fd, ready_fd, done_fd).map_err(|e| unwritable(&e))?;
+            let mut trace = OpenTrace::open(&job.source)?;
+            trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| sentence(&e))?;
+            sink.end().map_err(|e| unwritable(&e))
+        }
+    }
+}
+
+fn compile_whole(job: &CompileJob, mut sink: WholeSink) -> Result<Compiled, String> {
+    let mut trace = OpenTrace::open(&job.source)?;
+    let (sha256, trace_bytes) = trace.digest()?;
+    if let Some(promise) = &job.promise
+        && promise.sha256 != sha256
+    {
+        return Err(format!(
+            "its SHA-256 is {sha256}, its definition promises {}. Restore the file from git, or correct the \
+             definition after recording again.",
+            promise.sha256
+        ));
+    }
+    let mut metadata = trace.metadata()?;
+    if let Some(mismatch) = job.promise.as_ref().and_then(|promise| promise.totals.mismatch(&metadata.totals)) {
+        return Err(format!("{mismatch}. Correct the definition, or restore the file."));
+    }
+    let shape = trace::shape(trace.rewound()?).map_err(|e| sentence(&e))?;
+    let summary = trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| sentence(&e))?;
+    metadata.sites = Vec::new();
+    Ok(Compiled { summary, whole: sink.whole, metadata, shape, sha256, trace_bytes })
+}
+
+fn sentence(e: &TraceError) -> String {
+    format!("{e}.")
+}
+
+fn unwritable(e: &io::Error) -> String {
+    format!("the image cannot be written: {e}. Free some memory.")
+}
+
+/// A trace that can be read several times.
+enum OpenTrace {
+    File(BufReader<File>),
+    Embedded(Cursor<&'static [u8]>),
+}
+
+/// What the readers of the `trace` crate need.
+trait ReadSeek: Read + Seek {}
+impl<T: Read + Seek> ReadSeek for T {}
+
+impl OpenTrace {
+    fn open(source: &TraceSource) -> Result<Self, String> {
+        match source {
+            TraceSource::Embedded(name) => embedded(name)
+                .map(|bytes| Self::Embedded(Cursor::new(bytes)))
+                .ok_or_else(|| "it is not in this binary. Give the path of a trace file.".to_owned()),
+            TraceSource::File(path) => File::open(path)
+                .map(|file| Self::File(BufReader::with_capacity(1 << 20, file)))
+                .map_err(|e| format!("it cannot be read: {e}. Check the path and its permissions.")),
+        }
+    }
+
+    fn reader(&mut self) -> &mut dyn ReadSeek {
+        match self {
+            Self::File(reader) => reader,
+            Self::Embedded(reader) => reader,
+        }
+    }
+
+    fn rewound(&mut self) -> Result<&mut dyn ReadSeek, String> {
+        let reader = self.reader();
+        reader
+            .seek(SeekFrom::Start(0))
+            .map_err(|e| format!("it cannot be read from its start: {e}. Give a plain file."))?;
+        Ok(reader)
+    }
+
+    /// SHA-256 in hex, and the number of bytes.
+    fn digest(&mut self) -> Result<(String, u64), String> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0u8; 1 << 20];
+        let mut bytes = 0;
+        let reader = self.rewound()?;
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    hasher.update(&buffer[..n]);
+                    bytes += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(format!("it cannot be read: {e}. Check the file and its disk.")),
+            }
+        }
+        Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
+    }
+
+    fn metadata(&mut self) -> Result<Metadata, String> {
+        trace::read_footer(self.rewound()?).map(|(metadata, _)| metadata).map_err(|e| sentence(&e))
+    }
+}
+
+/// An inherited descriptor, opened anew: the kernel's own table of them needs no promise about who owns which.
+fn inherited(fd: i32, write: bool) -> io::Result<File> {
+    OpenOptions::new().read(!write).write(write).open(format!("/proc/self/fd/{fd}"))
+}
+
+/// Writes ops in the byte order of this machine, which is the worker's too.
+fn write_ops(file: &File, ops: &[u64], mut at: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    for chunk in ops.chunks(CHUNK_OPS) {
+        bytes.clear();
+        bytes.extend(chunk.iter().flat_map(|op| op.to_ne_bytes()));
+        file.write_all_at(bytes, at)?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// Keeps the whole image, or only counts it once it is too long.
+struct WholeSink {
+    file: File,
+    window: Vec<u64>,
+    bytes: Vec<u8>,
+    at: u64,
+    bytes_max: u64,
+    whole: bool,
+}
+
+impl WholeSink {
+    fn new(fd: i32, bytes_max: u64) -> io::Result<Self> {
+        let file = inherited(fd, true)?;
+        Ok(Self { file, window: vec![0; CHUNK_OPS], bytes: Vec::new(), at: 0, bytes_max, whole: true })
+    }
+}
+
+impl ImageSink for WholeSink {
+    fn window(&mut self) -> io::Result<&mut [u64]> {
+        Ok(&mut self.window)
+    }
+
+    fn commit(&mut self, ops: usize) -> io::Result<()> {
+        let bytes = ops as u64 * 8;
+        if self.whole && self.at + bytes > self.bytes_max {
+            self.whole = false;
+            self.file.set_len(0)?; // what was written so far is memory that nobody will read
+        }
+        if self.whole {
+            write_ops(&self.file, &self.window[..ops], self.at, &mut self.bytes)?;
+        }
+        self.at += bytes;
+        Ok(())
+    }
+}
+
+/// Fills two windows in turn, each only after the worker has handed it back.
+struct WindowSink {
+    file: File,
+    ready: File,
+    done: File,
+    window: Vec<u64>,
+    bytes: Vec<u8>,
+    filled: u64,
+}
+
+impl WindowSink {
+    fn new(fd: i32, ready_fd: i32, done_fd: i32) -> io::Result<Self> {
+        Ok(Self {
+            file: inherited(fd, true)?,
+            ready: inherited(ready_fd, true)?,
+            done: inherited(done_fd, false)?,
+            window: vec![0; WINDOW_OPS as usize],
+            bytes: Vec::new(),
+            filled: 0,
+        })
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        self.ready.write_all(&0u64.to_le_bytes())
+    }
+}
+
+impl ImageSink for WindowSink {
+    fn window(&mut self) -> io::Result<&mut [u64]> {
+        Ok(&mut self.window)
+    }
+
+    fn commit(&mut self, ops: usize) -> io::Result<()> {
+        if ops == 0 {
+            return Ok(()); // 0 would end the image
+        }
+        if self.filled >= 2 {
+            self.done.read_exact(&mut [0])?;
+        }
+        write_ops(&self.file, &self.window[..ops], (self.filled % 2) * WINDOW_OPS * 8, &mut self.bytes)?;
+        self.filled += 1;
+        self.ready.write_all(&(ops as u64).to_le_bytes())
+    }
+}

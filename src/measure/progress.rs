@@ -1,0 +1,143 @@
+//! What the person in front of a run sees: how long it will take in all, then how much is left.
+//!
+//! Invariant: writes to the error output alone and never fails the run; on anything but a terminal only whole lines
+//! leave, no control sequence and no colour.
+
+use crate::run::{Outcome, Run};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// How often a line appears where nothing can be rewritten.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How often the line on a terminal is rewritten.
+const REWRITE_EVERY: Duration = Duration::from_millis(100);
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Silent,
+    Lines,
+    Rewrite,
+}
+
+/// Progress of one run of the harness.
+#[derive(Debug)]
+pub struct Progress {
+    style: Style,
+    started: Instant,
+    shown: Option<Instant>,
+    children: u32,
+    done: u32,
+    failed: u32,
+    expected: Duration,
+}
+
+impl Progress {
+    /// On the error output; `quiet` says nothing but failures.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let style = match (quiet, std::io::stderr().is_terminal() && !dumb) {
+            (true, _) => Style::Silent,
+            (false, true) => Style::Rewrite,
+            (false, false) => Style::Lines,
+        };
+        Self { style, started: Instant::now(), shown: None, children: 0, done: 0, failed: 0, expected: Duration::ZERO }
+    }
+
+    /// One line about what happens now.
+    pub fn say(&mut self, text: &str) {
+        if self.style != Style::Silent {
+            self.line(text);
+        }
+    }
+
+    /// The estimate before the first run.
+    pub fn begin(&mut self, children: u32, expected: Duration) {
+        (self.children, self.expected, self.started) = (children, expected, Instant::now());
+    }
+
+    /// A child has ended; `left` is the time that the rest should take.
+    pub fn finished(&mut self, run: &Run, left: Duration) {
+        self.done += 1;
+        if let Outcome::Failed { stage, reason } = &run.outcome {
+            self.failed += 1;
+            self.line(&format!("FAILED {} with {}, {stage}: {reason}", run.workload, run.config));
+        }
+        self.show(left);
+    }
+
+    /// Time since [`Progress::begin`].
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The last word.
+    pub fn end(&mut self) {
+        self.shown = None;
+        self.show(Duration::ZERO);
+        if self.style == Style::Rewrite {
+            write_error("\r\x1b[K");
+        }
+    }
+
+    fn show(&mut self, left: Duration) {
+        let every = if self.style == Style::Rewrite { REWRITE_EVERY } else { LINE_EVERY };
+        let due = self.shown.is_none_or(|at| at.elapsed() >= every);
+        if self.style == Style::Silent || !due {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let text = self.status(left);
+        match self.style {
+            Style::Rewrite => write_error(&format!("\r\x1b[K{text}")),
+            _ => write_error(&format!("{text}\n")),
+        }
+    }
+
+    fn status(&self, left: Duration) -> String {
+        let failed = if self.failed > 0 { format!(" · {} failed", self.failed) } else { String::new() };
+        let left = if self.done >= self.children { String::new() } else { format!(" · about {} left", seconds(left)) };
+        format!("{} of {} runs{failed}{left}", self.done, self.children)
+    }
+
+    fn line(&self, text: &str) {
+        let clear = if self.style == Style::Rewrite { "\r\x1b[K" } else { "" };
+        write_error(&format!("{clear}{text}\n"));
+    }
+}
+
+/// A duration for people: `95 s`, `3 min`.
+#[must_use]
+pub fn seconds(duration: Duration) -> String {
+    let whole = duration.as_secs_f64().ceil() as u64;
+    if whole < 180 { format!("{whole} s") } else { format!("{} min", whole.div_ceil(60)) }
+}
+
+fn write_error(text: &str) {
+    // A closed error output is no reason to stop measuring.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        assert_eq!(seconds(Duration::from_millis(94_100)), "95 s");
+        assert_eq!(seconds(Duration::from_secs(600)), "10 min");
+    }
+
+    #[test]
+    fn the_status_counts_down() {
+        let mut progress = Progress::new(true);
+        progress.begin(3, Duration::from_secs(10));
+        progress.done = 1;
+        progress.failed = 1;
+        assert_eq!(progress.status(Duration::from_secs(7)), "1 of 3 runs · 1 failed · about 7 s left");
+        progress.done = 3;
+        assert_eq!(progress.status(Duration::ZERO), "3 of 3 runs · 1 failed");
+    }
+}

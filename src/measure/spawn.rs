@@ -1,0 +1,275 @@
+//! One child process: the same binary under a hidden verb, with an emptied environment, a job on its standard input
+//! and its answer on its standard output.
+//!
+//! Invariant: a child inherits exactly the descriptors given, whatever other threads spawn meanwhile, and whatever
+//! becomes of it (crash, kill, silence) ends as an [`Ending`], never as a panic or a hang of the parent.
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Variables that a child keeps, because without them the loader may not find the C library.
+const KEPT_VARIABLES: &[&str] = &["LD_LIBRARY_PATH"];
+/// The variable that shifts the child's stack by a random amount.
+const PADDING_VARIABLE: &str = "PYALLOC_BENCH_PADDING";
+/// Most bytes of a child's error output that are kept.
+const STDERR_BYTES_MAX: u64 = 16 * 1024;
+/// How often a child that closed its output but lives on is looked at.
+const POLL: Duration = Duration::from_micros(200);
+
+/// Held while descriptors are inheritable, so that no other child gets them.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
+/// What to start.
+#[derive(Debug)]
+pub struct ChildSpec<'a> {
+    /// The binary.
+    pub exe: &'a Path,
+    /// The hidden verb and its arguments.
+    pub arguments: &'a [&'a str],
+    /// What it reads on its standard input.
+    pub input: &'a [u8],
+    /// Random padding of its environment, bytes.
+    pub padding_bytes: u32,
+    /// Descriptors that it inherits under their own numbers.
+    pub inherit: &'a [BorrowedFd<'a>],
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It returned this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signalled(i32),
+    /// It ran past its time and was killed.
+    TimedOut,
+}
+
+/// What a child left.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub ending: Ending,
+    /// All of its standard output.
+    pub output: Vec<u8>,
+    /// The beginning of its error output, trimmed.
+    pub errors: String,
+    /// From before the start to after the end, nanoseconds.
+    pub wall_ns: u64,
+}
+
+/// A started child.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    started: Instant,
+    output: Receiver<Vec<u8>>,
+    errors: Receiver<Vec<u8>>,
+}
+
+impl Running {
+    /// Starts a child.
+    ///
+    /// # Errors
+    /// When the process cannot be made.
+    pub fn start(spec: &ChildSpec<'_>) -> std::io::Result<Self> {
+        let mut command = Command::new(spec.exe);
+        command.args(spec.arguments).env_clear();
+        for name in KEPT_VARIABLES {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.env(PADDING_VARIABLE, "x".repeat(spec.padding_bytes as usize));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut child = spawn_with(&mut command, spec.inherit)?;
+        let output = drain(child.stdout.take(), u64::MAX);
+        let errors = drain(child.stderr.take(), STDERR_BYTES_MAX);
+        if let Some(mut input) = child.stdin.take() {
+            // A child that dies before it reads its job says so by how it ends.
+            let _ = input.write_all(spec.input);
+        }
+        Ok(Self { child, started, output, errors })
+    }
+
+    /// The child's process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end, at most until `timeout` after the start; then kills the child.
+    ///
+    /// # Errors
+    /// When the kernel cannot say how the child ended.
+    pub fn wait(mut self, timeout: Duration) -> std::io::Result<Finished> {
+        let deadline = self.started + timeout;
+        let output = self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let mut timed_out = matches!(output, Err(RecvTimeoutError::Timeout));
+        let status = loop {
+            if timed_out {
+                let _ = self.child.kill();
+                break self.child.wait()?;
+            }
+            // The output has ended, so the child has too, or is about to.
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            timed_out = Instant::now() >= deadline;
+            thread::sleep(POLL);
+        };
+        let wall_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let errors = self.errors.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+        Ok(Finished {
+            ending: if timed_out { Ending::TimedOut } else { ending(status) },
+            output: output.unwrap_or_default(),
+            errors: String::from_utf8_lossy(&errors).trim().to_owned(),
+            wall_ns,
+        })
+    }
+
+    /// Ends a child that is no longer wanted.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes `inherit` inheritable for exactly this one spawn.
+fn spawn_with(command: &mut Command, inherit: &[BorrowedFd<'_>]) -> std::io::Result<Child> {
+    let _alone = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let opened = inherit.iter().try_for_each(|fd| fcntl_setfd(fd, FdFlags::empty()));
+    // `spawn` returns only after the child has called exec, so nothing is inherited later.
+    let child = opened.map_err(std::io::Error::from).and_then(|()| command.spawn());
+    for fd in inherit {
+        let _ = fcntl_setfd(fd, FdFlags::CLOEXEC);
+    }
+    child
+}
+
+/// Reads a pipe to its end in a thread of its own; keeps the first `keep` bytes.
+fn drain(pipe: Option<impl Read + Send + 'static>, keep: u64) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    if let Some(mut pipe) = pipe {
+        thread::spawn(move || {
+            let mut kept = Vec::new();
+            let _ = pipe.by_ref().take(keep).read_to_end(&mut kept);
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+            let _ = sender.send(kept);
+        });
+    }
+    receiver
+}
+
+fn ending(status: ExitStatus) -> Ending {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exited(code),
+        (None, signal) => Ending::Signalled(signal.unwrap_or(0)),
+    }
+}
+
+/// Signals that end processes, by their numbers on Linux.
+const SIGNALS: &[(i32, &str)] = &[
+    (1, "SIGHUP"),
+    (2, "SIGINT"),
+    (3, "SIGQUIT"),
+    (4, "SIGILL"),
+    (5, "SIGTRAP"),
+    (6, "SIGABRT"),
+    (7, "SIGBUS"),
+    (8, "SIGFPE"),
+    (9, "SIGKILL"),
+    (11, "SIGSEGV"),
+    (13, "SIGPIPE"),
+    (15, "SIGTERM"),
+    (24, "SIGXCPU"),
+    (25, "SIGXFSZ"),
+    (31, "SIGSYS"),
+];
+
+/// A signal's name, or its number.
+#[must_use]
+pub fn signal_name(signal: i32) -> String {
+    let named = SIGNALS.iter().find(|(number, _)| *number == signal);
+    named.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use std::os::fd::AsFd;
+
+    const SHELL: &str = "/bin/sh";
+
+    fn shell(script: &str, input: &[u8], inherit: &[BorrowedFd<'_>], timeout: Duration) -> Finished {
+        let spec = ChildSpec { exe: Path::new(SHELL), arguments: &["-c", script], input, padding_bytes: 3, inherit };
+        Running::start(&spec).unwrap().wait(timeout).unwrap()
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_child_reads_its_job_and_answers() {
+        let done = shell("cat; echo no >&2; exit 3", b"job", &[], LONG);
+        assert_eq!((done.ending, done.output.as_slice(), done.errors.as_str()), (Ending::Exited(3), &b"job"[..], "no"));
+        assert!(done.wall_ns > 0);
+    }
+
+    #[test]
+    fn its_environment_is_empty_but_for_the_padding() {
+        let done = shell("/usr/bin/env", b"", &[], LONG);
+        let text = String::from_utf8(done.output).unwrap();
+        assert!(text.lines().any(|line| line == "PYALLOC_BENCH_PADDING=xxx"), "{text}");
+        assert!(!text.contains("HOME=") && !text.contains("CARGO"), "{text}");
+    }
+
+    #[test]
+    fn a_killed_child_is_told_by_its_signal() {
+        let done = shell("kill -SEGV $$", b"", &[], LONG);
+        assert_eq!(done.ending, Ending::Signalled(11));
+        assert_eq!(signal_name(11), "SIGSEGV");
+        assert_eq!(signal_name(64), "signal 64");
+    }
+
+    #[test]
+    fn a_silent_child_is_ended() {
+        for script in ["exec sleep 100", "exec >&-; exec sleep 100"] {
+            let done = shell(script, b"", &[], Duration::from_millis(200));
+            assert_eq!(done.ending, Ending::TimedOut, "{script}");
+        }
+    }
+
+    #[test]
+    fn only_the_named_descriptor_is_inherited() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let (other, _other_writer) = std::io::pipe().unwrap();
+        writer.write_all(b"through").unwrap();
+        drop(writer);
+        use std::os::fd::AsRawFd;
+        let script = format!("cat <&{}; [ -e /proc/self/fd/{} ] && echo leaked", reader.as_raw_fd(), other.as_raw_fd());
+        let done = shell(&script, b"", &[reader.as_fd()], LONG);
+        assert_eq!(done.output, b"through");
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        let spec = ChildSpec {
+            exe: Path::new("/nonexistent/program"),
+            arguments: &[],
+            input: b"",
+            padding_bytes: 0,
+            inherit: &[],
+        };
+        assert!(Running::start(&spec).is_err());
+    }
+}

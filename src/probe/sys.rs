@@ -1,0 +1,286 @@
+//! Every system call of the measuring half, behind safe functions.
+//!
+//! Invariant: nothing here allocates; errors are the system's own numbers.
+
+use super::usage::Usage;
+use std::ffi::CStr;
+use std::io;
+use std::ptr::{NonNull, null_mut};
+
+/// Size of the kernel's page, bytes.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: no precondition.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+fn nanoseconds(seconds: i64, rest_ns: i64) -> u64 {
+    seconds as u64 * 1_000_000_000 + rest_ns as u64
+}
+
+/// Nanoseconds of the monotonic clock.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` may be written.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    nanoseconds(now.tv_sec, now.tv_nsec)
+}
+
+/// Sleeps until the monotonic clock has reached `ns`.
+pub(crate) fn sleep_until_ns(ns: u64) {
+    let until = libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 };
+    // SAFETY: `until` may be read; a signal that interrupts the sleep starts it again.
+    while monotonic_ns() < ns {
+        // SAFETY: as above.
+        unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const until, null_mut()) };
+    }
+}
+
+/// The processor's counter, read after everything before it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn ticks_begin() -> u64 {
+    use std::arch::x86_64::{_mm_lfence, _rdtsc};
+    // SAFETY: every x86-64 processor has both instructions.
+    unsafe {
+        _mm_lfence();
+        let ticks = _rdtsc();
+        _mm_lfence();
+        ticks
+    }
+}
+
+/// The processor's counter, read before anything after it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn ticks_end() -> u64 {
+    use std::arch::x86_64::{__rdtscp, _mm_lfence};
+    let mut processor = 0;
+    // SAFETY: every x86-64 processor of the last fifteen years has both instructions.
+    unsafe {
+        let ticks = __rdtscp(&raw mut processor);
+        _mm_lfence();
+        ticks
+    }
+}
+
+/// Where the counter's rate and ordering are not known, the kernel's clock stands in for it.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn ticks_begin() -> u64 {
+    monotonic_ns()
+}
+
+/// As [`ticks_begin`].
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn ticks_end() -> u64 {
+    monotonic_ns()
+}
+
+/// Faults and CPU time of this process.
+pub(crate) fn usage() -> Usage {
+    // SAFETY: a structure of integers.
+    let mut raw: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `raw` may be written.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut raw) };
+    Usage {
+        user_ns: nanoseconds(raw.ru_utime.tv_sec, raw.ru_utime.tv_usec * 1_000),
+        system_ns: nanoseconds(raw.ru_stime.tv_sec, raw.ru_stime.tv_usec * 1_000),
+        faults_minor: raw.ru_minflt as u64,
+        faults_major: raw.ru_majflt as u64,
+    }
+}
+
+/// Minor faults of this thread.
+pub(crate) fn faults_of_thread() -> u64 {
+    // SAFETY: a structure of integers.
+    let mut raw: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `raw` may be written.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut raw) };
+    raw.ru_minflt as u64
+}
+
+/// Bytes that the C library's heap has taken from the kernel; `None` where it cannot be asked.
+pub(crate) fn libc_heap_bytes() -> Option<u64> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: no precondition; it reads counters and allocates nothing.
+        let counters = unsafe { libc::mallinfo2() };
+        Some((counters.arena + counters.hblkhd) as u64)
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
+}
+
+/// A descriptor that this process owns or was given; it is not closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor(pub(crate) i32);
+
+impl Descriptor {
+    /// Opens a file for reading.
+    pub(crate) fn open_read(path: &CStr) -> io::Result<Self> {
+        // SAFETY: the path ends in a zero byte.
+        let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(fd)) }
+    }
+
+    /// Reads from the start of a file, until it ends or the buffer is full.
+    pub(crate) fn read_start(self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut length = 0;
+        while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            // SAFETY: `rest` may be written to its length.
+            let n = unsafe { libc::pread(self.0, rest.as_mut_ptr().cast(), rest.len(), length as i64) };
+            match n {
+                0 => break,
+                1.. => length += n as usize,
+                _ => return Err(io::Error::last_os_error()),
+            }
+        }
+        Ok(length)
+    }
+
+    /// Reads what is there, at least one byte; 0 at the end.
+    pub(crate) fn read(self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // SAFETY: `buffer` may be written to its length.
+            let n = unsafe { libc::read(self.0, buffer.as_mut_ptr().cast(), buffer.len()) };
+            if n >= 0 {
+                return Ok(n as usize);
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Writes all of it.
+    pub(crate) fn write_all(self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            // SAFETY: `bytes` may be read to its length.
+            let n = unsafe { libc::write(self.0, bytes.as_ptr().cast(), bytes.len()) };
+            match n {
+                0.. => bytes = bytes.get(n as usize..).unwrap_or_default(),
+                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                _ => return Err(io::Error::last_os_error()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Memory shared with other processes or with nobody: it never counts as anonymous. Never unmapped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+fn map(at: usize, bytes: usize, protection: i32, flags: i32, fd: i32) -> io::Result<NonNull<u8>> {
+    // SAFETY: a fresh mapping, or one over addresses that the caller reserved.
+    let base = unsafe { libc::mmap(at as *mut _, bytes, protection, flags, fd, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+impl Mapping {
+    /// Fresh zeroed memory; its pages come when they are touched, or by [`Mapping::make_present`].
+    pub(crate) fn shared(bytes: usize) -> io::Result<Self> {
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Ok(Self { base: map(0, bytes.max(1), READ_WRITE, flags, -1)?, bytes })
+    }
+
+    /// The first `bytes` of a file, read only, every page present.
+    pub(crate) fn file(fd: Descriptor, bytes: usize) -> io::Result<Self> {
+        // SAFETY: a structure of integers that may be written.
+        let size = unsafe {
+            let mut status: libc::stat = std::mem::zeroed();
+            if libc::fstat(fd.0, &raw mut status) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            status.st_size as u64
+        };
+        if size < bytes as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        Ok(Self { base: map(0, bytes.max(1), libc::PROT_READ, flags, fd.0)?, bytes })
+    }
+
+    /// Touches every page of the first `bytes`, for a mapping that was just made.
+    pub(crate) fn make_present(&self, bytes: usize) {
+        for at in (0..bytes.min(self.bytes)).step_by(4096) {
+            // SAFETY: within a writable mapping of which nobody holds a reference yet.
+            unsafe { self.base.add(at).write_volatile(0) };
+        }
+    }
+
+    /// Its first byte.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The words from `from`, as many as asked for and there.
+    pub(crate) fn words(&self, from: usize, words: usize) -> &'static [u64] {
+        let all = self.bytes / 8;
+        let (from, words) = (from.min(all), words.min(all - from.min(all)));
+        // SAFETY: within the mapping, which is never unmapped. A window is refilled only after it was handed back.
+        unsafe { std::slice::from_raw_parts(self.base.cast::<u64>().add(from).as_ptr(), words) }
+    }
+
+    /// All of a fresh mapping as words.
+    pub(crate) fn into_words(self) -> &'static mut [u64] {
+        // SAFETY: within a writable mapping, which is never unmapped; taking it by value keeps it from being borrowed
+        // twice by the callers here, each of which makes a mapping of its own.
+        unsafe { std::slice::from_raw_parts_mut(self.base.cast().as_ptr(), self.bytes / 8) }
+    }
+}
+
+/// Maps one stretch of `bytes` shared memory `copies` times in a row, every page present; the first address.
+pub(crate) fn map_repeatedly(bytes: usize, copies: usize) -> io::Result<usize> {
+    // SAFETY: the name ends in a zero byte.
+    let fd = unsafe { libc::memfd_create(c"ring".as_ptr(), libc::MFD_CLOEXEC) };
+    // SAFETY: plain system call on the descriptor just made.
+    if fd < 0 || unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let reserve = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let base = map(0, bytes * copies, libc::PROT_NONE, reserve, -1)?.as_ptr() as usize;
+    for copy in 0..copies {
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+        map(base + copy * bytes, bytes, READ_WRITE, flags, fd)?;
+    }
+    // SAFETY: the mappings keep the memory.
+    unsafe { libc::close(fd) };
+    Ok(base)
+}
+
+/// Maps private anonymous memory, touches every page of it and never gives it back.
+pub(crate) fn hold_anonymous(bytes: usize) {
+    if let Ok(base) = map(0, bytes, READ_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1) {
+        for at in (0..bytes).step_by(4096) {
+            // SAFETY: within the mapping just made.
+            unsafe { base.add(at).write_volatile(1) };
+        }
+    }
+}
+
+/// Faults in the stack below this frame, so that the replay never does.
+#[inline(never)]
+pub(crate) fn make_stack_present() {
+    let mut room = [0u8; 256 * 1024];
+    for at in (0..room.len()).step_by(4096) {
+        room[at] = 1;
+        std::hint::black_box(&mut room);
+    }
+}
+
+/// Ends the process at once: no destructor of an allocator runs.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: no precondition.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,262 @@
+//! The only place where the replay meets raw memory: the slot table, the calls through it, and what is written to
+//! the blocks.
+//!
+//! Invariant: a slot holds null or a live block of the backend that serves its domain, and the bytes requested for
+//! it. Every 25-bit slot number lies inside the table, whatever the image says. That a block is freed and resized in
+//! the domain that allocated it is the image's promise, made when it was compiled from a validated trace.
+
+use super::Pass;
+use crate::heap::Entry;
+use crate::probe::sys::Mapping;
+use crate::run::CallKind;
+use std::io;
+use std::ptr::null_mut;
+use trace::image::{OS_PAGE_BYTES, Op};
+use trace::{Domain, SLOTS_MAX};
+
+const PAGE: usize = OS_PAGE_BYTES as usize;
+
+/// One entry of the slot table.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Slot {
+    block: *mut u8,
+    bytes: usize,
+}
+
+/// What a run of prefix ops says about the allocation or reallocation after it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Prefix {
+    /// Whether any prefix was seen.
+    pub(crate) seen: bool,
+    /// Alignment as a power of two.
+    pub(crate) align_log2: u32,
+    /// Bits 32 and up of the size.
+    pub(crate) size_high: u32,
+    /// Touched OS pages; all of them when unknown.
+    pub(crate) touched: Option<u32>,
+    /// Touched OS pages of the block before a reallocation.
+    pub(crate) old_pages: Option<u32>,
+}
+
+impl Prefix {
+    fn bytes(&self, op: Op) -> usize {
+        ((u64::from(self.size_high) << 32) | u64::from(op.value())) as usize
+    }
+
+    /// How many bytes from the block's start the program touched, in whole OS pages up to the block's end.
+    fn touched_bytes(&self, bytes: usize) -> usize {
+        self.touched.map_or(bytes, |pages| bytes.min(pages as usize * PAGE))
+    }
+}
+
+/// The slot table and the entry points of each domain.
+pub(crate) struct Heap {
+    slots: *mut Slot,
+    /// Indexed by the three domain bits of an op, so that no index is out of range.
+    table: [Entry; 8],
+    /// The prefixes read so far; kept here because a window may end between them and their op.
+    pub(crate) prefix: Prefix,
+    /// Failed allocations and reallocations.
+    pub(crate) failed: u64,
+}
+
+impl Heap {
+    /// A table over `entries` (by [`Domain`]), of which the first `slots` slots are made present.
+    pub(crate) fn new(entries: [Entry; 6], slots: u32) -> io::Result<Self> {
+        let table = Mapping::shared(SLOTS_MAX as usize * size_of::<Slot>())?;
+        table.make_present(slots as usize * size_of::<Slot>());
+        let [libc, raw, mem, obj, numpy, arrow] = entries;
+        let table_of_eight = [libc, raw, mem, obj, numpy, arrow, libc, libc];
+        let slots = table.base().cast::<Slot>().as_ptr();
+        Ok(Self { slots, table: table_of_eight, prefix: Prefix::default(), failed: 0 })
+    }
+
+    #[inline(always)]
+    fn slot(&mut self, op: Op) -> &mut Slot {
+        // SAFETY: the table has `SLOTS_MAX` entries, more than the op's 25 bits can say; zeroed memory is a valid
+        // slot; `&mut self` keeps the reference unique.
+        unsafe { &mut *self.slots.add(op.slot() & (SLOTS_MAX as usize - 1)) }
+    }
+
+    /// A plain allocation of at most one OS page, all of it touched: nearly every op of a Python program.
+    #[inline(always)]
+    pub(crate) fn allocate_small<P: Pass>(&mut self, op: Op, pass: &mut P) {
+        let bytes = op.value() as usize;
+        let block = if P::CALLS {
+            let malloc = self.table[op.domain_bits()].malloc;
+            // SAFETY: no precondition.
+            pass.call(CallKind::Malloc, bytes, || unsafe { malloc(bytes) }).cast::<u8>()
+        } else {
+            op.0 as *mut u8 // any non-null value; nothing reads through it when nothing is called
+        };
+        *self.slot(op) = Slot { block, bytes };
+        if block.is_null() {
+            self.failed += 1;
+        } else if P::CALLS {
+            if P::FULL_TOUCH {
+                fill(block, 0, bytes);
+            } else {
+                write_header(block, bytes);
+            }
+            pass.touched();
+            self.account(op, pass);
+        }
+    }
+
+    /// Any allocation, with its prefixes. `advised` when the next op asks for huge pages on this very block: the
+    /// advice must come before the touch, as it did in the program.
+    pub(crate) fn allocate<P: Pass>(&mut self, op: Op, kind: CallKind, advised: bool, pass: &mut P) {
+        let prefix = std::mem::take(&mut self.prefix);
+        let bytes = prefix.bytes(op);
+        let block = if P::CALLS {
+            let entry = self.table[op.domain_bits()];
+            // SAFETY: no precondition on any of the three; an alignment is a power of two.
+            pass.call(kind, bytes, || unsafe {
+                match kind {
+                    CallKind::Calloc => (entry.calloc)(1, bytes),
+                    CallKind::Aligned => (entry.aligned)(1 << (prefix.align_log2 & 63), bytes),
+                    _ => (entry.malloc)(bytes),
+                }
+            })
+            .cast::<u8>()
+        } else {
+            op.0 as *mut u8
+        };
+        *self.slot(op) = Slot { block, bytes };
+        if block.is_null() {
+            self.failed += 1;
+        } else if P::CALLS {
+            if advised {
+                self.advise(op);
+            }
+            touch::<P>(block, bytes, 0, prefix.touched_bytes(bytes));
+            pass.touched();
+            self.account(op, pass);
+        }
+    }
+
+    /// A reallocation, with its prefixes. A block that was never had stays missing; one that cannot be resized stays
+    /// as it was.
+    pub(crate) fn reallocate<P: Pass>(&mut self, op: Op, pass: &mut P) {
+        let prefix = std::mem::take(&mut self.prefix);
+        let bytes = prefix.bytes(op);
+        let old = *self.slot(op);
+        if old.block.is_null() || !P::CALLS {
+            self.slot(op).bytes = bytes;
+            return;
+        }
+        let entry = self.table[op.domain_bits()];
+        if P::ACCOUNTS {
+            // SAFETY: the slot's block is live and of this domain.
+            pass.lost(old.bytes, unsafe { (entry.usable_size)(old.block.cast()) });
+        }
+        // SAFETY: the slot's block is live and of this domain; its old address is forgotten below.
+        let block = pass.call(CallKind::Realloc, bytes, || unsafe { (entry.realloc)(old.block.cast(), bytes) });
+        if block.is_null() {
+            self.failed += 1;
+        } else {
+            *self.slot(op) = Slot { block: block.cast(), bytes };
+            let was_touched = prefix.old_pages.map_or(old.bytes, |pages| old.bytes.min(pages as usize * PAGE));
+            touch::<P>(block.cast(), bytes, was_touched, prefix.touched_bytes(bytes));
+            pass.touched();
+        }
+        self.account(op, pass);
+    }
+
+    /// A free; nothing when the block was never had.
+    #[inline(always)]
+    pub(crate) fn free<P: Pass>(&mut self, op: Op, pass: &mut P) {
+        let slot = self.slot(op);
+        let block = std::mem::replace(&mut slot.block, null_mut());
+        let bytes = slot.bytes;
+        if block.is_null() || !P::CALLS {
+            return;
+        }
+        let entry = &self.table[op.domain_bits()];
+        if P::ACCOUNTS {
+            // SAFETY: the slot's block is live and of this domain.
+            pass.lost(bytes, unsafe { (entry.usable_size)(block.cast()) });
+        }
+        let free = entry.free;
+        // SAFETY: the slot's block is live and of this domain; the slot has forgotten it.
+        pass.call(CallKind::Free, bytes, || unsafe { free(block.cast()) });
+    }
+
+    /// Huge-page advice on the block as NumPy gives it: from the first page boundary after its start to its end.
+    pub(crate) fn advise(&mut self, op: Op) {
+        let Slot { block, bytes } = *self.slot(op);
+        let skipped = PAGE - block as usize % PAGE;
+        if !block.is_null() && bytes > skipped {
+            // SAFETY: advice on pages of a live block; it changes no content.
+            unsafe { libc::madvise(block.add(skipped).cast(), bytes - skipped, libc::MADV_HUGEPAGE) };
+        }
+    }
+
+    /// Tells an accounting pass of the block that the slot holds now.
+    #[inline(always)]
+    fn account<P: Pass>(&mut self, op: Op, pass: &mut P) {
+        if P::ACCOUNTS {
+            let Slot { block, bytes } = *self.slot(op);
+            let entry = &self.table[op.domain_bits()];
+            // SAFETY: the slot's block is live and of this domain.
+            pass.gained(bytes, unsafe { (entry.usable_size)(block.cast()) });
+        }
+    }
+
+    /// Allocates one block of each size, writes their headers and frees them all: one beat of a trickle.
+    pub(crate) fn churn(&mut self, domain: Domain, sizes: &[usize; 20]) {
+        let entry = &self.table[domain as usize];
+        let mut blocks = [null_mut(); 20];
+        for (block, bytes) in blocks.iter_mut().zip(sizes) {
+            // SAFETY: no precondition.
+            *block = unsafe { (entry.malloc)(*bytes) };
+            if !block.is_null() {
+                write_header(block.cast(), *bytes);
+            }
+        }
+        // SAFETY: each block is live, or null, which every `free` takes.
+        blocks.into_iter().for_each(|block| unsafe { (entry.free)(block) });
+    }
+}
+
+/// Writes the first 16 bytes of a block, or all of a smaller one: what any program does first.
+#[inline(always)]
+fn write_header(block: *mut u8, bytes: usize) {
+    if bytes >= 16 {
+        // SAFETY: callers pass a live block of at least `bytes` bytes; eight bytes of alignment are not assumed.
+        unsafe { block.cast::<[u64; 2]>().write_unaligned([1, 1]) };
+    } else {
+        fill(block, 0, bytes);
+    }
+}
+
+/// Writes bytes `from` to `to` of a block.
+#[inline]
+fn fill(block: *mut u8, from: usize, to: usize) {
+    if from < to {
+        // SAFETY: callers pass a live block of at least `to` bytes.
+        unsafe { block.add(from).write_bytes(1, to - from) };
+    }
+}
+
+/// Touches what the program touched of a block: its first `touched` bytes, less the first `already` for the pages
+/// beyond the header. Nothing at all when the program touched nothing.
+fn touch<P: Pass>(block: *mut u8, bytes: usize, already: usize, touched: usize) {
+    if touched == 0 {
+        return;
+    }
+    if P::FULL_TOUCH {
+        return fill(block, already, touched);
+    }
+    write_header(block, bytes);
+    for page in already.div_ceil(PAGE).max(1)..touched.div_ceil(PAGE) {
+        // SAFETY: `page * PAGE` is below `touched`, which is at most the block's size.
+        unsafe { block.add(page * PAGE).write(1) };
+    }
+    if touched == bytes && already < touched {
+        // A block that does not start on a page boundary reaches into one page more.
+        // SAFETY: the block's last byte.
+        unsafe { block.add(bytes - 1).write(1) };
+    }
+}

@@ -1,0 +1,244 @@
+//! Finds workloads: in a clone, in the binary, or where the user points.
+//!
+//! Invariant: a definition counts as bundled only together with the files it names; the first place that has any
+//! definition is the only one used, so that definitions of different versions never mix.
+
+use super::{Definition, ExpectedTotals};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Files that the binary carries: definitions by `NAME.toml`, cuts by `cuts/FILE`.
+const EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// The folder of a clone that holds definitions, traces and cuts.
+const FOLDER: &str = "workloads";
+
+/// A workload that can be measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Name; for a user's trace its file stem.
+    pub name: String,
+    /// One line.
+    pub title: String,
+    /// What it is and why it is here; empty for a user's trace.
+    pub story: String,
+    /// Where the events are.
+    pub source: TraceSource,
+    /// What its file must hold; `None` for a user's trace.
+    pub promise: Option<Promise>,
+}
+
+/// What a definition promises of a trace file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// SHA-256 of the file, lower-case hex.
+    pub sha256: String,
+    /// Totals of its footer.
+    pub totals: ExpectedTotals,
+}
+
+/// Where a trace file is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceSource {
+    /// On disk.
+    File(PathBuf),
+    /// In the binary, under this name.
+    Embedded(String),
+}
+
+impl TraceSource {
+    /// How errors name it.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Embedded(name) => format!("the built-in {name}"),
+        }
+    }
+}
+
+/// The bytes of an embedded file.
+#[must_use]
+pub fn embedded(name: &str) -> Option<&'static [u8]> {
+    EMBEDDED.iter().find(|(have, _)| *have == name).map(|(_, bytes)| *bytes)
+}
+
+/// Every bundled workload that can be found, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Bundle {
+    definitions: Vec<Definition>,
+    /// The `workloads` folder; `None` for the definitions in the binary, which have cuts only.
+    folder: Option<PathBuf>,
+}
+
+impl Bundle {
+    /// Looks in the clone around the current folder, then in the clone that this binary was built from, then in the
+    /// binary itself.
+    ///
+    /// # Errors
+    /// A sentence when a definition is malformed.
+    pub fn find() -> Result<Self, String> {
+        let built_from = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        for root in clone_around_current_folder().into_iter().chain([built_from]) {
+            let bundle = Self::in_folder(&root.join(FOLDER))?;
+            if !bundle.definitions.is_empty() {
+                return Ok(bundle);
+            }
+        }
+        Self::in_binary()
+    }
+
+    /// The definitions of one folder; none when there is no such folder.
+    ///
+    /// # Errors
+    /// A sentence when a definition is malformed or cannot be read.
+    pub fn in_folder(folder: &Path) -> Result<Self, String> {
+        let Ok(entries) = fs::read_dir(folder) else { return Ok(Self::default()) };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "toml"));
+        paths.sort();
+        let definitions = paths
+            .iter()
+            .map(|path| {
+                let shown = path.display().to_string();
+                let text = fs::read_to_string(path)
+                    .map_err(|e| format!("{shown} cannot be read: {e}. Make it readable, or remove it."))?;
+                Definition::parse(&text, &shown)
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(Self { definitions, folder: Some(folder.to_path_buf()) })
+    }
+
+    fn in_binary() -> Result<Self, String> {
+        let definitions = EMBEDDED
+            .iter()
+            .filter(|(name, _)| name.ends_with(".toml"))
+            .map(|(name, bytes)| Definition::parse(&String::from_utf8_lossy(bytes), name))
+            .collect::<Result<_, String>>()?;
+        Ok(Self { definitions, folder: None })
+    }
+
+    /// Whether only the small cuts are at hand.
+    #[must_use]
+    pub fn is_cuts_only(&self) -> bool {
+        self.folder.is_none()
+    }
+
+    /// The definitions, sorted by name.
+    #[must_use]
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// Every workload, as its full recording or as its cut.
+    #[must_use]
+    pub fn all(&self, cuts: bool) -> Vec<Workload> {
+        self.definitions.iter().map(|definition| self.workload(definition, cuts)).collect()
+    }
+
+    /// The workload that a word on the command line means: a bundled name, else a trace file.
+    ///
+    /// # Errors
+    /// A sentence that lists the names when the word is neither.
+    pub fn resolve(&self, word: &str, cuts: bool) -> Result<Workload, String> {
+        if let Some(definition) = self.definitions.iter().find(|definition| definition.name == word) {
+            return Ok(self.workload(definition, cuts));
+        }
+        let path = Path::new(word);
+        if path.is_file() {
+            return Ok(of_file(path));
+        }
+        let names: Vec<&str> = self.definitions.iter().map(|definition| definition.name.as_str()).collect();
+        let what = if path.is_dir() { "is a folder" } else { "is neither a bundled workload nor a file" };
+        Err(format!(
+            "{word} {what}. Give a trace file or one of: {}.",
+            if names.is_empty() { "(no workload is bundled)".to_owned() } else { names.join(", ") }
+        ))
+    }
+
+    fn workload(&self, definition: &Definition, cuts: bool) -> Workload {
+        let part = if cuts || self.is_cuts_only() { &definition.cut } else { &definition.trace };
+        Workload {
+            name: definition.name.clone(),
+            title: definition.title.clone(),
+            story: definition.story_text(),
+            source: match &self.folder {
+                Some(folder) => TraceSource::File(folder.join(&part.file)),
+                None => TraceSource::Embedded(part.file.clone()),
+            },
+            promise: Some(Promise { sha256: part.sha256.clone(), totals: part.totals.clone() }),
+        }
+    }
+}
+
+/// A user's own trace.
+fn of_file(path: &Path) -> Workload {
+    let name = path.file_name().map_or_else(|| "trace".into(), |name| name.to_string_lossy().into_owned());
+    let stem = [".zst", ".trace"].iter().fold(name.as_str(), |stem, ending| stem.strip_suffix(ending).unwrap_or(stem));
+    Workload {
+        name: if stem.is_empty() { name.clone() } else { stem.to_owned() },
+        title: format!("the recording {name}"),
+        story: String::new(),
+        source: TraceSource::File(path.to_path_buf()),
+        promise: None,
+    }
+}
+
+/// The root of the clone of this package that the current folder lies in.
+#[must_use]
+pub fn clone_around_current_folder() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    here.ancestors().find(|root| is_clone(root)).map(Path::to_path_buf)
+}
+
+fn is_clone(root: &Path) -> bool {
+    let own_name = concat!("name = \"", env!("CARGO_PKG_NAME"), "\"");
+    fs::read_to_string(root.join("Cargo.toml")).is_ok_and(|text| text.lines().any(|line| line.trim() == own_name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn names_come_first_then_files_then_a_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("sample.toml"), super::super::definition::tests::TEXT).unwrap();
+        let bundle = Bundle::in_folder(folder.path()).unwrap();
+        let full = bundle.resolve("sample", false).unwrap();
+        assert_eq!(full.source, TraceSource::File(folder.path().join("traces/sample.zst")));
+        let cut = bundle.resolve("sample", true).unwrap();
+        assert_eq!(cut.source, TraceSource::File(folder.path().join("cuts/sample.zst")));
+        let own = folder.path().join("app.trace");
+        fs::write(&own, "x").unwrap();
+        assert_eq!(bundle.resolve(own.to_str().unwrap(), false).unwrap().name, "app");
+        let error = bundle.resolve("nothing-such", false).unwrap_err();
+        assert!(error.contains("sample"), "{error}");
+    }
+
+    #[test]
+    fn a_malformed_definition_is_a_sentence_not_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("bad.toml"), "name = 1").unwrap();
+        assert!(Bundle::in_folder(folder.path()).unwrap_err().contains("bad.toml"));
+        assert!(Bundle::in_folder(&folder.path().join("absent")).unwrap().definitions().is_empty());
+    }
+
+    #[test]
+    fn the_tests_run_in_a_clone() {
+        assert_eq!(clone_around_current_folder().unwrap(), Path::new(env!("CARGO_MANIFEST_DIR")));
+    }
+
+    #[test]
+    fn everything_embedded_keeps_its_promise() {
+        use sha2::{Digest, Sha256};
+        for workload in Bundle::in_binary().unwrap().all(true) {
+            let TraceSource::Embedded(name) = &workload.source else { panic!("{workload:?} is not embedded") };
+            let bytes = embedded(name).unwrap_or_else(|| panic!("{name} is not in the binary"));
+            let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, workload.promise.unwrap().sha256, "{name}");
+        }
+    }
+}
