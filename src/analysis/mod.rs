@@ -3,7 +3,21 @@
 //! Invariant: the same runs give the same analysis, bit for bit (bootstrap seeds derive from the result's own seed);
 //! the unit of replication is the process.
 
-use crate::run::{CallKind, Environment, MemoryPoint, RestPoint};
+pub mod compare;
+#[doc(hidden)]
+pub mod fixture;
+pub mod latency;
+pub mod memory;
+mod price;
+mod random;
+pub mod stats;
+
+pub use random::Random;
+
+use crate::metric;
+use crate::run::{CallKind, Environment, MemoryPoint, Mode, Outcome, RestPoint, Run, WorkloadFacts};
+use compare::Confidence;
+use rayon::prelude::*;
 use serde::Serialize;
 use trace::Phase;
 
@@ -18,7 +32,8 @@ pub struct Estimate {
     pub high: f64,
     /// Processes.
     pub n: u32,
-    /// Whether low and high are a 95 % bootstrap interval (6 processes and more) or just the range.
+    /// Whether low and high are a bootstrap interval (6 processes and more) or just the range. A value's interval holds
+    /// with 95 %; the intervals of the ratios that verdicts rest on hold with 95 % all together.
     pub interval: bool,
 }
 
@@ -26,11 +41,11 @@ pub struct Estimate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Certainly and by more than the effect floor below the baseline.
+    /// The interval of the ratio lies below 1, and its median is further from 1 than the effect floor.
     Better,
-    /// Certainly and by more than the effect floor above it.
+    /// The interval of the ratio lies above 1, and its median is further from 1 than the effect floor.
     Worse,
-    /// The interval of the ratio contains 1, or lies within the effect floor.
+    /// The interval of the ratio contains 1, or its median lies within the effect floor.
     NoDifference,
     /// Too few processes to say.
     Inconclusive,
@@ -57,7 +72,8 @@ pub struct Figure {
 /// A whole result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Analysis {
-    /// As stored.
+    /// As stored (and not stored again with the analysis).
+    #[serde(skip)]
     pub environment: Environment,
     /// In the order of the environment.
     pub workloads: Vec<WorkloadAnalysis>,
@@ -67,6 +83,21 @@ pub struct Analysis {
     pub ok_runs: u32,
     /// Verdicts given, which the intervals are corrected for.
     pub verdicts: u32,
+    /// Index into `environment.configs` of the baseline: the first contestant.
+    pub baseline: Option<usize>,
+    /// How threads were replayed, each mode once.
+    pub modes: Vec<Mode>,
+    /// How an allocator compares with itself under a second name (`NAME` and `NAME-again`), if that was asked for.
+    pub twins: Option<Twins>,
+}
+
+/// Verdicts on one allocator under two names: each that differs is false.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Twins {
+    /// Verdicts other than inconclusive.
+    pub verdicts: u32,
+    /// Of these, better or worse.
+    pub different: u32,
 }
 
 /// A failed run.
@@ -89,6 +120,10 @@ pub struct WorkloadAnalysis {
     pub name: String,
     /// Index into `environment.workloads`.
     pub facts: usize,
+    /// Whether the headline covers `steady` alone; without that mark it covers everything, start-up and exit included.
+    pub steady: bool,
+    /// Calls that the headline covers.
+    pub calls: u64,
     /// Contestants in the order of the environment; one without any ok run is absent.
     pub configs: Vec<ConfigAnalysis>,
     /// ns per call of decode and slot alone (`loop`), steady.
@@ -112,6 +147,8 @@ pub struct ConfigAnalysis {
     pub name: String,
     /// How charts label it.
     pub label: String,
+    /// Every metric of [`metric::ALL`] that its runs know, by key, in that order.
+    pub metrics: Vec<(&'static str, Figure)>,
     /// ns per call, steady, touch included.
     pub ns_per_call: Option<Figure>,
     /// ns per call of the other phases.
@@ -191,10 +228,182 @@ pub struct MemoryAnalysis {
     pub at_peak: MemoryPoint,
     /// The reading at rest of the same run.
     pub at_rest: MemoryPoint,
-    /// Internal fragmentation at peak: usable / requested.
+    /// Internal fragmentation at peak: usable / requested. NaN (`null` in files) when nothing was requested.
     pub internal: f64,
-    /// External fragmentation at peak: resident / usable.
+    /// External fragmentation at peak: resident / usable. NaN (`null` in files) when nothing was usable.
     pub external: f64,
-    /// Johnstone and Wilson's four ratios of resident to requested (METHODOLOGY states each).
+    /// Johnstone and Wilson's four ratios of resident to requested (METHODOLOGY states each). NaN (`null` in
+    /// files) where no reading qualifies.
     pub johnstone_wilson: [f64; 4],
+}
+
+impl ConfigAnalysis {
+    /// The figure of a metric, by its key.
+    #[must_use]
+    pub fn metric(&self, key: &str) -> Option<&Figure> {
+        self.metrics.iter().find(|(own, _)| *own == key).map(|(_, figure)| figure)
+    }
+}
+
+/// Everything that can be said about a result.
+#[must_use]
+pub fn analyse(environment: Environment, runs: &[Run]) -> Analysis {
+    let baseline = environment.configs.iter().position(|config| !config.floor);
+    let result = Selection { environment: &environment, runs, baseline };
+    let verdicts = result.verdicts();
+    let confidence = Confidence::shared_by(environment.plan.seed, verdicts);
+    let workloads: Vec<WorkloadAnalysis> =
+        (0..environment.workloads.len()).into_par_iter().map(|i| result.workload(i, confidence)).collect();
+    let mut modes = Vec::new();
+    for run in runs.iter().filter(|run| matches!(run.outcome, Outcome::Ok(_))) {
+        if !modes.contains(&run.mode) {
+            modes.push(run.mode);
+        }
+    }
+    let (twins, failures) = (result.twins(confidence), failures(runs));
+    let ok_runs = (runs.len() - failures.len()) as u32;
+    Analysis { workloads, failures, ok_runs, verdicts, baseline, modes, twins, environment }
+}
+
+fn failures(runs: &[Run]) -> Vec<Failure> {
+    let failed = runs.iter().filter_map(|run| match &run.outcome {
+        Outcome::Ok(_) => None,
+        Outcome::Failed { stage, reason } => Some(Failure {
+            workload: run.workload.clone(),
+            config: run.config.clone(),
+            pass: format!("{:?}", run.pass).to_lowercase(),
+            reason: format!("{stage}: {reason}"),
+        }),
+    });
+    failed.collect()
+}
+
+/// What [`analyse`] was given.
+struct Selection<'a> {
+    environment: &'a Environment,
+    runs: &'a [Run],
+    baseline: Option<usize>,
+}
+
+impl<'a> Selection<'a> {
+    /// The runs of a workload and configuration that measured.
+    fn of(&self, workload: &str, config: &str) -> Vec<&'a Run> {
+        let ok = |run: &&Run| matches!(run.outcome, Outcome::Ok(_)) && run.workload == workload && run.config == config;
+        self.runs.iter().filter(ok).collect()
+    }
+
+    /// The runs of the baseline, unless `config` is the baseline itself.
+    fn against(&self, workload: &str, config: usize) -> Option<Vec<&'a Run>> {
+        let baseline = self.baseline.filter(|baseline| *baseline != config)?;
+        Some(self.of(workload, &self.environment.configs[baseline].name))
+    }
+
+    fn contestants(&self) -> impl Iterator<Item = usize> {
+        (0..self.environment.configs.len()).filter(|i| !self.environment.configs[*i].floor)
+    }
+
+    /// Verdicts that this result can give.
+    fn verdicts(&self) -> u32 {
+        let mut count = 0;
+        for workload in &self.environment.workloads {
+            for config in self.contestants() {
+                let Some(baseline) = self.against(&workload.name, config) else { continue };
+                let runs = self.of(&workload.name, &self.environment.configs[config].name);
+                count += metric::ALL.iter().filter(|m| compare::decidable(m, &runs, &baseline)).count();
+            }
+        }
+        count as u32
+    }
+
+    fn workload(&self, facts: usize, confidence: Confidence) -> WorkloadAnalysis {
+        let workload = &self.environment.workloads[facts];
+        let all: Vec<&Run> = self.runs.iter().filter(|run| run.workload == workload.name).collect();
+        let clock = latency::clock(latency::passes(&all));
+        let contestants: Vec<usize> = self.contestants().collect();
+        let mut configs: Vec<ConfigAnalysis> =
+            contestants.into_par_iter().filter_map(|i| self.config(i, workload, clock.as_ref(), confidence)).collect();
+        let floor = |name: &str| {
+            let runs = self.of(&workload.name, name);
+            compare::figure(metric::NS_PER_CALL, &runs, None, &[&workload.name, name], confidence).map(|f| f.value)
+        };
+        let (floor_loop, floor_null) = (floor("loop"), floor("null"));
+        let calls = all.iter().find_map(|run| metric::headline_calls(run)).unwrap_or(0);
+        let steady = workload.image.phase_ops[Phase::Steady as usize].is_some();
+        let program_cpu_ns = price::program_cpu_ns(&workload.metadata).filter(|_| steady);
+        price::fill(&mut configs, floor_null.map(|f| f.median), calls, program_cpu_ns);
+        WorkloadAnalysis {
+            name: workload.name.clone(),
+            facts,
+            steady,
+            calls,
+            configs,
+            floor_loop,
+            floor_null,
+            program_cpu_ns,
+            clock: clock.as_ref().map(latency::Pooled::clock_row),
+            clock_survival: clock.map(|clock| clock.survival()).unwrap_or_default(),
+        }
+    }
+
+    /// One contestant; `None` when no run of it measured.
+    fn config(
+        &self,
+        index: usize,
+        workload: &WorkloadFacts,
+        clock: Option<&latency::Pooled>,
+        confidence: Confidence,
+    ) -> Option<ConfigAnalysis> {
+        let facts = &self.environment.configs[index];
+        let names = [workload.name.as_str(), facts.name.as_str()];
+        let (runs, baseline) = (self.of(names[0], names[1]), self.against(names[0], index));
+        if runs.is_empty() {
+            return None;
+        }
+        let figure = |metric| compare::figure(metric, &runs, baseline.as_deref(), &names, confidence);
+        let metrics: Vec<_> = metric::ALL.par_iter().filter_map(|m| Some((m.key, figure(m)?))).collect();
+        let of = |metric: &metric::Metric| metrics.iter().find(|(key, _)| *key == metric.key).map(|(_, f)| *f);
+        let phases = Phase::ALL.into_iter().filter_map(|phase| {
+            let values: Vec<f64> = runs.iter().filter_map(|run| metric::ns_per_call_in(run, phase)).collect();
+            let mut random = Random::new(confidence.seed, &[names[0], names[1], phase.name()]);
+            Some((phase, stats::estimate(&values, stats::MISS_CHANCE, &mut random)?))
+        });
+        let passes: Vec<_> = latency::passes(&runs).collect();
+        Some(ConfigAnalysis {
+            config: index,
+            name: facts.name.clone(),
+            label: facts.label.clone(),
+            ns_per_call: of(metric::NS_PER_CALL),
+            ns_per_call_phase: phases.filter(|(phase, _)| *phase != Phase::Steady).collect(),
+            faults: of(metric::FAULTS_MINOR),
+            latency: latency::latency(&passes, clock),
+            memory: memory::memory(&runs, &metrics, &workload.image),
+            metrics,
+            program_share: None,
+            saves_at_most: None,
+        })
+    }
+
+    /// Every `NAME-again` against its `NAME`.
+    fn twins(&self, confidence: Confidence) -> Option<Twins> {
+        let mut twins = Twins::default();
+        let mut found = false;
+        for config in &self.environment.configs {
+            let original = config.name.strip_suffix("-again");
+            let Some(original) = self.environment.configs.iter().find(|c| Some(c.name.as_str()) == original) else {
+                continue;
+            };
+            found = true;
+            for workload in &self.environment.workloads {
+                let (runs, against) = (self.of(&workload.name, &config.name), self.of(&workload.name, &original.name));
+                let names = [workload.name.as_str(), config.name.as_str(), "twin"];
+                for metric in metric::ALL {
+                    let figure = compare::figure(metric, &runs, Some(&against), &names, confidence);
+                    let Some(versus) = figure.and_then(|f| f.versus) else { continue };
+                    twins.verdicts += u32::from(versus.verdict != Verdict::Inconclusive);
+                    twins.different += u32::from(matches!(versus.verdict, Verdict::Better | Verdict::Worse));
+                }
+            }
+        }
+        found.then_some(twins)
+    }
 }

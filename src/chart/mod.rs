@@ -1,1 +1,98 @@
-//! Under construction.
+//! Charts of a result: analysis in, pictures out.
+//!
+//! [`ALL`] is the table of charts, one file each. A chart makes a [`figure::Figure`] (what it says, with its data); layout
+//! gives everything a place ([`scene::Scene`]); rendering writes SVG or PNG through plotters' backends.
+//!
+//! Invariant: the same analysis gives the same bytes; a chart shows numbers of the analysis and computes none but ratios
+//! and differences of them.
+
+mod axis;
+pub mod figure;
+mod font;
+mod fragmentation;
+mod labels;
+mod latency;
+mod layout;
+mod memory;
+mod panel;
+mod peak_rest;
+mod render;
+pub mod scene;
+mod subject;
+pub mod theme;
+mod time;
+
+use crate::analysis::Analysis;
+use figure::Figure;
+use scene::Scene;
+use theme::Theme;
+
+/// One kind of chart; drawn once per workload.
+pub struct Chart {
+    /// First part of its file names, `KEY-WORKLOAD.svg`, and what `--chart` takes.
+    pub key: &'static str,
+    /// What it shows, for lists.
+    pub title: &'static str,
+    /// Draws it for the workload at an index of [`Analysis::workloads`]; `None` when nothing was measured that it shows.
+    pub draw: fn(&Analysis, usize) -> Option<Drawing>,
+}
+
+/// Every chart, in the order of a report.
+pub const ALL: &[Chart] = &[
+    Chart { key: "memory", title: "Resident memory over the recording and at rest", draw: memory::draw },
+    Chart { key: "peak-rest", title: "Resident memory at peak and at rest", draw: peak_rest::draw },
+    Chart { key: "latency", title: "Latency of single calls", draw: latency::draw },
+    Chart { key: "time", title: "Time per call against the baseline", draw: time::draw },
+    Chart { key: "fragmentation", title: "Where resident memory goes", draw: fragmentation::draw },
+];
+
+/// A figure, laid out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawing {
+    /// What it says, with its data.
+    pub figure: Figure,
+    /// Where everything is.
+    pub scene: Scene,
+}
+
+impl Drawing {
+    /// Lays a figure out.
+    #[must_use]
+    pub fn new(figure: Figure) -> Self {
+        let scene = layout::scene(&figure);
+        Self { figure, scene }
+    }
+
+    /// What a reader who cannot see the picture is told.
+    #[must_use]
+    pub fn alt(&self) -> &str {
+        &self.figure.alt
+    }
+
+    /// An SVG document for a light page, 1000 wide.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        self.svg_in(&theme::LIGHT)
+    }
+
+    /// A PNG file for a light page, 2000 wide.
+    #[must_use]
+    pub fn png(&self) -> Vec<u8> {
+        self.png_in(&theme::LIGHT)
+    }
+
+    /// An SVG document in the colours of a theme.
+    #[must_use]
+    pub fn svg_in(&self, theme: &Theme) -> String {
+        render::svg(&self.scene, theme, &self.figure.title, &self.figure.alt)
+    }
+
+    /// A PNG file in the colours of a theme.
+    #[must_use]
+    pub fn png_in(&self, theme: &Theme) -> Vec<u8> {
+        render::png(&self.scene, theme)
+    }
+}
+
+#[cfg(test)]
+mod tests;

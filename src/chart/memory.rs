@@ -1,0 +1,173 @@
+//! `memory-W`: resident memory over the recording, then at rest; live bytes as the ground it stands on.
+//!
+//! Invariant: both panels share one y axis from zero; every line is the curve of the allocator's median run.
+
+use super::Drawing;
+use super::axis::{self, ByteUnit};
+use super::figure::{EndLabels, Mark, Panel, Rule, Series};
+use super::subject::{Subject, Words, curve, delay, processes};
+use super::theme::Ink;
+use crate::analysis::{Analysis, MemoryAnalysis};
+use crate::run::{RestPoint, RestState};
+use crate::units;
+
+/// Above this many, only collections of the oldest generation are shaded.
+const COLLECTIONS_MOST: usize = 120;
+/// Shades nearer to each other than this, in per cent of the recording, become one.
+const COLLECTIONS_NEAR: f64 = 0.2;
+
+/// Draws it.
+pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
+    let subject = Subject::new(analysis, workload)?;
+    let configs = subject.with_memory();
+    let (_, first) = configs.first()?;
+    let readings = configs.iter().flat_map(|(_, m)| m.curve.iter().chain(m.rest_curve.iter().map(|r| &r.memory)));
+    let max = readings.map(|point| point.resident_bytes.max(point.requested_bytes)).max().unwrap_or(0) as f64;
+    let unit = axis::byte_unit(max);
+
+    let y = axis::from_zero(&format!("resident memory, {}", unit.name), max / unit.bytes, 6.0);
+    let mut left = Panel::new(2.3, axis::progress(), y.clone());
+    let live = curve(&subject, &first.curve, |point| point.requested_bytes as f64 / unit.bytes);
+    left.series.push(Series::new("live requested bytes", Ink::Live, Mark::Area, live));
+    shade_collections(&subject, &mut left);
+    left.rules.extend(subject.phase_marks().into_iter().map(|(at, name)| Rule {
+        at,
+        label: name.into(),
+        dashed: true,
+    }));
+
+    let rest = RestAxis::new(&configs);
+    let mut right = Panel::new(1.0, rest.axis(first), axis_shared(y));
+    right.end_labels = EndLabels::Gutter;
+    right.rules.extend(rest.steps.iter().map(|step| Rule { at: step.from, label: String::new(), dashed: true }));
+    for (config, memory) in &configs {
+        let ink = subject.ink(config);
+        let points = curve(&subject, &memory.curve, |point| point.resident_bytes as f64 / unit.bytes);
+        left.series.push(Series::new(&config.label, ink, Mark::Line, points));
+        let points = rest.points(&memory.rest_curve, unit);
+        let end = points.last().map(|(_, y)| format!("{} {}", config.name, units::significant(*y)));
+        let series = Series::new(&config.label, ink, Mark::LineDots, points);
+        right.series.push(Series { end: end.unwrap_or_default(), ..series });
+    }
+    let mut panels = vec![left];
+    if right.series.iter().any(|series| series.last().is_some()) {
+        panels.push(right);
+    }
+    let estimates: Vec<_> = configs.iter().map(|(_, memory)| memory.peak.value).collect();
+    let words = Words {
+        title: format!("{}: resident memory over the recording, then at rest", subject.workload.name),
+        subtitle: subtitle(first),
+        alt: alt(&subject),
+        height: 560.0,
+    };
+    Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
+}
+
+fn axis_shared(axis: super::figure::Axis) -> super::figure::Axis {
+    super::figure::Axis { shared: true, ..axis }
+}
+
+fn subtitle(memory: &MemoryAnalysis) -> String {
+    format!(
+        "Grey is what the program holds; what lies above it is the allocator's. Right: idle after {}, then a trickle of \
+         small requests, then an explicit release. Lines: each allocator's median run.",
+        moment(&memory.rest_from)
+    )
+}
+
+/// The moment that rest follows, as a phrase.
+fn moment(rest_from: &str) -> String {
+    match rest_from {
+        "last op" => "the last call".into(),
+        mark => format!("`{mark}`"),
+    }
+}
+
+fn alt(subject: &Subject<'_>) -> String {
+    let each: Vec<String> = subject
+        .with_memory()
+        .iter()
+        .map(|(config, memory)| {
+            let (peak, rest) = (units::mib(memory.peak.value.median), units::mib(memory.rest.value.median));
+            format!("{} {peak} MiB at peak and {rest} MiB after {} idle", config.name, delay(memory.rest_after_ms))
+        })
+        .collect();
+    format!("Resident memory of {} over its recording and at rest: {}.", subject.workload.name, each.join("; "))
+}
+
+fn shade_collections(subject: &Subject<'_>, panel: &mut Panel) {
+    let all = &subject.facts.shape.collections;
+    let oldest = all.iter().map(|(_, _, generation)| *generation).max().unwrap_or(0);
+    let only_oldest = all.len() > COLLECTIONS_MOST;
+    let shown = all.iter().filter(|(_, _, generation)| !only_oldest || *generation == oldest);
+    let mut count = 0;
+    for (from, to, _) in shown {
+        count += 1;
+        let (from, to) = (subject.event_progress(*from), subject.event_progress(*to));
+        match panel.bands.last_mut() {
+            Some(last) if from - last.1 < COLLECTIONS_NEAR => last.1 = last.1.max(to),
+            _ => panel.bands.push((from, to)),
+        }
+    }
+    if count == 0 {
+        return;
+    }
+    let noun = if count == 1 { "collection" } else { "collections" };
+    let key = if only_oldest && count < all.len() {
+        format!("{count} {noun} of generation {oldest} (of {} in all)", all.len())
+    } else {
+        format!("{count} {noun}")
+    };
+    panel.series.push(Series { pieces: Vec::new(), ..Series::new(&key, Ink::Band, Mark::Shade, Vec::new()) });
+}
+
+/// The x axis of the right panel: seconds of idle, then a place for each later step.
+struct RestAxis {
+    idle_s: f64,
+    steps: Vec<Step>,
+}
+
+/// What follows the idle time.
+struct Step {
+    state: RestState,
+    from: f64,
+    at: f64,
+}
+
+impl RestAxis {
+    fn new(configs: &[(&crate::analysis::ConfigAnalysis, &MemoryAnalysis)]) -> Self {
+        let readings = || configs.iter().flat_map(|(_, memory)| &memory.rest_curve);
+        let idle = readings().filter(|reading| reading.state == RestState::Idle).map(|reading| reading.after_ms);
+        let idle_s = idle.max().unwrap_or(0).max(1) as f64 / 1000.0;
+        let present = [RestState::Trickle, RestState::Release]
+            .into_iter()
+            .filter(|state| readings().any(|reading| reading.state == *state));
+        let steps = present.enumerate().map(|(i, state)| {
+            let from = idle_s * (1.08 + 0.46 * i as f64);
+            Step { state, from, at: from + idle_s * 0.23 }
+        });
+        Self { idle_s, steps: steps.collect() }
+    }
+
+    fn axis(&self, memory: &MemoryAnalysis) -> super::figure::Axis {
+        let steps: Vec<(f64, String)> = self.steps.iter().map(|step| (step.at, name(step.state).to_string())).collect();
+        let high = self.steps.last().map_or(self.idle_s * 1.04, |step| step.at + self.idle_s * 0.23);
+        axis::rest(&format!("idle after {}, s; then steps", moment(&memory.rest_from)), self.idle_s, high, &steps)
+    }
+
+    fn points(&self, readings: &[RestPoint], unit: ByteUnit) -> Vec<(f64, f64)> {
+        let place = |reading: &RestPoint| match self.steps.iter().find(|step| step.state == reading.state) {
+            Some(step) => step.at,
+            None => reading.after_ms as f64 / 1000.0,
+        };
+        readings.iter().map(|reading| (place(reading), reading.memory.resident_bytes as f64 / unit.bytes)).collect()
+    }
+}
+
+fn name(state: RestState) -> &'static str {
+    match state {
+        RestState::Idle => "idle",
+        RestState::Trickle => "trickle",
+        RestState::Release => "release",
+    }
+}

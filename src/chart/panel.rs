@@ -1,0 +1,349 @@
+//! One panel: grid, axes, marks and the texts around them.
+//!
+//! Invariant: marks stay within the plotting area; a value outside its axis is drawn at the edge.
+
+use super::figure::{EndLabels, Mark, Panel, Series};
+use super::labels;
+use super::layout::{Frame, LABEL, TEXT, column_edges};
+use super::scene::{Anchor, Area, Point, Scene, Shape, TextBox};
+use super::theme::{self, Ink, Marker};
+
+/// Thickness of data lines.
+pub const LINE: f64 = 2.2;
+/// Thickness of ticks through rows.
+pub const TICK: f64 = 2.4;
+/// Strength of areas.
+pub const AREA_ALPHA: f64 = 0.35;
+/// Strength of shades.
+pub const BAND_ALPHA: f64 = 0.45;
+/// Room for the line that leads to an end label.
+pub const LEADER: f64 = 22.0;
+const LINE_HEIGHT: f64 = 16.5;
+const DOT: f64 = 6.0;
+/// Half the height of a bar, as a share of a row.
+const BAR_HALF: f64 = 0.38;
+
+/// Dash and marker of an ink.
+#[must_use]
+pub fn look(ink: Ink) -> (&'static [f64], Marker) {
+    match ink {
+        Ink::Series(slot) => (theme::dash(slot), theme::marker(slot)),
+        _ => (&[], Marker::Disc),
+    }
+}
+
+/// Places of the labels above a panel, ascending.
+#[must_use]
+pub fn rule_labels(panel: &Panel, left: f64, right: f64) -> Vec<(f64, &str)> {
+    let labelled = panel.rules.iter().filter(|rule| !rule.label.is_empty());
+    let mut labels: Vec<(f64, &str)> =
+        labelled.map(|rule| (left + panel.x.place(rule.at) * (right - left), rule.label.as_str())).collect();
+    labels.sort_by(|a, b| a.0.total_cmp(&b.0));
+    labels
+}
+
+/// A panel being drawn.
+struct Canvas<'a> {
+    panel: &'a Panel,
+    frame: &'a Frame,
+    scene: &'a mut Scene,
+}
+
+/// Draws a panel into its frame.
+pub fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
+    let mut canvas = Canvas { panel, frame, scene };
+    canvas.bands_and_areas();
+    canvas.grid();
+    canvas.rules();
+    for series in &panel.series {
+        canvas.series(series);
+    }
+    canvas.axis_labels();
+    canvas.columns();
+    for note in &panel.notes {
+        let (x, y) = canvas.place(note.x, note.y);
+        canvas.text(&note.text, (x + 5.0, y + TEXT * 0.36), Anchor::Start, TEXT, note.ink);
+    }
+    match panel.end_labels {
+        EndLabels::None => {}
+        EndLabels::Gutter => canvas.gutter_labels(),
+        EndLabels::Inside => canvas.inside_labels(),
+    }
+}
+
+impl Canvas<'_> {
+    fn x(&self, value: f64) -> f64 {
+        let plot = self.frame.plot;
+        plot.left + self.panel.x.place(value) * (plot.right - plot.left)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        let plot = self.frame.plot;
+        let share = self.panel.y.place(value);
+        if self.panel.y.down {
+            plot.top + share * (plot.bottom - plot.top)
+        } else {
+            plot.bottom - share * (plot.bottom - plot.top)
+        }
+    }
+
+    fn place(&self, x: f64, y: f64) -> Point {
+        (self.x(x), self.y(y))
+    }
+
+    fn text(&mut self, text: &str, at: Point, anchor: Anchor, size: f64, ink: Ink) {
+        self.scene.texts.push(TextBox::new(text, at, anchor, size, ink));
+    }
+
+    fn rect(&mut self, from: Point, to: Point, ink: Ink, alpha: f64) {
+        self.scene.shapes.push(Shape::Rect { from, to, ink, alpha });
+    }
+
+    fn bands_and_areas(&mut self) {
+        let plot = self.frame.plot;
+        for series in self.panel.series.iter().filter(|series| series.mark == Mark::Area) {
+            for piece in &series.pieces {
+                let (Some(first), Some(last)) = (piece.first(), piece.last()) else { continue };
+                let mut points: Vec<Point> = piece.iter().map(|(x, y)| self.place(*x, *y)).collect();
+                points.push((self.x(last.0), plot.bottom));
+                points.push((self.x(first.0), plot.bottom));
+                self.scene.shapes.push(Shape::Polygon { points, ink: series.ink, alpha: AREA_ALPHA });
+            }
+        }
+        for (from, to) in &self.panel.bands {
+            let (left, right) = (self.x(*from), self.x(*to));
+            let right = right.max(left + 1.0).min(plot.right);
+            self.rect((left.min(right - 1.0), plot.top), (right, plot.bottom), Ink::Band, BAND_ALPHA);
+        }
+    }
+
+    fn grid(&mut self) {
+        let plot = self.frame.plot;
+        if self.panel.y.grid {
+            for tick in &self.panel.y.ticks {
+                let y = self.y(tick.at);
+                self.scene.line((plot.left, y), (plot.right, y), 1.0, Ink::Grid);
+            }
+        }
+        if self.panel.x.grid {
+            for tick in &self.panel.x.ticks {
+                let x = self.x(tick.at);
+                self.scene.line((x, plot.top), (x, plot.bottom), 1.0, Ink::Grid);
+            }
+        }
+        self.scene.line((plot.left, plot.bottom), (plot.right, plot.bottom), 1.2, Ink::Muted);
+        for tick in &self.panel.x.ticks {
+            let x = self.x(tick.at);
+            self.scene.line((x, plot.bottom), (x, plot.bottom + 4.0), 1.2, Ink::Muted);
+        }
+        if self.panel.y.down {
+            self.scene.line((plot.left, plot.top), (plot.left, plot.bottom), 1.2, Ink::Muted);
+        }
+    }
+
+    fn rules(&mut self) {
+        let plot = self.frame.plot;
+        for rule in &self.panel.rules {
+            let x = self.x(rule.at);
+            let dash: &'static [f64] = if rule.dashed { &[3.0, 3.0] } else { &[] };
+            let points = vec![(x, plot.top - 3.0), (x, plot.bottom)];
+            self.scene.shapes.push(Shape::Path { points, width: 1.2, ink: Ink::Muted, dash });
+        }
+        let labels = rule_labels(self.panel, plot.left, plot.right);
+        let placed = labels::stack(&labels, LABEL, plot.left, plot.right);
+        for ((_, text), (row, centre)) in labels.iter().zip(placed) {
+            let baseline = plot.top - 7.0 - 17.0 * row as f64;
+            self.text(text, (centre, baseline), Anchor::Middle, LABEL, Ink::Muted);
+        }
+    }
+
+    fn series(&mut self, series: &Series) {
+        let ink = series.ink;
+        let (dash, marker) = look(ink);
+        match series.mark {
+            Mark::Line | Mark::LineDots | Mark::Step => {
+                for piece in &series.pieces {
+                    let points = self.path(piece, series.mark == Mark::Step);
+                    self.scene.shapes.push(Shape::Path { points, width: LINE, ink, dash });
+                    if series.mark == Mark::LineDots {
+                        for (x, y) in piece {
+                            let at = self.place(*x, *y);
+                            self.scene.marker(marker, at, 4.0, ink);
+                        }
+                    }
+                }
+            }
+            Mark::Dot | Mark::Ring => self.dots(series),
+            Mark::Tick => {
+                for (x, row) in series.pieces.iter().flatten() {
+                    let (x, top, bottom) = (self.x(*x), self.y(row - 0.34), self.y(row + 0.34));
+                    self.scene.line((x, top), (x, bottom), TICK, ink);
+                }
+            }
+            Mark::Link => {
+                for ((_, row), (from, to)) in series.pieces.iter().flatten().zip(&series.spans) {
+                    let (from, to) = (self.place(*from, *row), self.place(*to, *row));
+                    self.rect((from.0.min(to.0), from.1 - 2.5), (from.0.max(to.0), to.1 + 2.5), ink, 0.4);
+                }
+            }
+            Mark::Bar(alpha) => {
+                for ((_, row), (from, to)) in series.pieces.iter().flatten().zip(&series.spans) {
+                    let from = self.place(*from, row - BAR_HALF);
+                    let to = self.place(*to, row + BAR_HALF);
+                    self.rect(from, to, ink, alpha);
+                }
+            }
+            Mark::Area | Mark::Shade => {}
+        }
+    }
+
+    /// Points of a line; points that fall on the one before are left out.
+    fn path(&self, piece: &[(f64, f64)], step: bool) -> Vec<Point> {
+        let mut points: Vec<Point> = Vec::with_capacity(piece.len());
+        let mut push = |point: Point| {
+            if points.last().is_none_or(|last| (last.0 - point.0).abs() + (last.1 - point.1).abs() > 0.05) {
+                points.push(point);
+            }
+        };
+        let mut before: Option<Point> = None;
+        for (x, y) in piece {
+            let point = self.place(*x, *y);
+            if let (true, Some(before)) = (step, before) {
+                push((point.0, before.1));
+            }
+            push(point);
+            before = Some(point);
+        }
+        points
+    }
+
+    fn dots(&mut self, series: &Series) {
+        let ink = series.ink;
+        for (i, (x, row)) in series.pieces.iter().flatten().enumerate() {
+            let at = self.place(*x, *row);
+            if let Some((low, high)) = series.spans.get(i) {
+                let (low, high) = (self.x(*low), self.x(*high));
+                self.scene.line((low, at.1), (high, at.1), 2.0, ink);
+                for end in [low, high] {
+                    self.scene.line((end, at.1 - 5.0), (end, at.1 + 5.0), 2.0, ink);
+                }
+            }
+            match series.mark {
+                Mark::Ring => self.scene.ring(Marker::Disc, at, DOT, ink),
+                _ => self.scene.marker(Marker::Disc, at, DOT, ink),
+            }
+        }
+    }
+
+    fn axis_labels(&mut self) {
+        let (panel, frame) = (self.panel, self.frame);
+        let plot = frame.plot;
+        for tick in &panel.x.ticks {
+            let at = (self.x(tick.at), plot.bottom + 18.0);
+            self.text(&tick.text, at, Anchor::Middle, TEXT, tick.ink);
+        }
+        let middle = (plot.left + plot.right) / 2.0;
+        self.text(&panel.x.label, (middle, plot.bottom + 39.0), Anchor::Middle, LABEL, Ink::Muted);
+        if panel.y.shared {
+            return;
+        }
+        for tick in &panel.y.ticks {
+            let at = (plot.left - 8.0, self.y(tick.at) + TEXT * 0.36);
+            self.text(&tick.text, at, Anchor::End, TEXT, tick.ink);
+        }
+        let heading = self.heading_baseline();
+        self.text(&panel.y.label, (frame.left, heading), Anchor::Start, LABEL, Ink::Muted);
+    }
+
+    /// Baseline of axis label and column headings, above the labels of rules.
+    fn heading_baseline(&self) -> f64 {
+        let plot = self.frame.plot;
+        let labels = rule_labels(self.panel, plot.left, plot.right);
+        let rows = labels::stack(&labels, LABEL, plot.left, plot.right).iter().map(|(row, _)| row + 1).max();
+        plot.top - 10.0 - 17.0 * rows.unwrap_or(0) as f64
+    }
+
+    fn columns(&mut self) {
+        let (panel, heading) = (self.panel, self.frame.plot.top - 10.0);
+        for (column, edge) in panel.columns.iter().zip(column_edges(panel, self.frame.plot.right)) {
+            self.text(&column.heading, (edge, heading), Anchor::End, LABEL, Ink::Muted);
+            for (row, text) in &column.cells {
+                let at = (edge, self.y(*row) + TEXT * 0.36);
+                self.text(text, at, Anchor::End, TEXT, Ink::Text);
+            }
+        }
+    }
+
+    fn named(&self) -> Vec<(&Series, Point)> {
+        let named = self.panel.series.iter().filter(|series| !series.end.is_empty());
+        named.filter_map(|series| series.last().map(|(x, y)| (series, self.place(x, y)))).collect()
+    }
+
+    /// Names right of the panel at the height of each line's end, pushed apart; none when they do not fit.
+    fn gutter_labels(&mut self) {
+        let plot = self.frame.plot;
+        let named: Vec<(String, Ink, Point)> =
+            self.named().into_iter().map(|(series, at)| (series.end.clone(), series.ink, at)).collect();
+        let wanted: Vec<f64> = named.iter().map(|(_, _, at)| at.1).collect();
+        let Some(centres) = labels::spread(&wanted, LINE_HEIGHT, plot.top - 6.0, plot.bottom + 6.0) else { return };
+        for ((name, ink, at), centre) in named.iter().zip(centres) {
+            let from = (at.0 + 6.0, at.1);
+            let points = vec![from, (plot.right + LEADER - 8.0, centre), (plot.right + LEADER - 4.0, centre)];
+            self.scene.shapes.push(Shape::Path { points, width: 1.0, ink: *ink, dash: &[] });
+            let at = (plot.right + LEADER, centre + TEXT * 0.36);
+            self.text(name, at, Anchor::Start, TEXT, text_ink(*ink));
+        }
+    }
+
+    /// Names beside the last point of each line, where nothing else is in the way.
+    fn inside_labels(&mut self) {
+        let plot = self.frame.plot;
+        let inside =
+            Area { left: plot.left, top: plot.top, right: self.frame.right.max(plot.right), bottom: plot.bottom };
+        let named: Vec<(String, Ink, Point)> =
+            self.named().into_iter().map(|(series, at)| (series.end.clone(), series.ink, at)).collect();
+        // Ends of lines are taken too, so that no name covers another line's end.
+        let mut taken: Vec<Area> = self.line_boxes();
+        for (name, ink, (x, y)) in named {
+            let right = |dy: f64| TextBox::new(&*name, (x + 7.0, y + dy), Anchor::Start, TEXT, text_ink(ink));
+            let left = |dy: f64| TextBox::new(&*name, (x - 7.0, y + dy), Anchor::End, TEXT, text_ink(ink));
+            let heights = [-5.0, 4.5, -12.0, -20.0, 12.0, -28.0, 20.0, -38.0, -50.0, -64.0];
+            let candidates = heights.into_iter().flat_map(|dy| [right(dy), left(dy)]);
+            if let Some(text) = labels::first_free(candidates, &taken, &inside) {
+                taken.push(text.area());
+                self.scene.texts.push(text);
+            }
+        }
+    }
+
+    /// Small boxes along every line, so that names keep clear of them.
+    fn line_boxes(&self) -> Vec<Area> {
+        let paths = self
+            .panel
+            .series
+            .iter()
+            .flat_map(|series| series.pieces.iter().map(|piece| self.path(piece, series.mark == Mark::Step)));
+        let mut boxes = Vec::new();
+        for path in paths {
+            for pair in path.windows(2) {
+                let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+                let pieces = ((x1 - x0).abs().max((y1 - y0).abs()) / 4.0).ceil().max(1.0);
+                for i in 0..=pieces as u32 {
+                    let share = f64::from(i) / pieces;
+                    let (x, y) = (x0 + (x1 - x0) * share, y0 + (y1 - y0) * share);
+                    boxes.push(Area { left: x - 2.0, top: y - 2.0, right: x + 2.0, bottom: y + 2.0 });
+                }
+            }
+        }
+        boxes
+    }
+}
+
+/// The ink for text about something drawn in another ink.
+fn text_ink(ink: Ink) -> Ink {
+    match ink {
+        Ink::Series(slot) => Ink::SeriesText(slot),
+        Ink::Live => Ink::Muted,
+        other => other,
+    }
+}

@@ -1,0 +1,217 @@
+//! The workload that a chart is about: what every chart says the same way about it.
+//!
+//! Invariant: caption, names and progress are computed here only, so that charts of a result agree.
+
+use super::figure::{Figure, LegendEntry, Panel, legend};
+use super::theme::{self, Ink};
+use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis, WorkloadAnalysis};
+use crate::run::{MemoryPoint, WorkloadFacts};
+use crate::units;
+use trace::Phase;
+
+/// A workload with its surroundings.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    analysis: &'a Analysis,
+    /// Its numbers.
+    pub workload: &'a WorkloadAnalysis,
+    /// What its trace says.
+    pub facts: &'a WorkloadFacts,
+}
+
+impl<'a> Subject<'a> {
+    /// The workload at an index of the analysis.
+    #[must_use]
+    pub fn new(analysis: &'a Analysis, workload: usize) -> Option<Self> {
+        let workload = analysis.workloads.get(workload)?;
+        let facts = analysis.environment.workloads.get(workload.facts)?;
+        Some(Self { analysis, workload, facts })
+    }
+
+    /// The look of a configuration.
+    #[must_use]
+    pub fn slot(&self, config: &ConfigAnalysis) -> usize {
+        theme::slots(&self.analysis.environment.configs).get(config.config).copied().unwrap_or(0)
+    }
+
+    /// The colour of a configuration.
+    #[must_use]
+    pub fn ink(&self, config: &ConfigAnalysis) -> Ink {
+        Ink::Series(self.slot(config))
+    }
+
+    /// Configurations whose memory was measured.
+    #[must_use]
+    pub fn with_memory(&self) -> Vec<(&'a ConfigAnalysis, &'a MemoryAnalysis)> {
+        self.workload.configs.iter().filter_map(|config| Some((config, config.memory.as_ref()?))).collect()
+    }
+
+    /// The baseline's label: that of the first contestant, whether it measured or not.
+    #[must_use]
+    pub fn baseline(&self) -> &'a str {
+        let contestant = self.analysis.environment.configs.iter().find(|config| !config.floor);
+        contestant.map_or("the baseline", |config| config.label.as_str())
+    }
+
+    /// Progress of an op, per cent.
+    #[must_use]
+    pub fn op_progress(&self, op: u64) -> f64 {
+        share(op, self.last_op())
+    }
+
+    fn last_op(&self) -> u64 {
+        let points = self.with_memory().into_iter().flat_map(|(_, memory)| memory.curve.last().map(|point| point.op));
+        points.max().unwrap_or(0).max(self.facts.image.ops)
+    }
+
+    /// Progress of an event, per cent: between phase marks, which are known as events and as ops.
+    #[must_use]
+    pub fn event_progress(&self, event: u64) -> f64 {
+        let (shape, image) = (&self.facts.shape, &self.facts.image);
+        let known = shape.phase_events.iter().zip(&image.phase_ops).filter_map(|(event, op)| Some(((*event)?, (*op)?)));
+        let mut anchors: Vec<(u64, u64)> = known.collect();
+        anchors.extend([(0, 0), (image.events.max(self.facts.metadata.totals.events), image.ops)]);
+        anchors.sort_unstable();
+        let after = anchors.partition_point(|(at, _)| *at <= event).clamp(1, anchors.len() - 1);
+        let ((e0, o0), (e1, o1)) = (anchors[after - 1], anchors[after]);
+        let within = if e1 > e0 { (event.saturating_sub(e0) as f64 / (e1 - e0) as f64).min(1.0) } else { 0.0 };
+        let op = o0 as f64 + within * o1.saturating_sub(o0) as f64;
+        (op * 100.0 / self.last_op().max(1) as f64).min(100.0)
+    }
+
+    /// Phase marks after start-up: name and progress.
+    #[must_use]
+    pub fn phase_marks(&self) -> Vec<(f64, &'static str)> {
+        let marks = Phase::ALL.into_iter().zip(self.facts.image.phase_ops).skip(1);
+        marks.filter_map(|(phase, op)| op.map(|op| (self.op_progress(op), phase.name()))).collect()
+    }
+
+    /// The caption's first piece for charts of single calls.
+    #[must_use]
+    pub fn latency_processes(&self) -> Option<String> {
+        let runs = self.analysis.environment.plan.latency_runs;
+        let noun = if runs == 1 { "process" } else { "processes" };
+        (runs > 0).then(|| format!("every call of {runs} {noun} per allocator"))
+    }
+
+    /// Title, legend and caption around panels; the caption begins with how many processes stand behind it.
+    #[must_use]
+    pub fn figure(&self, text: Words, panels: Vec<Panel>, processes: Option<String>) -> Figure {
+        let entries: Vec<LegendEntry> = legend(&panels);
+        Figure {
+            title: text.title,
+            subtitle: text.subtitle,
+            panels,
+            legend: entries,
+            provenance: self.provenance(processes),
+            alt: text.alt,
+            height: text.height,
+        }
+    }
+
+    fn provenance(&self, processes: Option<String>) -> Vec<String> {
+        let environment = &self.analysis.environment;
+        let mut pieces: Vec<String> = processes.into_iter().collect();
+        let mut seen: Vec<&str> = Vec::new();
+        for allocator in environment.configs.iter().filter(|c| !c.floor).flat_map(|config| &config.allocators) {
+            if !seen.contains(&allocator.key.as_str()) {
+                seen.push(&allocator.key);
+                let key = if allocator.key == "pool" { "pool (our pymalloc)" } else { &allocator.key };
+                pieces.push(format!("{key} {}", allocator.version));
+            }
+        }
+        let host = &environment.host;
+        let cpus = if host.cpus == 1 { "1 CPU".into() } else { format!("{} CPUs", host.cpus) };
+        pieces.push(host.cpu_model.as_ref().map_or(cpus.clone(), |model| format!("{model}, {cpus}")));
+        pieces.extend(host.kernel.as_ref().map(|kernel| format!("Linux {}", kernel.trim_start_matches("Linux "))));
+        pieces.extend(host.thp.as_ref().map(|thp| format!("THP {thp}")));
+        pieces.push(format!("pyalloc-bench {}", environment.harness.version));
+        if environment.harness.profile == "debug" {
+            pieces.push("DEBUG BUILD: not a measurement".into());
+        }
+        pieces.push(date(environment.plan.started_unix_ms));
+        pieces
+    }
+}
+
+/// The words of a figure.
+pub struct Words {
+    /// First line.
+    pub title: String,
+    /// Second line.
+    pub subtitle: String,
+    /// For who cannot see it.
+    pub alt: String,
+    /// Height of the picture.
+    pub height: f64,
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { (part as f64 * 100.0 / whole as f64).min(100.0) }
+}
+
+/// How many processes the estimates stand on, and what their spread is.
+#[must_use]
+pub fn processes(shown: &[Estimate]) -> Option<String> {
+    let (least, most) = (shown.iter().map(|e| e.n).min()?, shown.iter().map(|e| e.n).max()?);
+    let count = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    let noun = if most == 1 { "process" } else { "processes" };
+    let spread = match (shown.iter().all(|e| e.interval), shown.iter().any(|e| e.interval)) {
+        (true, _) => "median and 95 % bootstrap interval",
+        (false, true) => "median; 95 % bootstrap interval where 6 and more, else range",
+        (false, false) if most > 1 => "median and range",
+        (false, false) => "no spread known",
+    };
+    Some(format!("{count} {noun} per allocator, {spread}"))
+}
+
+/// Milliseconds since the epoch as a date in UTC.
+#[must_use]
+pub fn date(unix_ms: u64) -> String {
+    // Howard Hinnant's days-to-civil, for days after the epoch.
+    let days = (unix_ms / 86_400_000) as i64 + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// A median with its spread, in a unit: `6.40 [6.35, 6.52]`, or just the median where nothing is known of it.
+#[must_use]
+pub fn with_spread(estimate: &Estimate, unit: f64) -> String {
+    let value = units::significant(estimate.median / unit);
+    if estimate.n < 2 {
+        return value;
+    }
+    format!("{value} [{}, {}]", units::significant(estimate.low / unit), units::significant(estimate.high / unit))
+}
+
+/// A delay in words: `10 s`, `200 ms`.
+#[must_use]
+pub fn delay(ms: u64) -> String {
+    if ms >= 1000 && ms % 100 == 0 { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
+}
+
+/// Points of a memory curve over the progress of the recording.
+#[must_use]
+pub fn curve(subject: &Subject<'_>, points: &[MemoryPoint], value: impl Fn(&MemoryPoint) -> f64) -> Vec<(f64, f64)> {
+    points.iter().map(|point| (subject.op_progress(point.op), value(point))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_civil() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(951_782_400_000), "2000-02-29");
+        assert_eq!(date(1_767_225_599_999), "2025-12-31");
+        assert_eq!(date(1_767_225_600_000), "2026-01-01");
+    }
+}

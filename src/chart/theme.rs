@@ -1,0 +1,226 @@
+//! Colours, dashes and markers: one table for every chart, light and dark.
+//!
+//! Invariant: an allocator has the same colour, dash and marker in every chart of a result. No two of the first eight
+//! share a colour, and no two neighbours share a dash, so that neither colour vision nor a printer is needed.
+
+use crate::run::ConfigFacts;
+
+/// Red, green, blue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rgb(pub u8, pub u8, pub u8);
+
+impl Rgb {
+    /// This colour moved towards another; `share` from 0 (this one) to 1 (the other).
+    #[must_use]
+    pub fn mix(self, other: Self, share: f64) -> Self {
+        let part = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * share).round() as u8;
+        Self(part(self.0, other.0), part(self.1, other.1), part(self.2, other.2))
+    }
+}
+
+/// What a thing is drawn in, by meaning. A theme turns it into a colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ink {
+    /// Titles and values.
+    Text,
+    /// Axes, their labels, captions.
+    Muted,
+    /// Grid lines.
+    Grid,
+    /// The background.
+    Paper,
+    /// What the program itself holds live, and the floors: never an allocator.
+    Live,
+    /// Collections.
+    Band,
+    /// An allocator, by its slot.
+    Series(usize),
+    /// Text about an allocator: its colour, dark enough to read.
+    SeriesText(usize),
+}
+
+/// One set of colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Theme {
+    /// Name, as used in file names.
+    pub name: &'static str,
+    paper: Rgb,
+    text: Rgb,
+    muted: Rgb,
+    grid: Rgb,
+    live: Rgb,
+    band: Rgb,
+    series: [Rgb; 8],
+}
+
+/// For white pages.
+pub const LIGHT: Theme = Theme {
+    name: "light",
+    paper: Rgb(255, 255, 255),
+    text: Rgb(28, 32, 38),
+    muted: Rgb(92, 99, 110),
+    grid: Rgb(229, 231, 235),
+    live: Rgb(150, 156, 165),
+    band: Rgb(240, 196, 80),
+    series: OKABE_ITO,
+};
+
+/// For dark pages.
+pub const DARK: Theme = Theme {
+    name: "dark",
+    paper: Rgb(22, 27, 34),
+    text: Rgb(230, 237, 243),
+    muted: Rgb(158, 167, 179),
+    grid: Rgb(48, 54, 61),
+    live: Rgb(125, 133, 144),
+    band: Rgb(187, 150, 50),
+    series: OKABE_ITO_ON_DARK,
+};
+
+/// The palette of Okabe and Ito without its yellow, which white paper swallows; pool, system, mimalloc and jemalloc first.
+const OKABE_ITO: [Rgb; 8] = [
+    Rgb(0, 114, 178),
+    Rgb(213, 94, 0),
+    Rgb(0, 158, 115),
+    Rgb(204, 121, 167),
+    Rgb(86, 180, 233),
+    Rgb(230, 159, 0),
+    Rgb(110, 80, 160),
+    Rgb(120, 100, 60),
+];
+const OKABE_ITO_ON_DARK: [Rgb; 8] = [
+    Rgb(64, 160, 220),
+    Rgb(240, 128, 48),
+    Rgb(38, 190, 145),
+    Rgb(222, 150, 190),
+    Rgb(130, 205, 245),
+    Rgb(240, 184, 60),
+    Rgb(165, 140, 215),
+    Rgb(190, 170, 120),
+];
+
+/// Lengths of dash and gap in turn, pixels; empty is solid.
+const DASHES: [&[f64]; 8] = [
+    &[],
+    &[7.0, 3.5],
+    &[2.2, 2.8],
+    &[10.0, 3.0, 2.2, 3.0],
+    &[12.0, 4.0],
+    &[4.5, 2.5],
+    &[7.0, 2.5, 2.2, 2.5, 2.2, 2.5],
+    &[1.5, 4.0],
+];
+
+/// Shape of a data point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// Round.
+    Disc,
+    /// Square on its side.
+    Square,
+    /// Square on its corner.
+    Diamond,
+    /// Triangle.
+    Triangle,
+}
+
+/// Slots that never change hands.
+const FIXED: [(&str, usize); 4] = [("pool", 0), ("system", 1), ("mimalloc", 2), ("jemalloc", 3)];
+
+/// The slot of every configuration, in their order. Slots of the floors are never drawn.
+#[must_use]
+pub fn slots(configs: &[ConfigFacts]) -> Vec<usize> {
+    let mut next = FIXED.len();
+    let mut slot_of = |config: &ConfigFacts| match FIXED.iter().find(|(name, _)| *name == config.name) {
+        Some((_, slot)) => *slot,
+        None if config.floor => 0,
+        None => {
+            next += 1;
+            next - 1
+        }
+    };
+    configs.iter().map(&mut slot_of).collect()
+}
+
+/// Beyond the eighth slot the last four colours come again, each time with the next dash.
+const fn colour_index(slot: usize) -> usize {
+    if slot < 8 { slot } else { 4 + slot % 4 }
+}
+
+/// Dash of a slot.
+#[must_use]
+pub const fn dash(slot: usize) -> &'static [f64] {
+    DASHES[if slot < 8 { slot } else { (slot + slot / 4 - 1) % 8 }]
+}
+
+/// Marker of a slot.
+#[must_use]
+pub const fn marker(slot: usize) -> Marker {
+    [Marker::Disc, Marker::Square, Marker::Diamond, Marker::Triangle][slot % 4]
+}
+
+impl Theme {
+    /// The colour of a meaning.
+    #[must_use]
+    pub fn colour(&self, ink: Ink) -> Rgb {
+        match ink {
+            Ink::Text => self.text,
+            Ink::Muted => self.muted,
+            Ink::Grid => self.grid,
+            Ink::Paper => self.paper,
+            Ink::Live => self.live,
+            Ink::Band => self.band,
+            Ink::Series(slot) => self.series[colour_index(slot)],
+            Ink::SeriesText(slot) => self.series[colour_index(slot)].mix(self.text, 0.3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(name: &str) -> ConfigFacts {
+        ConfigFacts { name: name.into(), ..ConfigFacts::default() }
+    }
+
+    #[test]
+    fn the_four_keep_their_slots_wherever_they_stand() {
+        let configs: Vec<_> = ["jemalloc", "lean", "pool", "tuned"].map(config).into();
+        assert_eq!(slots(&configs), [3, 4, 0, 5]);
+    }
+
+    #[test]
+    fn sixteen_allocators_can_be_told_apart() {
+        for theme in [LIGHT, DARK] {
+            let looks: Vec<_> = (0..16).map(|slot| (theme.colour(Ink::Series(slot)), dash(slot))).collect();
+            for (i, look) in looks.iter().enumerate() {
+                assert!(!looks[..i].contains(look), "slot {i} looks like an earlier one in {}", theme.name);
+            }
+        }
+    }
+
+    /// Contrast ratio as WCAG 2 defines it.
+    fn contrast(a: Rgb, b: Rgb) -> f64 {
+        let linear = |c: u8| {
+            let c = f64::from(c) / 255.0;
+            if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+        };
+        let luminance = |c: Rgb| 0.2126 * linear(c.0) + 0.7152 * linear(c.1) + 0.0722 * linear(c.2);
+        let (a, b) = (luminance(a) + 0.05, luminance(b) + 0.05);
+        a.max(b) / a.min(b)
+    }
+
+    #[test]
+    fn text_can_be_read_on_its_paper() {
+        for theme in [LIGHT, DARK] {
+            for (ink, least) in [(Ink::Text, 7.0), (Ink::Muted, 4.5)] {
+                assert!(contrast(theme.colour(ink), theme.paper) >= least, "{ink:?} in {}", theme.name);
+            }
+            for slot in 0..4 {
+                let colour = theme.colour(Ink::SeriesText(slot));
+                assert!(contrast(colour, theme.paper) >= 4.5, "slot {slot} in {}", theme.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Which tables a report has, and what stands in their cells.
+//!
+//! Invariant: tables list configurations in the order of the environment, and every one that measured anything.
+
+use super::table::Table;
+use super::words::{self, UNKNOWN};
+use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, LatencyRow, WorkloadAnalysis};
+use crate::metric::{self, Unit};
+use crate::run::{CallKind, SIZE_CLASS_BOUNDS};
+use crate::units;
+use trace::Phase;
+
+/// A table of one workload; `None` where its runs know nothing of it.
+pub type Maker = fn(&Analysis, &WorkloadAnalysis) -> Option<Table>;
+
+/// The tables of a workload in the full report, in order; the overview stands before them.
+pub const DETAILS: &[Maker] = &[speed, phases, memory, at_rest, fragmentation, price, latency_by_kind, every_metric];
+
+/// The name that a row begins with.
+fn name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
+    words::allocator(&analysis.environment.configs[config.config])
+}
+
+fn or_unknown<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| UNKNOWN.to_owned(), text)
+}
+
+fn median(figure: Option<&Figure>, unit: Unit) -> String {
+    or_unknown(figure, |figure| words::value(unit, figure.value.median))
+}
+
+fn spread(figure: Option<&Figure>, unit: Unit) -> String {
+    or_unknown(figure, |figure| words::estimate(unit, &figure.value))
+}
+
+fn is_baseline(analysis: &Analysis, config: &ConfigAnalysis) -> bool {
+    Some(config.config) == analysis.baseline
+}
+
+fn versus(analysis: &Analysis, config: &ConfigAnalysis, figure: Option<&Figure>) -> String {
+    words::versus(figure, is_baseline(analysis, config))
+}
+
+/// The table that everybody sees first.
+#[must_use]
+pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
+    let against = format!("vs {} [95 %]", words::cut(words::baseline(analysis), 16));
+    let headings = ["allocator", ">ns/call", &against, ">p99.9 malloc", ">peak", ">rest MiB", ">res/live", ">faults"];
+    let caption =
+        format!("{}: time, tail, memory at peak and at rest (res/live: resident over live, at rest)", workload.name);
+    let mut table = Table::new(caption, &headings);
+    for config in &workload.configs {
+        let memory = config.memory.as_ref();
+        let malloc = kind_row(config, CallKind::Malloc);
+        table.row([
+            words::cut(&name(analysis, config), 17),
+            median(config.ns_per_call.as_ref(), Unit::Nanoseconds),
+            versus(analysis, config, config.ns_per_call.as_ref()),
+            words::percentile(malloc.and_then(|row| row.percentiles[3])),
+            median(memory.map(|m| &m.peak), Unit::Bytes),
+            median(memory.map(|m| &m.rest), Unit::Bytes),
+            or_unknown(memory, |m| words::ratio(m.rest.value.median / m.rest_live_bytes)),
+            median(config.faults.as_ref(), Unit::Count),
+        ]);
+    }
+    table
+}
+
+fn kind_row(config: &ConfigAnalysis, kind: CallKind) -> Option<&LatencyRow> {
+    let rows = &config.latency.as_ref()?.rows;
+    rows.iter().find(|row| row.kind == Some(kind) && row.class.is_none() && row.fault.is_none())
+}
+
+fn speed(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let against = format!("against {}", words::baseline(analysis));
+    let headings = ["allocator", ">ns per call", &against, ">page faults", &against, ">runs"];
+    let mut table = Table::new(format!("{}: time per call with the touch, and page faults", workload.name), &headings);
+    for config in workload.configs.iter().filter(|c| c.ns_per_call.is_some()) {
+        table.row([
+            name(analysis, config),
+            spread(config.ns_per_call.as_ref(), Unit::Nanoseconds),
+            versus(analysis, config, config.ns_per_call.as_ref()),
+            spread(config.faults.as_ref(), Unit::Count),
+            versus(analysis, config, config.faults.as_ref()),
+            or_unknown(config.ns_per_call, |figure| figure.value.n.to_string()),
+        ]);
+    }
+    for (label, floor) in
+        [("null allocator, same touch", workload.floor_null), ("loop, nothing called", workload.floor_loop)]
+    {
+        if let Some(floor) = floor {
+            let cells = [label.to_owned(), words::estimate(Unit::Nanoseconds, &floor)];
+            table.row(cells.into_iter().chain([UNKNOWN; 3].map(str::to_owned)).chain([floor.n.to_string()]));
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Start-up, the time after the work, and interpreter exit: rows of their own, never the answer.
+fn phases(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let headings = ["allocator", ">start-up", ">after the work", ">interpreter exit"];
+    let mut table = Table::new(format!("{}: ns per call outside the steady work", workload.name), &headings);
+    for config in workload.configs.iter().filter(|c| !c.ns_per_call_phase.is_empty()) {
+        let of = |phase| {
+            let found: Option<&Estimate> = config.ns_per_call_phase.iter().find(|(p, _)| *p == phase).map(|(_, e)| e);
+            or_unknown(found, |e| words::estimate(Unit::Nanoseconds, e))
+        };
+        table.row([name(analysis, config), of(Phase::Startup), of(Phase::Drained), of(Phase::Finalising)]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+fn memory(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let with_memory = || workload.configs.iter().filter_map(|c| Some((c, c.memory.as_ref()?)));
+    let (_, first) = with_memory().next()?;
+    let against = format!("against {}", words::baseline(analysis));
+    let rest = format!(">at rest, {}", words::idle(first.rest_after_ms));
+    let headings = ["allocator", ">at peak", &against, ">at end", &against, &rest, &against, ">runs"];
+    let caption = format!(
+        "{}: resident MiB; live {} at peak, {} at rest; rest follows {}",
+        workload.name,
+        units::mib(first.peak_live_bytes),
+        units::mib(first.rest_live_bytes),
+        first.rest_from
+    );
+    let mut table = Table::new(caption, &headings);
+    for (config, m) in with_memory() {
+        let mut cells = vec![name(analysis, config)];
+        for figure in [&m.peak, &m.end, &m.rest] {
+            cells.extend([spread(Some(figure), Unit::Bytes), versus(analysis, config, Some(figure))]);
+        }
+        cells.push(m.peak.value.n.to_string());
+        table.row(cells);
+    }
+    Some(table)
+}
+
+/// What happens after the work: every reading at rest of the median run.
+fn at_rest(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let with_rest = || workload.configs.iter().filter_map(|c| Some((c, c.memory.as_ref()?)));
+    let (_, first) = with_rest().find(|(_, m)| !m.rest_curve.is_empty())?;
+    let headings: Vec<String> = first
+        .rest_curve
+        .iter()
+        .map(|p| match p.state {
+            crate::run::RestState::Idle => format!(">{}", words::idle(p.after_ms)),
+            crate::run::RestState::Trickle => ">trickle of calls".to_owned(),
+            crate::run::RestState::Release => ">explicit release".to_owned(),
+        })
+        .collect();
+    let headings: Vec<&str> = ["allocator"]
+        .into_iter()
+        .chain(headings.iter().map(String::as_str))
+        .chain([">of rest, lazily freed"])
+        .collect();
+    let caption = format!("{}: resident MiB after the work, in the run whose peak is the median", workload.name);
+    let mut table = Table::new(caption, &headings);
+    for (config, m) in with_rest() {
+        let mut cells = vec![name(analysis, config)];
+        // A configuration that was read at other moments has no cells under these headings.
+        let at = |p: &crate::run::RestPoint| m.rest_curve.iter().find(|q| q.state == p.state && same_delay(p, q));
+        cells
+            .extend(first.rest_curve.iter().map(|p| or_unknown(at(p), |p| units::mib(p.memory.resident_bytes as f64))));
+        cells.push(units::mib(m.at_rest.lazy_free_bytes as f64));
+        table.row(cells);
+    }
+    Some(table)
+}
+
+fn same_delay(a: &crate::run::RestPoint, b: &crate::run::RestPoint) -> bool {
+    a.state != crate::run::RestState::Idle || a.after_ms == b.after_ms
+}
+
+fn fragmentation(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let headings = [
+        "allocator",
+        ">requested",
+        ">usable",
+        ">resident",
+        ">internal: usable/requested",
+        ">external: resident/usable",
+        ">J&W 1: mean",
+        ">J&W 2: at most live",
+        ">J&W 3: at most resident",
+        ">J&W 4: most over most",
+    ];
+    let caption = format!(
+        "{}: fragmentation at peak, MiB and ratios, in the run whose peak is the median; Johnstone and Wilson's four are \
+         resident over requested",
+        workload.name
+    );
+    let mut table = Table::new(caption, &headings);
+    for config in &workload.configs {
+        let Some(m) = &config.memory else { continue };
+        let at = &m.at_peak;
+        let bytes = [at.requested_bytes, at.usable_bytes, at.resident_bytes].map(|b| units::mib(b as f64));
+        let ratios = [m.internal, m.external].into_iter().chain(m.johnstone_wilson).map(words::ratio);
+        table.row([name(analysis, config)].into_iter().chain(bytes).chain(ratios));
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// The price at program scale.
+fn price(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let cpu = workload.program_cpu_ns?;
+    let headings = ["allocator", ">share of the program's CPU", ">switching to the fastest saves at most"];
+    let caption = format!(
+        "{}: price at program scale, of {} CPU time that the recorded program spent in steady",
+        workload.name,
+        units::nanoseconds(cpu)
+    );
+    let mut table = Table::new(caption, &headings);
+    for config in workload.configs.iter().filter(|c| c.ns_per_call.is_some()) {
+        let shares = [config.program_share, config.saves_at_most];
+        table.row([name(analysis, config)].into_iter().chain(shares.map(|share| or_unknown(share, words::percent))));
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+const LATENCY_HEADINGS: [&str; 6] = [">calls", ">p50", ">p90", ">p99", ">p99.9", ">max"];
+
+fn latency_cells(row: &LatencyRow) -> impl Iterator<Item = String> {
+    [units::count(row.calls as f64)].into_iter().chain(row.percentiles.map(words::percentile))
+}
+
+/// Latency of every call kind, the clock alone first.
+fn latency_by_kind(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let headings: Vec<&str> = ["allocator", "call"].into_iter().chain(LATENCY_HEADINGS).collect();
+    let caption = format!("{}: duration of single calls, the clock's own cost included", workload.name);
+    let mut table = Table::new(caption, &headings);
+    if let Some(clock) = &workload.clock {
+        table.row(["clock alone".to_owned(), UNKNOWN.to_owned()].into_iter().chain(latency_cells(clock)));
+    }
+    for config in &workload.configs {
+        for row in config.latency.iter().flat_map(|l| &l.rows).filter(|row| row.class.is_none()) {
+            let kind = row.kind.map_or(UNKNOWN, CallKind::name);
+            table.row([name(analysis, config), kind.to_owned()].into_iter().chain(latency_cells(row)));
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Latency of one configuration by call kind, size class, and fault or no fault.
+#[must_use]
+pub fn latency_by_class(analysis: &Analysis, workload: &WorkloadAnalysis, config: &ConfigAnalysis) -> Option<Table> {
+    let headings: Vec<&str> = ["call", "size", "page fault"].into_iter().chain(LATENCY_HEADINGS).collect();
+    let name = name(analysis, config);
+    let caption = format!("{}: {name}, duration of single calls by size class and page fault", workload.name);
+    let mut table = Table::new(caption, &headings);
+    for row in config.latency.as_ref()?.rows.iter() {
+        let (Some(kind), Some(class), Some(fault)) = (row.kind, row.class, row.fault) else { continue };
+        let fault = if fault { "yes" } else { "no" };
+        table.row([kind.name().to_owned(), size_class(class), fault.to_owned()].into_iter().chain(latency_cells(row)));
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// `65 to 512 B`, `over 8 MiB`.
+#[must_use]
+pub fn size_class(class: u8) -> String {
+    let text = |bytes: u64| match bytes {
+        b if b >= 1 << 20 => format!("{} MiB", b >> 20),
+        b if b >= 1 << 10 => format!("{} KiB", b >> 10),
+        b => format!("{b} B"),
+    };
+    let class = usize::from(class);
+    match (class.checked_sub(1).and_then(|below| SIZE_CLASS_BOUNDS.get(below)), SIZE_CLASS_BOUNDS.get(class)) {
+        (Some(below), Some(&u64::MAX)) => format!("over {}", text(*below)),
+        (Some(below), Some(bound)) => format!("over {} to {}", text(*below), text(*bound)),
+        (None, Some(bound)) => format!("to {}", text(*bound)),
+        (_, None) => UNKNOWN.to_owned(),
+    }
+}
+
+/// Every metric of every configuration.
+fn every_metric(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let names: Vec<String> = workload.configs.iter().map(|config| format!(">{}", name(analysis, config))).collect();
+    let headings: Vec<&str> = ["metric"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let mut table = Table::new(format!("{}: every metric, median and spread", workload.name), &headings);
+    for metric in metric::ALL {
+        if workload.configs.iter().all(|config| config.metric(metric.key).is_none()) {
+            continue;
+        }
+        let unit = words::unit(metric.unit);
+        let label = if unit.is_empty() { metric.label.to_owned() } else { format!("{}, {unit}", metric.label) };
+        table
+            .row([label].into_iter().chain(workload.configs.iter().map(|c| spread(c.metric(metric.key), metric.unit))));
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// What serves each domain in each configuration, with versions.
+#[must_use]
+pub fn configurations(analysis: &Analysis) -> Table {
+    let headings: Vec<&str> =
+        ["configuration"].into_iter().chain(trace::Domain::ALL.map(trace::Domain::name)).collect();
+    let headings: Vec<&str> = headings.into_iter().chain(["versions, as the libraries report them"]).collect();
+    let mut table = Table::new("Which allocator serves which domain", &headings);
+    for config in analysis.environment.configs.iter().filter(|config| !config.floor) {
+        let domains = trace::Domain::ALL.map(|d| or_unknown(config.domains.get(d.name()), String::clone));
+        let versions: Vec<String> = config.allocators.iter().map(|a| format!("{} {}", a.key, a.version)).collect();
+        table.row([config.name.clone()].into_iter().chain(domains).chain([versions.join(", ")]));
+    }
+    table
+}
+
+/// Effective options, as the libraries report them.
+#[must_use]
+pub fn options(analysis: &Analysis) -> Option<Table> {
+    let mut table = Table::new("Effective options, as the libraries report them", &["allocator", "option", "value"]);
+    let mut seen: Vec<&str> = Vec::new();
+    for facts in analysis.environment.configs.iter().flat_map(|config| &config.allocators) {
+        if seen.contains(&facts.key.as_str()) {
+            continue;
+        }
+        seen.push(&facts.key);
+        for (option, value) in &facts.options {
+            table.row([facts.key.clone(), option.clone(), value.clone()]);
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// The machine and the plan.
+#[must_use]
+pub fn provenance(analysis: &Analysis) -> Table {
+    let environment = &analysis.environment;
+    let (host, plan, harness) = (&environment.host, &environment.plan, &environment.harness);
+    let text = |value: &Option<String>| or_unknown(value.as_ref(), String::clone);
+    let mib = |value: Option<u64>| or_unknown(value, |bytes| format!("{} MiB", units::mib(bytes as f64)));
+    let idle: Vec<String> = plan.idle_ms.iter().map(|ms| words::idle(*ms)).collect();
+    let modes: Vec<&str> = analysis.modes.iter().map(|mode| words::mode(*mode)).collect();
+    let mut table = Table::new("Where and how this was measured", &["what", "value"]);
+    for (what, value) in [
+        ("date", words::date(plan.started_unix_ms)),
+        ("harness", format!("pyalloc-bench {}, {} build", harness.version, harness.profile)),
+        ("revision", text(&harness.revision)),
+        ("compiler", text(&harness.rustc)),
+        ("CPU", format!("{}, {} usable", text(&host.cpu_model), words::plural(host.cpus as usize, "CPU"))),
+        ("kernel", text(&host.kernel)),
+        ("C library", text(&host.libc)),
+        ("memory", mib(host.memory_bytes)),
+        ("memory limit of the control group", mib(host.cgroup_limit_bytes)),
+        ("OS page", format!("{} B", host.page_bytes)),
+        ("transparent huge pages", text(&host.thp)),
+        ("overcommit", text(&host.overcommit)),
+        ("address space randomisation", text(&host.aslr)),
+        ("frequency governor", text(&host.governor)),
+        ("clock source", text(&host.clock_source)),
+        ("load average at start", or_unknown(host.load_hundredths, |load| format!("{:.2}", load as f64 / 100.0))),
+        ("seed of order and padding", plan.seed.to_string()),
+        ("throughput blocks", plan.blocks.to_string()),
+        ("latency runs per cell", plan.latency_runs.to_string()),
+        ("footprint runs per cell", plan.footprint_runs.to_string()),
+        ("readings at rest", idle.join(", ")),
+        ("traces", if plan.quick { "small cuts" } else { "whole" }.to_owned()),
+        ("replay mode", modes.join(", ")),
+        ("runs", format!("{} measured, {} failed", analysis.ok_runs, analysis.failures.len())),
+        ("verdicts that intervals are corrected for", analysis.verdicts.to_string()),
+    ] {
+        table.row([what.to_owned(), value]);
+    }
+    table
+}
+
+/// Where the workloads come from.
+#[must_use]
+pub fn workloads(analysis: &Analysis) -> Table {
+    let headings = ["workload", "what", "recorded with", ">calls in steady", ">trace", "SHA-256 of the trace"];
+    let mut table = Table::new("The workloads", &headings);
+    for facts in &analysis.environment.workloads {
+        let python = facts.metadata.python.as_ref().map(|p| format!("{} {}", p.implementation, p.version));
+        let packages = facts.metadata.packages.iter().map(|(name, version)| format!("{name} {version}"));
+        let with: Vec<String> = python.into_iter().chain(packages).collect();
+        table.row([
+            facts.name.clone(),
+            facts.title.clone(),
+            if with.is_empty() { UNKNOWN.to_owned() } else { with.join(", ") },
+            units::count(facts.image.calls_by_phase[Phase::Steady as usize] as f64),
+            format!("{} MiB", units::mib(facts.trace_bytes as f64)),
+            facts.sha256.clone(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_leave_no_gap() {
+        assert_eq!(size_class(0), "to 64 B");
+        assert_eq!(size_class(1), "over 64 B to 512 B");
+        assert_eq!(size_class(3), "over 4 KiB to 32 KiB");
+        assert_eq!(size_class(7), "over 8 MiB");
+        assert_eq!(size_class(8), UNKNOWN);
+    }
+}

@@ -1,0 +1,202 @@
+//! What the default run prints when it has finished: one table per workload, floor, failures.
+//!
+//! Invariant: no line is longer than [`WIDTH`] characters, and what failed is said before the reader can miss it.
+
+use super::tables;
+use super::words;
+use crate::analysis::{Analysis, WorkloadAnalysis};
+use crate::metric::Unit;
+use crate::run::RestState;
+use crate::units;
+use std::fmt::Write;
+use trace::Phase;
+
+/// Characters in the longest line.
+pub const WIDTH: usize = 110;
+
+/// Failures that are listed; the rest is counted.
+const FAILURES_SHOWN: usize = 12;
+
+/// The whole analysis as text for a terminal.
+#[must_use]
+pub fn terminal(analysis: &Analysis) -> String {
+    let mut text = head(analysis);
+    for workload in &analysis.workloads {
+        text.push('\n');
+        text.push_str(&one(analysis, workload));
+    }
+    text.push('\n');
+    text.push_str(&foot(analysis));
+    text
+}
+
+fn head(analysis: &Analysis) -> String {
+    let environment = &analysis.environment;
+    let contestants = environment.configs.iter().filter(|config| !config.floor).count();
+    let host = &environment.host;
+    let thp = host.thp.as_ref().map(|thp| format!("THP {thp}"));
+    let parts: Vec<String> = [
+        Some(format!(
+            "{} x {}, {}",
+            words::plural(environment.workloads.len(), "workload"),
+            words::plural(contestants, "allocator"),
+            words::plural(analysis.ok_runs as usize + analysis.failures.len(), "run")
+        )),
+        Some(words::plural(host.cpus as usize, "core")),
+        host.kernel.as_ref().map(|kernel| format!("Linux {kernel}")),
+        thp,
+        host.libc.clone(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut text = wrap(&parts.join(" · "), "");
+    let modes: Vec<&str> = analysis.modes.iter().map(|mode| words::mode(*mode)).collect();
+    if !modes.is_empty() {
+        text.push_str(&wrap(&format!("threads: {}", modes.join(", ")), ""));
+    }
+    for warning in warnings(analysis) {
+        text.push_str(&wrap(&warning, ""));
+    }
+    text
+}
+
+/// What must be known before any figure is read.
+#[must_use]
+pub fn warnings(analysis: &Analysis) -> Vec<String> {
+    let environment = &analysis.environment;
+    let mut warnings = Vec::new();
+    if environment.harness.profile != "release" {
+        warnings.push("WARNING: a debug build measured this; no figure below means anything.".to_owned());
+    }
+    if environment.plan.quick {
+        warnings.push(
+            "NOTE: small cuts of the traces were replayed (--quick); whole traces may rank otherwise.".to_owned(),
+        );
+    }
+    if !analysis.failures.is_empty() {
+        let failed = words::plural(analysis.failures.len(), "FAILED run");
+        warnings.push(format!("WARNING: {failed}; the reasons stand at the end, the figures are of what measured."));
+    }
+    for workload in &analysis.workloads {
+        for config in &workload.configs {
+            let failed = config.metric("failed_allocations").map_or(0.0, |figure| figure.value.high);
+            if failed > 0.0 {
+                let count = units::count(failed);
+                warnings.push(format!("WARNING: {} failed {count} allocations on {}.", config.name, workload.name));
+            }
+        }
+    }
+    warnings
+}
+
+fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
+    let mut text = wrap(&format!("{}   {}", workload.name, words::workload_line(analysis, workload)), "  ");
+    if workload.configs.is_empty() {
+        text.push_str("  nothing measured\n");
+        return text;
+    }
+    text.push_str(&tables::overview(analysis, workload).text());
+    let startup: Vec<String> = workload
+        .configs
+        .iter()
+        .filter_map(|config| {
+            let (_, estimate) = config.ns_per_call_phase.iter().find(|(phase, _)| *phase == Phase::Startup)?;
+            Some(format!("{} {}", config.name, words::value(Unit::Nanoseconds, estimate.median)))
+        })
+        .collect();
+    if workload.steady && !startup.is_empty() {
+        text.push_str(&wrap(&format!("  start-up, ns/call: {}", startup.join(", ")), "    "));
+    }
+    text.push_str(&wrap(&format!("  {}", floor_line(workload)), "    "));
+    text
+}
+
+/// `floor: loop 1.10 ns, null allocator 2.20 ns per call · clock 20.0 ns · rest: 10 s idle after drained`.
+fn floor_line(workload: &WorkloadAnalysis) -> String {
+    let ns = |e: &crate::analysis::Estimate| format!("{} ns", units::significant(e.median));
+    let mut floors = Vec::new();
+    floors.extend(workload.floor_loop.as_ref().map(|e| format!("loop {}", ns(e))));
+    floors.extend(workload.floor_null.as_ref().map(|e| format!("null allocator with the touch {}", ns(e))));
+    let mut parts = Vec::new();
+    if !floors.is_empty() {
+        parts.push(format!("floor: {} per call", floors.join(", ")));
+    }
+    if let Some(median) = workload.clock.as_ref().and_then(|clock| clock.percentiles[0]) {
+        parts.push(format!("clock {}", words::percentile(Some(median))));
+    }
+    let memory = workload.configs.iter().find_map(|config| config.memory.as_ref());
+    parts.extend(memory.map(|m| {
+        let last = m.rest_curve.iter().any(|point| point.state == RestState::Idle);
+        let after = if last { words::idle(m.rest_after_ms) } else { "not idle".to_owned() };
+        format!("rest: {after} after {}", m.rest_from)
+    }));
+    if parts.is_empty() { "floor: not measured".to_owned() } else { parts.join(" · ") }
+}
+
+fn foot(analysis: &Analysis) -> String {
+    let mut parts = Vec::new();
+    if let Some(twins) = analysis.twins {
+        parts.push(match (twins.verdicts, twins.different) {
+            (0, _) => "A/A: inconclusive".to_owned(),
+            (_, 0) => "A/A: no difference".to_owned(),
+            (verdicts, different) => format!("A/A: {different} OF {verdicts} VERDICTS DIFFER"),
+        });
+    }
+    parts.push(format!("{} failed", analysis.failures.len()));
+    parts.push(intervals(analysis));
+    let mut text = wrap(&parts.join(" · "), "  ");
+    for failure in analysis.failures.iter().take(FAILURES_SHOWN) {
+        let line = format!("FAILED {} on {} ({}): {}", failure.config, failure.workload, failure.pass, failure.reason);
+        text.push_str(&wrap(&line, "  "));
+    }
+    if let Some(more) = analysis.failures.len().checked_sub(FAILURES_SHOWN).filter(|more| *more > 0) {
+        let _ = writeln!(text, "FAILED {more} more; every reason is in runs.jsonl.");
+    }
+    text
+}
+
+/// What the brackets mean.
+#[must_use]
+pub fn intervals(analysis: &Analysis) -> String {
+    match analysis.verdicts {
+        0 => "(low high): the range; too few blocks for a verdict".to_owned(),
+        n => format!("[low high]: bootstrap over blocks, 95 % for all {n} verdicts together; (low high): the range"),
+    }
+}
+
+/// Breaks a text at spaces so that it fits [`WIDTH`]; later lines begin with `indent`.
+fn wrap(text: &str, indent: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::new();
+    for (i, word) in text.split(' ').enumerate() {
+        let fits = line.chars().count() + 1 + word.chars().count() <= WIDTH;
+        if i > 0 && fits {
+            line.push(' ');
+        } else if i > 0 {
+            lines.push_str(line.trim_end());
+            lines.push('\n');
+            indent.clone_into(&mut line);
+        }
+        // A word longer than a line is cut where the line ends.
+        let room = WIDTH - line.chars().count();
+        line.push_str(&words::cut(word, room));
+    }
+    lines.push_str(line.trim_end());
+    lines.push('\n');
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_wrap_and_endless_words_are_cut() {
+        let text = format!("{} {} end", "word ".repeat(30), "x".repeat(300));
+        let wrapped = wrap(&text, "  ");
+        assert!(wrapped.lines().all(|line| line.chars().count() <= WIDTH), "{wrapped}");
+        assert!(wrapped.ends_with("end\n"), "{wrapped}");
+        assert_eq!(wrap("  a   b", "  "), "  a   b\n");
+    }
+}

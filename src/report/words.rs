@@ -1,0 +1,272 @@
+//! How figures, verdicts and names read, in every report alike.
+//!
+//! Invariant: a number never stands without what is known of its spread, and no verdict is worded outside this page.
+
+use crate::analysis::{Analysis, Comparison, ConfigAnalysis, Estimate, Figure, Percentile, Verdict, WorkloadAnalysis};
+use crate::metric::Unit;
+use crate::run::{ConfigFacts, Mode, WorkloadFacts};
+use crate::units;
+
+/// What prints where nothing is known.
+pub const UNKNOWN: &str = "–";
+
+/// The word of a verdict.
+#[must_use]
+pub const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Better => "better",
+        Verdict::Worse => "worse",
+        Verdict::NoDifference => "no difference",
+        Verdict::Inconclusive => "inconclusive",
+    }
+}
+
+/// A value in the unit of its metric, without the unit's name.
+#[must_use]
+pub fn value(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Nanoseconds => units::significant(value),
+        Unit::Bytes => units::mib(value),
+        Unit::Count => units::count(value),
+    }
+}
+
+/// The unit's name as a heading carries it.
+#[must_use]
+pub const fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Nanoseconds => "ns",
+        Unit::Bytes => "MiB",
+        Unit::Count => "",
+    }
+}
+
+/// `6.80 [6.71 6.92]`; a range stands in round brackets.
+#[must_use]
+pub fn estimate(in_unit: Unit, e: &Estimate) -> String {
+    let text = |v| value(in_unit, v);
+    if e.n < 2 {
+        return text(e.median);
+    }
+    let (open, close) = brackets(e);
+    format!("{} {open}{} {}{close}", text(e.median), text(e.low), text(e.high))
+}
+
+const fn brackets(e: &Estimate) -> (char, char) {
+    if e.interval { ('[', ']') } else { ('(', ')') }
+}
+
+/// `0.72 [0.70 0.74] better`; the baseline prints as 1.
+#[must_use]
+pub fn versus(figure: Option<&Figure>, is_baseline: bool) -> String {
+    match figure.map(|figure| &figure.versus) {
+        Some(Some(c)) => {
+            let (open, close) = brackets(&c.ratio);
+            let (low, high) = (ratio(c.ratio.low), ratio(c.ratio.high));
+            format!("{} {open}{low} {high}{close} {}", ratio(c.ratio.median), verdict(c.verdict))
+        }
+        Some(None) if is_baseline => "1.00".to_owned(),
+        _ => UNKNOWN.to_owned(),
+    }
+}
+
+/// A ratio with two decimals, fewer where it is large; unknown where it is not a number.
+#[must_use]
+pub fn ratio(ratio: f64) -> String {
+    if ratio.is_finite() { units::significant(ratio) } else { UNKNOWN.to_owned() }
+}
+
+/// `11 %`, `0.4 %`.
+#[must_use]
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent.abs() >= 9.95 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+}
+
+/// `0.31 us`, or `< 40.0 ns` under the clock.
+#[must_use]
+pub fn percentile(percentile: Option<Percentile>) -> String {
+    match percentile {
+        Some(Percentile::Ns(ns)) => units::nanoseconds(ns),
+        Some(Percentile::Below(ns)) => format!("< {}", units::nanoseconds(ns)),
+        None => UNKNOWN.to_owned(),
+    }
+}
+
+/// Name and version of what a configuration is about: `mimalloc 3.3.2`.
+#[must_use]
+pub fn allocator(config: &ConfigFacts) -> String {
+    match config.allocators.iter().find(|a| a.key == config.name) {
+        Some(facts) if !facts.version.is_empty() => {
+            let version = facts.version.strip_prefix(&config.name).unwrap_or(&facts.version);
+            format!("{} {}", config.name, version.trim())
+        }
+        _ => config.name.clone(),
+    }
+}
+
+/// Cuts a text to a number of characters, the last of them saying so.
+#[must_use]
+pub fn cut(text: &str, characters: usize) -> String {
+    if text.chars().count() <= characters {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(characters.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// How threads were replayed.
+#[must_use]
+pub const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Merged => "merged (all threads' calls on one thread, back to back)",
+    }
+}
+
+/// `1 run`, `2 runs`.
+#[must_use]
+pub fn plural(n: usize, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
+}
+
+/// A moment in milliseconds since the epoch as `2026-01-31 12:00 UTC`.
+#[must_use]
+pub fn date(unix_ms: u64) -> String {
+    let minutes = unix_ms / 60_000;
+    let (hour, minute) = (minutes / 60 % 24, minutes % 60);
+    // Days to a date of the Gregorian calendar, counted from 1 March of the year 0.
+    let days = minutes / 1440 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
+/// The facts of a workload.
+#[must_use]
+pub fn facts<'a>(analysis: &'a Analysis, workload: &WorkloadAnalysis) -> &'a WorkloadFacts {
+    &analysis.environment.workloads[workload.facts]
+}
+
+/// Name of the baseline.
+#[must_use]
+pub fn baseline(analysis: &Analysis) -> &str {
+    analysis.baseline.map_or("the first", |i| &analysis.environment.configs[i].name)
+}
+
+/// `3.1 M calls · live 14.1 MiB at peak, 5.90 at rest · pool = 11 % of the program's CPU`.
+#[must_use]
+pub fn workload_line(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
+    let mut parts = vec![format!("{} calls", units::count(workload.calls as f64))];
+    let peak = facts(analysis, workload).image.live_bytes_peak_steady as f64;
+    let rest = workload.configs.iter().find_map(|c| c.memory.as_ref()).map(|m| m.rest_live_bytes);
+    parts.push(match rest {
+        Some(rest) => format!("live {} MiB at peak, {} at rest", units::mib(peak), units::mib(rest)),
+        None => format!("live {} MiB at peak", units::mib(peak)),
+    });
+    let first = workload.configs.iter().find(|c| Some(c.config) == analysis.baseline);
+    if let Some(share) = first.and_then(|first| first.program_share) {
+        parts.push(format!("{} = {} of the program's CPU", baseline(analysis), percent(share)));
+    }
+    if !workload.steady {
+        parts.push("no `steady` mark: everything counts".to_owned());
+    }
+    parts.join(" · ")
+}
+
+/// One sentence per configuration and workload: what may be said against the baseline.
+#[must_use]
+pub fn sentence(analysis: &Analysis, config: &ConfigAnalysis) -> Option<String> {
+    let memory = config.memory.as_ref();
+    let rest = memory.map_or(String::new(), |m| format!("resident after {}", idle(m.rest_after_ms)));
+    let parts: Vec<String> = [
+        ("time per call".to_owned(), config.ns_per_call.as_ref()),
+        ("resident at peak".to_owned(), memory.map(|m| &m.peak)),
+        (rest, memory.map(|m| &m.rest)),
+        ("page faults".to_owned(), config.faults.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(name, figure)| Some(format!("{name} {}", change(figure?.versus.as_ref()?))))
+    .collect();
+    let facts = &analysis.environment.configs[config.config];
+    (!parts.is_empty()).then(|| format!("{} against {}: {}.", allocator(facts), baseline(analysis), parts.join("; ")))
+}
+
+/// `28 % lower (26 % to 30 %), better`.
+fn change(comparison: &Comparison) -> String {
+    let Estimate { median, low, high, n, .. } = comparison.ratio;
+    let word = verdict(comparison.verdict);
+    match comparison.verdict {
+        Verdict::Better | Verdict::Worse => {
+            let direction = if median < 1.0 { "lower" } else { "higher" };
+            let (near, far) = if median < 1.0 { (1.0 - high, 1.0 - low) } else { (low - 1.0, high - 1.0) };
+            let by = percent((median - 1.0).abs());
+            format!("{by} {direction} ({} to {}), {word}", percent(near), percent(far))
+        }
+        Verdict::NoDifference => format!("no difference detected (ratio {} to {})", ratio(low), ratio(high)),
+        Verdict::Inconclusive => {
+            let pairs = plural(n as usize, "pair");
+            format!("inconclusive (ratio {}, {} to {} in {pairs})", ratio(median), ratio(low), ratio(high))
+        }
+    }
+}
+
+/// `10 s idle`, `1.5 s idle`, `100 ms idle`.
+#[must_use]
+pub fn idle(ms: u64) -> String {
+    match ms {
+        ms if ms < 1000 => format!("{ms} ms idle"),
+        ms if ms.is_multiple_of(1000) => format!("{} s idle", ms / 1000),
+        ms => format!("{} s idle", units::significant(ms as f64 / 1000.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison(low: f64, median: f64, high: f64, verdict: Verdict) -> Comparison {
+        let n = if verdict == Verdict::Inconclusive { 3 } else { 12 };
+        Comparison { ratio: Estimate { median, low, high, n, interval: n > 5 }, verdict }
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_400_000), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_767_225_599_999), "2025-12-31 23:59 UTC");
+        assert_eq!(date(1_790_000_000_000), "2026-09-21 14:13 UTC");
+    }
+
+    #[test]
+    fn changes_read_from_the_near_end_to_the_far_one() {
+        let say = |low, median, high, verdict| change(&comparison(low, median, high, verdict));
+        assert_eq!(say(0.70, 0.72, 0.74, Verdict::Better), "28 % lower (26 % to 30 %), better");
+        assert_eq!(say(1.5, 2.0, 3.0, Verdict::Worse), "100 % higher (50 % to 200 %), worse");
+        assert_eq!(say(0.99, 1.0, 1.02, Verdict::NoDifference), "no difference detected (ratio 0.99 to 1.02)");
+        let few = say(0.9, 1.1, 1.2, Verdict::Inconclusive);
+        assert_eq!(few, "inconclusive (ratio 1.10, 0.90 to 1.20 in 3 pairs)");
+    }
+
+    #[test]
+    fn a_version_is_said_once() {
+        let facts = |key: &str, version: &str| crate::run::AllocatorFacts {
+            key: key.into(),
+            version: version.into(),
+            ..Default::default()
+        };
+        let config = |version: &str| ConfigFacts {
+            name: "mimalloc".into(),
+            allocators: vec![facts("system", "glibc 2.36"), facts("mimalloc", version)],
+            ..Default::default()
+        };
+        assert_eq!(allocator(&config("3.3.2")), "mimalloc 3.3.2");
+        assert_eq!(allocator(&config("mimalloc 3.3.2")), "mimalloc 3.3.2");
+        assert_eq!(allocator(&config("")), "mimalloc");
+        assert_eq!(cut("abcdef", 4), "abc…");
+    }
+}
