@@ -10,10 +10,11 @@
 //! that, so the loop checks nothing but null pointers. A prefix op qualifies exactly the allocation or reallocation
 //! that follows the run of prefixes it stands in.
 
-// mod compile;
+mod compile;
 mod sink;
+mod state;
 
-// pub use compile::compile;
+pub use compile::compile;
 pub use sink::{ImageSink, VecSink};
 
 use crate::ledger::Block;

@@ -45,12 +45,12 @@ pub(crate) struct VarintCursor<'a> {
 }
 
 impl<'a> VarintCursor<'a> {
-    /// A cursor over all but the last [`PADDING`] bytes of `padded`.
-    pub(crate) fn new(padded: &'a [u8]) -> Self {
+    #[cfg(test)]
+    fn new(padded: &'a [u8]) -> Self {
         Self::resume(padded, 0)
     }
 
-    /// A cursor at byte `at`, as [`Self::position`] gave it.
+    /// A cursor at byte `at`, as [`Self::position`] gave it, over all but the last [`PADDING`] bytes of `padded`.
     pub(crate) fn resume(padded: &'a [u8], at: usize) -> Self {
         Self { padded, at, end: padded.len().saturating_sub(PADDING) }
     }

@@ -109,25 +109,54 @@ impl Block {
 
     /// Cursors at the start of every other column.
     pub(crate) fn cursors(&self) -> Cursors<'_> {
-        let varints = |column: Column| VarintCursor::new(&self.columns[column as usize]);
+        self.cursors_at(Positions::default())
+    }
+
+    /// Cursors where a walk stopped.
+    pub(crate) fn cursors_at(&self, at: Positions) -> Cursors<'_> {
+        let varints = |column: Column, at: usize| VarintCursor::resume(&self.columns[column as usize], at);
+        let rest = |column: Column, at: usize| self.column(column).get(at..).unwrap_or_default();
         Cursors {
-            refs: varints(Column::Refs),
+            refs: varints(Column::Refs, at.refs),
             sizes: DictCursor {
-                codes: self.column(Column::Sizes),
+                codes: rest(Column::Sizes, at.sizes),
                 table: &self.sizes,
-                escapes: varints(Column::SizeEscapes),
+                escapes: varints(Column::SizeEscapes, at.size_escapes),
             },
-            aligns: self.column(Column::Aligns),
-            touched: varints(Column::Touched),
-            args: varints(Column::Args),
-            times: varints(Column::Times),
+            aligns: rest(Column::Aligns, at.aligns),
+            touched: varints(Column::Touched, at.touched),
+            args: varints(Column::Args, at.args),
+            times: varints(Column::Times, 0),
             sites: DictCursor {
                 codes: self.column(Column::Sites),
                 table: &self.sites,
-                escapes: varints(Column::SiteEscapes),
+                escapes: varints(Column::SiteEscapes, 0),
             },
         }
     }
+
+    /// Where a walk stopped, times and sites apart.
+    pub(crate) fn positions(&self, cursors: &Cursors<'_>) -> Positions {
+        Positions {
+            refs: cursors.refs.position(),
+            sizes: self.column(Column::Sizes).len() - cursors.sizes.codes.len(),
+            size_escapes: cursors.sizes.escapes.position(),
+            aligns: self.column(Column::Aligns).len() - cursors.aligns.len(),
+            touched: cursors.touched.position(),
+            args: cursors.args.position(),
+        }
+    }
+}
+
+/// Bytes of each column that a walk has used up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Positions {
+    refs: usize,
+    sizes: usize,
+    size_escapes: usize,
+    aligns: usize,
+    touched: usize,
+    args: usize,
 }
 
 /// Walks a dictionary column.
@@ -360,7 +389,7 @@ impl<R: Read> BlockReader<R> {
 /// Reads ascending values from their differences; `false` when there are too many or one does not fit.
 fn read_dict(padded: &[u8], table: &mut [u64; 256]) -> bool {
     *table = [u64::MAX; 256];
-    let mut cursor = VarintCursor::new(padded);
+    let mut cursor = VarintCursor::resume(padded, 0);
     let mut value = 0_u64;
     for place in table.iter_mut().take(usize::from(DICT_ESCAPE)) {
         let Some(difference) = cursor.next() else { break };
