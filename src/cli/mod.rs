@@ -1,6 +1,87 @@
-//! Under construction.
+//! The command line: verbs, options, exit codes.
+//!
+//! Invariant: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host. Every failure is a sentence
+//! on the error output that ends with what to do.
 
-/// The command line; returns the exit code.
-pub fn main(_arguments: std::env::ArgsOs) -> u8 {
-    2
+mod doctor;
+mod inspect;
+mod out;
+mod replay;
+mod report;
+mod trace;
+
+use clap::{Parser, Subcommand};
+use out::{Stop, complain};
+
+/// Record a Python program's allocations once; replay them on every allocator it could run on.
+///
+/// Without a verb: replays the bundled workloads on every allocator and prints a table, charts and a report.
+#[derive(Debug, Parser)]
+#[command(name = "pyalloc-bench", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    run: replay::RunOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Say what is in a trace: sizes, lifetimes, domains, threads, collections, phases
+    Inspect(inspect::InspectArgs),
+    /// Replay workloads or traces on allocators, and report
+    Replay(replay::ReplayArgs),
+    /// Rebuild the report and the charts of a result
+    Report(report::ReportArgs),
+    /// Check, cut or print a trace
+    Trace(trace::TraceArgs),
+    /// Check this machine and the allocators
+    Doctor(doctor::DoctorArgs),
+    /// Compile a trace for the harness
+    #[command(hide = true)]
+    Compile,
+}
+
+/// Runs the command line and returns the exit code.
+#[must_use]
+pub fn main(arguments: std::env::ArgsOs) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // Help and version are answers, not errors; a closed pipe is neither.
+            let _ = e.print();
+            return if e.use_stderr() { 2 } else { 0 };
+        }
+    };
+    let done = match arguments.verb {
+        None => replay::run(&replay::ReplayArgs::bundled(arguments.run)),
+        Some(Verb::Inspect(a)) => inspect::run(&a),
+        Some(Verb::Replay(a)) => replay::run(&a),
+        Some(Verb::Report(a)) => report::run(&a),
+        Some(Verb::Trace(a)) => trace::run(&a),
+        Some(Verb::Doctor(a)) => doctor::run(&a),
+        Some(Verb::Compile) => crate::measure::compile_main().map_err(Stop::Unusable),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(Stop::Failed(reason)) => {
+            complain(&reason);
+            1
+        }
+        Err(Stop::Unusable(reason)) => {
+            complain(&reason);
+            2
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -3,17 +3,14 @@
 //!
 //! Invariant: nothing is reported about a trace unless every event of it was checked.
 
-use crate::workload::{Promise, TraceSource, embedded};
+use crate::workload::{OpenTrace, Promise, TraceSource, trace_sentence};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use trace::image::{ImageSink, ImageSummary};
-use trace::{Metadata, Shape, TraceError};
+use trace::{Metadata, Shape};
 
-/// Ops in one of the two windows of a streamed image: 32 MiB.
-pub const WINDOW_OPS: u64 = 4 << 20;
 /// Ops that are written at once where the whole image is kept.
 const CHUNK_OPS: usize = 64 << 10;
 
@@ -43,6 +40,8 @@ pub enum Target {
     Windows {
         /// The shared-memory file.
         fd: i32,
+        /// Ops in one window.
+        window_ops: u64,
         /// Takes the number of ops of each filled window.
         ready_fd: i32,
         /// Gives one byte for each used window.
@@ -80,10 +79,10 @@ pub fn main() -> Result<(), String> {
             let answer = serde_json::to_vec(&compiled).map_err(|e| e.to_string())?;
             io::stdout().lock().write_all(&answer).and_then(|()| io::stdout().flush()).map_err(|e| unwritable(&e))
         }
-        Target::Windows { fd, ready_fd, done_fd } => {
-            let mut sink = WindowSink::new(fd, ready_fd, done_fd).map_err(|e| unwritable(&e))?;
+        Target::Windows { fd, window_ops, ready_fd, done_fd } => {
+            let mut sink = WindowSink::new(fd, window_ops, ready_fd, done_fd).map_err(|e| unwritable(&e))?;
             let mut trace = OpenTrace::open(&job.source)?;
-            trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| sentence(&e))?;
+            trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| trace_sentence(&e))?;
             sink.end().map_err(|e| unwritable(&e))
         }
     }
@@ -105,80 +104,14 @@ fn compile_whole(job: &CompileJob, mut sink: WholeSink) -> Result<Compiled, Stri
     if let Some(mismatch) = job.promise.as_ref().and_then(|promise| promise.totals.mismatch(&metadata.totals)) {
         return Err(format!("{mismatch}. Correct the definition, or restore the file."));
     }
-    let shape = trace::shape(trace.rewound()?).map_err(|e| sentence(&e))?;
-    let summary = trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| sentence(&e))?;
+    let shape = trace.shape()?;
+    let summary = trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| trace_sentence(&e))?;
     metadata.sites = Vec::new();
     Ok(Compiled { summary, whole: sink.whole, metadata, shape, sha256, trace_bytes })
 }
 
-fn sentence(e: &TraceError) -> String {
-    format!("{e}.")
-}
-
 fn unwritable(e: &io::Error) -> String {
     format!("the image cannot be written: {e}. Free some memory.")
-}
-
-/// A trace that can be read several times.
-enum OpenTrace {
-    File(BufReader<File>),
-    Embedded(Cursor<&'static [u8]>),
-}
-
-/// What the readers of the `trace` crate need.
-trait ReadSeek: Read + Seek {}
-impl<T: Read + Seek> ReadSeek for T {}
-
-impl OpenTrace {
-    fn open(source: &TraceSource) -> Result<Self, String> {
-        match source {
-            TraceSource::Embedded(name) => embedded(name)
-                .map(|bytes| Self::Embedded(Cursor::new(bytes)))
-                .ok_or_else(|| "it is not in this binary. Give the path of a trace file.".to_owned()),
-            TraceSource::File(path) => File::open(path)
-                .map(|file| Self::File(BufReader::with_capacity(1 << 20, file)))
-                .map_err(|e| format!("it cannot be read: {e}. Check the path and its permissions.")),
-        }
-    }
-
-    fn reader(&mut self) -> &mut dyn ReadSeek {
-        match self {
-            Self::File(reader) => reader,
-            Self::Embedded(reader) => reader,
-        }
-    }
-
-    fn rewound(&mut self) -> Result<&mut dyn ReadSeek, String> {
-        let reader = self.reader();
-        reader
-            .seek(SeekFrom::Start(0))
-            .map_err(|e| format!("it cannot be read from its start: {e}. Give a plain file."))?;
-        Ok(reader)
-    }
-
-    /// SHA-256 in hex, and the number of bytes.
-    fn digest(&mut self) -> Result<(String, u64), String> {
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0u8; 1 << 20];
-        let mut bytes = 0;
-        let reader = self.rewound()?;
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(n) => {
-                    hasher.update(&buffer[..n]);
-                    bytes += n as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(format!("it cannot be read: {e}. Check the file and its disk.")),
-            }
-        }
-        Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
-    }
-
-    fn metadata(&mut self) -> Result<Metadata, String> {
-        trace::read_footer(self.rewound()?).map(|(metadata, _)| metadata).map_err(|e| sentence(&e))
-    }
 }
 
 /// An inherited descriptor, opened anew: the kernel's own table of them needs no promise about who owns which.
@@ -244,12 +177,12 @@ struct WindowSink {
 }
 
 impl WindowSink {
-    fn new(fd: i32, ready_fd: i32, done_fd: i32) -> io::Result<Self> {
+    fn new(fd: i32, window_ops: u64, ready_fd: i32, done_fd: i32) -> io::Result<Self> {
         Ok(Self {
             file: inherited(fd, true)?,
             ready: inherited(ready_fd, true)?,
             done: inherited(done_fd, false)?,
-            window: vec![0; WINDOW_OPS as usize],
+            window: vec![0; window_ops as usize],
             bytes: Vec::new(),
             filled: 0,
         })
@@ -272,7 +205,7 @@ impl ImageSink for WindowSink {
         if self.filled >= 2 {
             self.done.read_exact(&mut [0])?;
         }
-        write_ops(&self.file, &self.window[..ops], (self.filled % 2) * WINDOW_OPS * 8, &mut self.bytes)?;
+        write_ops(&self.file, &self.window[..ops], (self.filled % 2) * self.window.len() as u64 * 8, &mut self.bytes)?;
         self.filled += 1;
         self.ready.write_all(&(ops as u64).to_le_bytes())
     }

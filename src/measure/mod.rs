@@ -3,6 +3,7 @@
 //! Invariant: computes no statistic. Children whose time is measured run one at a time; only footprint children, which
 //! measure none, run side by side, and only after the last timed one has ended.
 
+mod ask;
 mod child;
 mod compile;
 mod config;
@@ -14,27 +15,24 @@ mod plan;
 mod progress;
 mod spawn;
 
+pub use ask::{HostReport, host_facts, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
 pub use config::{Config, contestants, floor, parse as parse_config};
-pub use image::{COMPILE_VERB, Image};
+pub use image::{COMPILE_VERB, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
-use crate::run::{AllocatorFacts, Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::run::{Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
-use image::ALL_BYTES_MAX;
-use spawn::{ChildSpec, Ending, Running};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Idle delays of the default run, milliseconds.
 pub const IDLE_MS: [u64; 5] = [0, 100, 1_000, 3_000, 10_000];
 /// Idle delays of `--quick`, milliseconds.
 pub const IDLE_MS_QUICK: [u64; 3] = [0, 100, 1_000];
-/// Asking allocators for their versions takes milliseconds.
-const FACTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -53,6 +51,8 @@ pub struct Request {
     pub seed: u64,
     /// Whether small cuts are used.
     pub quick: bool,
+    /// How much shared memory images may take.
+    pub limits: ImageLimits,
     /// Whether a debug build may measure.
     pub allow_debug: bool,
     /// The folder that the result's folder is made in.
@@ -97,8 +97,7 @@ impl Prepared {
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            let budget = ALL_BYTES_MAX.saturating_sub(held);
-            images.push(Image::prepare(&request.exe, distinct(workload, &images), budget)?);
+            images.push(Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits)?);
         }
         let settings = Settings { idle_ms: request.idle_ms.clone(), allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
@@ -203,12 +202,12 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
 }
 
 fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) -> Result<Environment, String> {
-    let allocators = facts(&request.exe, &request.configs)?;
-    let libc = allocators.iter().find(|facts| facts.key == "system").map(|facts| facts.version.clone());
+    let keys: Vec<&str> = request.configs.iter().flat_map(Config::keys).collect();
+    let HostReport { host, allocators } = ask::report(&request.exe, &keys)?;
     Ok(Environment {
         schema: SCHEMA,
         harness: environment::harness(),
-        host: environment::host(libc),
+        host,
         plan: PlanFacts {
             seed: request.seed,
             blocks: request.sizes.blocks,
@@ -221,28 +220,4 @@ fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) 
         configs: request.configs.iter().map(|config| config.facts(&allocators)).collect(),
         workloads: prepared.workload_facts(),
     })
-}
-
-/// What the allocators say of themselves, asked in a child with the environment that workers get.
-fn facts(exe: &Path, configs: &[Config]) -> Result<Vec<AllocatorFacts>, String> {
-    let mut arguments = vec![WORKER_VERB, "--facts", "system"];
-    for key in configs.iter().flat_map(Config::keys) {
-        if !arguments[2..].contains(&key) {
-            arguments.push(key);
-        }
-    }
-    let spec = ChildSpec { exe, arguments: &arguments, input: b"", padding_bytes: 0, inherit: &[] };
-    let finished = Running::start(&spec)
-        .and_then(|running| running.wait(FACTS_TIMEOUT))
-        .map_err(|e| format!("A child process cannot be started: {e}. Raise the limits, or free memory."))?;
-    let said = String::from_utf8_lossy(&finished.output);
-    match finished.ending {
-        Ending::Exited(0) => serde_json::from_slice(&finished.output)
-            .map_err(|e| format!("The allocators' facts cannot be read: {e}. Please report this.")),
-        ending => Err(format!(
-            "The allocators cannot be asked for their versions: {ending:?} {} {}. Please report this.",
-            said.trim(),
-            finished.errors
-        )),
-    }
 }

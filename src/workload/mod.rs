@@ -5,6 +5,8 @@
 
 mod definition;
 mod load;
+mod open;
 
 pub use definition::*;
 pub use load::*;
+pub use open::*;

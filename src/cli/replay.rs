@@ -1,0 +1,236 @@
+//! `replay`, and what runs without a verb: measure, then show what the result says.
+//!
+//! Invariant: what is shown is read back from the result's files, never taken from memory.
+
+use super::out::{Stop, columns, print};
+use crate::measure::{self, Config, IDLE_MS, ImageLimits, IDLE_MS_QUICK, Progress, Request, Sizes, Summary};
+use crate::run::{self, LATEST_LINK};
+use crate::workload::{Bundle, Workload, clone_around_current_folder};
+use crate::{analysis, report};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Options of a run.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct RunOptions {
+    /// Configuration: an allocator (pool, system, mimalloc, jemalloc) or words such as 'pool numpy=jemalloc'; repeatable,
+    /// the first is the baseline
+    #[arg(short, long = "config", value_name = "CONFIG")]
+    configs: Vec<String>,
+    /// A first look: small cuts, few blocks
+    #[arg(long)]
+    quick: bool,
+    /// Throughput blocks [default: 12; 3 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    blocks: Option<u32>,
+    /// Latency runs per allocator and workload [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    latency_runs: Option<u32>,
+    /// Footprint runs per allocator and workload [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    footprint_runs: Option<u32>,
+    /// Idle delays in milliseconds at which rest is read [default: 0,100,1000,3000,10000]
+    #[arg(long, value_name = "MS", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    idle: Vec<u64>,
+    /// Seed of the order of runs [default: from the clock]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Folder in which the result's own folder is made
+    #[arg(short, long = "output", value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Say nothing while measuring
+    #[arg(short, long)]
+    quiet: bool,
+    /// Stream every image through windows of so many ops
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(16..=1 << 26))]
+    window_ops: Option<u64>,
+    /// Let a debug build measure; its figures mean nothing
+    #[arg(long, hide = true)]
+    allow_debug_build: bool,
+}
+
+/// Arguments of `replay`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// Bundled workloads by name, or trace files; all bundled workloads when none is given
+    #[arg(value_name = "WORKLOAD|TRACE")]
+    what: Vec<String>,
+    #[command(flatten)]
+    options: RunOptions,
+    /// List the workloads and configurations, and measure nothing
+    #[arg(long)]
+    list: bool,
+}
+
+impl ReplayArgs {
+    /// All bundled workloads.
+    pub(super) fn bundled(options: RunOptions) -> Self {
+        Self { what: Vec::new(), options, list: false }
+    }
+}
+
+/// Measures and shows.
+pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
+    let bundle = Bundle::find().map_err(Stop::Unusable)?;
+    if args.list {
+        return print(&list(&bundle));
+    }
+    let request = request(args, &bundle)?;
+    let mut progress = Progress::new(args.options.quiet);
+    if bundle.is_cuts_only() && args.what.is_empty() {
+        progress.say("No clone of the repository is near: small cuts of the workloads, built into this program, are used.");
+    }
+    let summary = measure::run(&request, &mut progress).map_err(Stop::Unusable)?;
+    show(&summary)
+}
+
+/// Prints the table, writes charts and report, and says where they are.
+fn show(summary: &Summary) -> Result<(), Stop> {
+    let stored = run::open(&summary.path).map_err(Stop::unusable)?;
+    let analysis = analysis::analyse(stored.environment, &stored.runs);
+    print(&report::terminal(&analysis))?;
+    let written = report::write_all(&summary.path).map_err(|e| Stop::Unusable(format!("{e:#}")))?;
+    let charts = written.iter().filter(|path| path.extension().is_some_and(|ending| ending == "svg")).count();
+    let report = short(&summary.path).join(report::PAGE_FILE);
+    let took = measure::seconds(summary.elapsed);
+    print(&format!(
+        "{} runs ok, {} failed, {took} · {charts} charts · report: {}\n",
+        summary.ok,
+        summary.failed,
+        report.display()
+    ))?;
+    match summary.failed {
+        0 => Ok(()),
+        n => Err(Stop::Failed(format!("{n} runs failed; their reasons are above and in {}.", short(&summary.path).display()))),
+    }
+}
+
+/// The path through the `latest` link, below the current folder where it lies there.
+fn short(result: &Path) -> PathBuf {
+    let linked = result.parent().map(|base| base.join(LATEST_LINK));
+    let same = |link: &PathBuf| link.canonicalize().is_ok_and(|to| result.canonicalize().is_ok_and(|from| from == to));
+    let path = linked.filter(same).unwrap_or_else(|| result.to_path_buf());
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).map_or(path.clone(), Path::to_path_buf)
+}
+
+/// Where results go unless told otherwise: into the clone around the current folder, else below the current folder.
+pub(super) fn default_base() -> PathBuf {
+    clone_around_current_folder()
+        .map_or_else(|| PathBuf::from("pyalloc-bench-results"), |clone| clone.join("results"))
+}
+
+fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
+    let options = &args.options;
+    let workloads: Vec<Workload> = if args.what.is_empty() {
+        bundle.all(options.quick)
+    } else {
+        args.what.iter().map(|word| bundle.resolve(word, options.quick)).collect::<Result<_, _>>().map_err(Stop::Unusable)?
+    };
+    if workloads.is_empty() {
+        return Err(Stop::Unusable("No workload is bundled with this program. Give a trace file.".to_owned()));
+    }
+    let defaults = if options.quick { Sizes::QUICK } else { Sizes::DEFAULT };
+    let default_idle: &[u64] = if options.quick { &IDLE_MS_QUICK } else { &IDLE_MS };
+    let mut idle_ms = if options.idle.is_empty() { default_idle.to_vec() } else { options.idle.clone() };
+    idle_ms.sort_unstable();
+    idle_ms.dedup();
+    let exe = std::env::current_exe()
+        .map_err(|e| Stop::Unusable(format!("This program cannot find its own file: {e}. Call it by its full path.")))?;
+    Ok(Request {
+        exe,
+        workloads,
+        configs: configs(&options.configs)?,
+        sizes: Sizes {
+            blocks: options.blocks.unwrap_or(defaults.blocks),
+            latency_runs: options.latency_runs.unwrap_or(defaults.latency_runs),
+            footprint_runs: options.footprint_runs.unwrap_or(defaults.footprint_runs),
+        },
+        idle_ms,
+        seed: options.seed.unwrap_or_else(seed_of_clock),
+        quick: options.quick,
+        limits: limits(options.window_ops),
+        allow_debug: options.allow_debug_build,
+        base: options.output.clone().unwrap_or_else(default_base),
+    })
+}
+
+fn limits(window_ops: Option<u64>) -> ImageLimits {
+    let default = ImageLimits::DEFAULT;
+    window_ops.map_or(default, |window_ops| ImageLimits { whole_bytes_max: 0, window_ops, ..default })
+}
+
+/// The contestants asked for, or all of them, and the floor.
+fn configs(words: &[String]) -> Result<Vec<Config>, Stop> {
+    let mut configs: Vec<Config> = Vec::new();
+    for text in words {
+        let config = measure::parse_config(text).map_err(Stop::Unusable)?;
+        if configs.iter().any(|known| known.name == config.name) {
+            return Err(Stop::Unusable(format!("The configuration {:?} is given twice. Leave one out.", config.name)));
+        }
+        configs.push(config);
+    }
+    if words.is_empty() {
+        configs = measure::contestants();
+    }
+    if configs.iter().all(|config| config.floor) {
+        return Err(Stop::Unusable("The floor alone compares nothing. Add an allocator with -c.".to_owned()));
+    }
+    for floor in measure::floor() {
+        if configs.iter().all(|config| config.name != floor.name) {
+            configs.push(floor);
+        }
+    }
+    Ok(configs)
+}
+
+fn seed_of_clock() -> u64 {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    // Kept below 2^53, so that every JSON reader gives it back exactly.
+    (nanos as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11
+}
+
+fn list(bundle: &Bundle) -> String {
+    let mut text = String::from("workloads\n");
+    let rows: Vec<Vec<String>> =
+        bundle.definitions().iter().map(|d| vec![d.name.clone(), d.title.clone()]).collect();
+    text.push_str(&columns(&rows, &[]));
+    text.push_str("configurations, and the allocator that serves each domain\n");
+    let rows: Vec<Vec<String>> = measure::contestants()
+        .iter()
+        .chain(&measure::floor())
+        .map(|config| {
+            let domains = ::trace::Domain::ALL.iter().zip(&config.backends);
+            let serves: Vec<String> = domains.map(|(domain, key)| format!("{}={key}", domain.name())).collect();
+            vec![config.name.clone(), serves.join(" ")]
+        })
+        .collect();
+    text.push_str(&columns(&rows, &[]));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_floor_is_always_measured() {
+        let names = |words: &[&str]| -> Vec<String> {
+            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            configs(&words).unwrap().into_iter().map(|c| c.name).collect()
+        };
+        assert_eq!(names(&[]), ["pool", "system", "mimalloc", "jemalloc", "null", "loop"]);
+        assert_eq!(names(&["jemalloc", "pool"]), ["jemalloc", "pool", "null", "loop"]);
+        assert_eq!(names(&["loop", "pool"]), ["loop", "pool", "null"]);
+    }
+
+    #[test]
+    fn what_compares_nothing_is_refused() {
+        for words in [&["null"][..], &["pool", "pool"], &["tcmalloc"]] {
+            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            assert!(matches!(configs(&words), Err(Stop::Unusable(_))));
+        }
+    }
+}
