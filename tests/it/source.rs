@@ -1,7 +1,7 @@
 //! The repository's own text files, read for the tests that hold its order.
 //!
-//! **Invariant:** [`SourceFile::code`] has the lines and columns of the file, with comments and literals blanked, so a word
-//! found in it is code.
+//! **Invariant:** [`SourceFile::code`] has the lines and columns of the file, with comments and literals blanked, so a
+//! word found in it is code.
 
 use std::fs;
 use std::path::Path;
