@@ -148,8 +148,8 @@ fn churn<C: Calls>(calls: &C, blocks: &mut Blocks, pairs: usize) {
 }
 
 impl Blocks {
-    /// `live` blocks and room for `pairs` more. A single one is of the class that the patterns of 48 bytes use; sizes and
-    /// replacements of many come from a fixed seed, the same for every allocator.
+    /// `live` blocks and room for `pairs` more. A single one is of the class that the patterns of 48 bytes use; sizes
+    /// and replacements of many come from a fixed seed, the same for every allocator.
     fn new(calls: &impl Calls, live: usize, pairs: usize) -> Self {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         let mut below = |limit: usize| {
