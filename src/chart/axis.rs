@@ -8,16 +8,16 @@ use crate::units;
 
 /// A unit of bytes in which the largest value of an axis reads well.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ByteUnit {
+pub(super) struct ByteUnit {
     /// Name.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// Bytes in it.
-    pub bytes: f64,
+    pub(super) bytes: f64,
 }
 
 /// MiB, unless everything is far below one or far above a thousand.
 #[must_use]
-pub fn byte_unit(max_bytes: f64) -> ByteUnit {
+pub(super) fn byte_unit(max_bytes: f64) -> ByteUnit {
     if max_bytes < units::MIB / 10.0 {
         ByteUnit { name: "KiB", bytes: 1024.0 }
     } else if max_bytes < 10.0 * 1024.0 * units::MIB {
@@ -50,7 +50,7 @@ fn with_step(value: f64, step: f64) -> String {
 
 /// An axis from zero to a little above `max`.
 #[must_use]
-pub fn from_zero(label: &str, max: f64, pieces: f64) -> Axis {
+pub(super) fn from_zero(label: &str, max: f64, pieces: f64) -> Axis {
     let max = if max.is_finite() && max > 0.0 { max } else { 1.0 };
     let step = round_step(max, pieces);
     let high = max * 1.04;
@@ -60,14 +60,14 @@ pub fn from_zero(label: &str, max: f64, pieces: f64) -> Axis {
 
 /// Progress of the recording, per cent.
 #[must_use]
-pub fn progress() -> Axis {
+pub(super) fn progress() -> Axis {
     let ticks = [0.0, 25.0, 50.0, 75.0, 100.0].map(|at| tick(at, format!("{at:.0} %")));
     Axis { grid: false, ..axis("progress of the recording (% of its calls)", Scale::Linear, 0.0, 100.0, ticks.into()) }
 }
 
 /// A logarithmic axis of durations in nanoseconds, widened to at least a decade.
 #[must_use]
-pub fn nanoseconds(label: &str, low: f64, high: f64) -> Axis {
+pub(super) fn nanoseconds(label: &str, low: f64, high: f64) -> Axis {
     let low = low.max(0.1);
     let high = high.max(low * 10.0);
     let decades: Vec<f64> = decades(low, high).collect();
@@ -94,7 +94,7 @@ fn round_duration(ns: f64) -> String {
 
 /// Share of calls slower, from all of them at the head down to `least`, with the percentile that each line is.
 #[must_use]
-pub fn share_slower(label: &str, least: f64) -> Axis {
+pub(super) fn share_slower(label: &str, least: f64) -> Axis {
     let power = least.clamp(1e-9, 1e-2).log10().floor() as i32;
     let ticks = (power..=0).map(|p| {
         let per_cent = match p {
@@ -115,8 +115,8 @@ pub fn share_slower(label: &str, least: f64) -> Axis {
 
 /// A logarithmic axis of ratios around 1.
 #[must_use]
-pub fn ratio(label: &str, low: f64, high: f64) -> Axis {
-    let (low, high) = (low.min(0.98).max(1e-6) / 1.06, high.max(1.02) * 1.06);
+pub(super) fn ratio(label: &str, low: f64, high: f64) -> Axis {
+    let (low, high) = (low.clamp(1e-6, 0.98) / 1.08, high.clamp(1.02, 1e6) * 1.12);
     let within = |at: &f64| *at >= low && *at <= high;
     let one_two_five: Vec<f64> =
         decades(low / 10.0, high).flat_map(|power| [power, 2.0 * power, 5.0 * power]).filter(within).collect();
@@ -141,13 +141,13 @@ fn plain(value: f64) -> String {
 
 /// Rows, from the head down; `ticks` name them.
 #[must_use]
-pub fn rows(label: &str, count: f64, ticks: Vec<Tick>) -> Axis {
+pub(super) fn rows(label: &str, count: f64, ticks: Vec<Tick>) -> Axis {
     Axis { grid: false, down: true, ..axis(label, Scale::Linear, -0.5, count - 0.5, ticks) }
 }
 
 /// Seconds of idle time and then named steps at places of their own: `(place, name)`.
 #[must_use]
-pub fn rest(label: &str, idle_s: f64, high: f64, steps: &[(f64, String)]) -> Axis {
+pub(super) fn rest(label: &str, idle_s: f64, high: f64, steps: &[(f64, String)]) -> Axis {
     let step = round_step(idle_s, 2.0);
     let mut ticks: Vec<Tick> = (0..)
         .map(|i| f64::from(i) * step)

@@ -19,8 +19,8 @@ pub struct Figure {
     pub provenance: Vec<String>,
     /// What a reader who cannot see the picture is told.
     pub alt: String,
-    /// Height of a picture 1000 wide.
-    pub height: f64,
+    /// Height of the plotting areas in a picture 1000 wide.
+    pub plot_height: f64,
 }
 
 /// One pair of axes.
@@ -53,8 +53,6 @@ pub enum EndLabels {
     None,
     /// Right of the panel, pushed apart.
     Gutter,
-    /// At the last point, inside the panel, where there is room.
-    Inside,
 }
 
 /// Linear or logarithmic.
@@ -81,7 +79,7 @@ pub struct Axis {
     pub ticks: Vec<Tick>,
     /// Whether ticks draw a grid line.
     pub grid: bool,
-    /// Whether tick labels and axis label are left to the neighbour that shares this axis.
+    /// Whether tick labels are left to the neighbour that shares this axis.
     pub shared: bool,
     /// Whether values grow downwards: rows.
     pub down: bool,
@@ -156,8 +154,8 @@ pub enum Mark {
 pub struct LegendEntry {
     /// Text.
     pub text: String,
-    /// Colour, dash and marker.
-    pub ink: Ink,
+    /// Colours, dashes and markers of the series that share it.
+    pub inks: Vec<Ink>,
     /// What the swatch looks like.
     pub mark: Mark,
 }
@@ -228,16 +226,15 @@ impl Axis {
     }
 }
 
-/// The legend of panels: every distinct key once. Rows are coloured by allocator, so where series of several
-/// colours share a key, its entry is drawn in the colour of text.
+/// The legend of panels: every distinct key once, with every colour that it has.
 #[must_use]
 pub fn legend(panels: &[Panel]) -> Vec<LegendEntry> {
     let mut entries: Vec<LegendEntry> = Vec::new();
     for series in panels.iter().flat_map(|panel| &panel.series) {
         match entries.iter_mut().find(|entry| entry.text == series.key) {
-            Some(entry) if entry.ink != series.ink => entry.ink = Ink::Muted,
-            Some(_) => {}
-            None => entries.push(LegendEntry { text: series.key.clone(), ink: series.ink, mark: series.mark }),
+            Some(entry) if entry.inks.contains(&series.ink) => {}
+            Some(entry) => entry.inks.push(series.ink),
+            None => entries.push(LegendEntry { text: series.key.clone(), inks: vec![series.ink], mark: series.mark }),
         }
     }
     entries

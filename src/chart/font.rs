@@ -1,41 +1,60 @@
-//! The one font of every chart, embedded, and the width of a text in it.
+//! The one font of every chart, embedded: widths of texts and pixels of glyphs.
 //!
 //! Invariant: layout, SVG and PNG use the same metrics; no font of the system is ever read.
 
-use plotters::style::{FontDesc, FontFamily, FontStyle, register_font};
-use std::sync::Once;
+use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use std::sync::LazyLock;
 
-/// Family as written into SVG. Verdana has nearly the same widths where DejaVu Sans is missing. Registered under this
-/// whole text, so that the bitmap finds the embedded font by the same name.
-pub const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
+/// Family as written into SVG. Verdana has nearly the same widths where DejaVu Sans is missing.
+pub(super) const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
 
-static BYTES: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
+static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
+    FontRef::try_from_slice(include_bytes!("../../assets/DejaVuSans.ttf")).expect("the embedded font is a font")
+});
 
 /// Height above the baseline that capitals and digits reach, in em.
-pub const ASCENT: f64 = 0.76;
+pub(super) const ASCENT: f64 = 0.76;
 /// Depth below the baseline, in em.
-pub const DESCENT: f64 = 0.24;
+pub(super) const DESCENT: f64 = 0.24;
 
-/// Line height of the font's own table, in em: what the bitmap's rasteriser calls the size of a font.
-pub const RASTER_SIZE: f64 = 2384.0 / 2048.0;
+/// The scale at which an em is `size` pixels.
+fn scale(size: f64) -> PxScale {
+    let font = &*FONT;
+    let units_per_em = font.units_per_em().unwrap_or(font.height_unscaled());
+    PxScale::from(size as f32 * font.height_unscaled() / units_per_em)
+}
 
-/// A description of the font at a size in the rasteriser's measure.
-#[must_use]
-pub fn description(raster_size: f64) -> FontDesc<'static> {
-    static REGISTER: Once = Once::new();
-    REGISTER.call_once(|| {
-        let registered = register_font(FAMILY, FontStyle::Normal, BYTES).is_ok();
-        assert!(registered, "the embedded font is not a font");
-    });
-    FontDesc::new(FontFamily::Name(FAMILY), raster_size, FontStyle::Normal)
+/// Calls `each` with every glyph of a text, where it begins, and where the text ends.
+fn walk(text: &str, size: f64, mut each: impl FnMut(ab_glyph::GlyphId, f32)) -> f32 {
+    let font = FONT.as_scaled(scale(size));
+    let (mut x, mut before) = (0.0, None);
+    for glyph in text.chars().map(|c| font.glyph_id(c)) {
+        x += before.map_or(0.0, |before| font.kern(before, glyph));
+        each(glyph, x);
+        x += font.h_advance(glyph);
+        before = Some(glyph);
+    }
+    x
 }
 
 /// Width of a text whose em is `size`, in the same unit.
 #[must_use]
-pub fn width(text: &str, size: f64) -> f64 {
-    const EM: f64 = 1000.0;
-    let (wide, _) = description(EM * RASTER_SIZE).box_size(text).expect("the embedded font is registered above");
-    f64::from(wide) * size / EM
+pub(super) fn width(text: &str, size: f64) -> f64 {
+    f64::from(walk(text, size, |_, _| {}))
+}
+
+/// Calls `dot` with every pixel that a text covers, and how much of it (0 to 1). The text begins at `x` on the baseline
+/// `y`, in pixels.
+pub(super) fn pixels(text: &str, size: f64, (x, y): (f64, f64), mut dot: impl FnMut(i32, i32, f64)) {
+    walk(text, size, |glyph, advance| {
+        let at = point(x as f32 + advance, y as f32);
+        if let Some(outline) = FONT.outline_glyph(glyph.with_scale_and_position(scale(size), at)) {
+            let corner = outline.px_bounds().min;
+            outline.draw(|dx, dy, cover| {
+                dot(corner.x as i32 + dx as i32, corner.y as i32 + dy as i32, f64::from(cover.clamp(0.0, 1.0)));
+            });
+        }
+    });
 }
 
 #[cfg(test)]
@@ -45,8 +64,19 @@ mod tests {
     #[test]
     fn widths_are_those_of_the_font() {
         // Advance widths of DejaVu Sans in 1/2048 em: digits 1303, "i" 569.
-        assert!((width("0", 100.0) - 63.6).abs() < 0.1);
-        assert!((width("i", 100.0) - 27.8).abs() < 0.1);
-        assert!((width("00", 10.0) - 2.0 * width("0", 10.0)).abs() < 0.02);
+        assert!((width("0", 100.0) - 63.62).abs() < 0.01);
+        assert!((width("i", 100.0) - 27.78).abs() < 0.01);
+        assert!((width("00", 10.0) - 2.0 * width("0", 10.0)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn pixels_stay_within_the_measured_box() {
+        let (mut covered, size) = (0.0, 40.0);
+        pixels("Hjg|0", size, (10.0, 50.0), |x, y, cover| {
+            covered += cover;
+            let inside = f64::from(x) >= 8.0 && f64::from(x) <= 12.0 + width("Hjg|0", size);
+            assert!(inside && f64::from(y) >= 49.0 - size && f64::from(y) <= 51.0 + 0.26 * size, "{x}, {y}");
+        });
+        assert!(covered > 100.0);
     }
 }

@@ -12,12 +12,13 @@ use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, MemoryAnalysis};
 use crate::run::MemoryPoint;
 use crate::units;
+use trace::Phase;
 
 /// Below this many live bytes the ratio says nothing.
 const LIVE_LEAST: u64 = 4 << 20;
 
 /// Draws it.
-pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
+pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let subject = Subject::new(analysis, workload)?;
     let configs = subject.with_memory();
     let (_, first) = configs.first()?;
@@ -28,12 +29,12 @@ pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let words = Words {
         title: format!("{}: where resident memory goes", subject.workload.name),
         subtitle: format!(
-            "Bars: resident memory at peak and after {} idle, of each allocator's median run. Held free is what no live \
-             block covers: free blocks, and OS pages not given back.{blank}",
+            "Held free is what no live block covers: free blocks, and OS pages not given back. Rest is after {} idle. The \
+             ratio is blank below 4 MiB live and during exit.{blank}",
             super::subject::delay(first.rest_after_ms)
         ),
         alt: alt(&subject, &configs),
-        height: (300.0 + GROUP * 21.0 * configs.len() as f64).max(540.0),
+        plot_height: (GROUP * 20.0 * configs.len() as f64).max(200.0),
     };
     let panels = left.into_iter().chain([right]).collect();
     Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
@@ -70,7 +71,9 @@ fn ratio_panel(subject: &Subject<'_>, configs: &Configs<'_>) -> Option<Panel> {
 
 /// The ratio along a curve, in pieces where enough is live.
 fn ratio_pieces(subject: &Subject<'_>, curve: &[MemoryPoint]) -> Vec<Vec<(f64, f64)>> {
-    curve
+    // While the interpreter exits, live bytes fall and the ratio says nothing about a program that goes on.
+    let before_exit = subject.facts.image.phase_ops[Phase::Finalising as usize].unwrap_or(u64::MAX);
+    curve[..curve.partition_point(|point| point.op <= before_exit)]
         .chunk_by(|a, b| (a.requested_bytes >= LIVE_LEAST) == (b.requested_bytes >= LIVE_LEAST))
         .filter(|piece| piece[0].requested_bytes >= LIVE_LEAST)
         .map(|piece| super::subject::curve(subject, piece, |p| p.resident_bytes as f64 / p.requested_bytes as f64))
@@ -82,7 +85,7 @@ const PARTS: [(&str, f64); 4] = [
     ("live, requested", 0.6),
     ("rounding up to usable size", 1.0),
     ("held free", 0.5),
-    ("held free, the kernel may take it back (MADV_FREE)", 0.22),
+    ("held free, marked MADV_FREE", 0.22),
 ];
 
 /// The parts of a reading, bytes; they add up to what is resident. Live bytes that the program never touched are not

@@ -1,14 +1,13 @@
-//! Keeping texts off each other: pushed apart in a column, stacked above a panel, placed beside a point.
+//! Keeping texts off each other: pushed apart in a column, stacked above a panel, wrapped into lines.
 //!
 //! Invariant: no placed box overlaps another placed here, or reaches out of the space it was given.
 
 use super::font;
-use super::scene::{Area, TextBox};
 
 /// Centres for boxes of one height that stay in order, do not overlap, lie between `low` and `high`, and are moved as
 /// little as possible. `None` when they do not fit.
 #[must_use]
-pub fn spread(wanted: &[f64], height: f64, low: f64, high: f64) -> Option<Vec<f64>> {
+pub(super) fn spread(wanted: &[f64], height: f64, low: f64, high: f64) -> Option<Vec<f64>> {
     if wanted.len() as f64 * height > high - low {
         return None;
     }
@@ -43,7 +42,7 @@ pub fn spread(wanted: &[f64], height: f64, low: f64, high: f64) -> Option<Vec<f6
 /// For texts centred above a panel at `(x, text)`: the row of each (0 is nearest the panel) and its centre, held
 /// between `low` and `high`.
 #[must_use]
-pub fn stack(labels: &[(f64, &str)], size: f64, low: f64, high: f64) -> Vec<(usize, f64)> {
+pub(super) fn stack(labels: &[(f64, &str)], size: f64, low: f64, high: f64) -> Vec<(usize, f64)> {
     const GAP: f64 = 10.0;
     let mut taken: Vec<Vec<(f64, f64)>> = Vec::new();
     labels
@@ -63,18 +62,9 @@ pub fn stack(labels: &[(f64, &str)], size: f64, low: f64, high: f64) -> Vec<(usi
         .collect()
 }
 
-/// The first of the candidate places at which a text collides with nothing and stays inside.
-#[must_use]
-pub fn first_free(candidates: impl IntoIterator<Item = TextBox>, taken: &[Area], inside: &Area) -> Option<TextBox> {
-    candidates.into_iter().find(|text| {
-        let area = text.area();
-        inside.contains(&area) && !taken.iter().any(|other| other.overlaps(&area))
-    })
-}
-
 /// Pieces joined by `separator` into lines no wider than `width`; a piece that is wider alone is cut at words.
 #[must_use]
-pub fn wrap(pieces: &[String], separator: &str, size: f64, width: f64) -> Vec<String> {
+pub(super) fn wrap(pieces: &[String], separator: &str, size: f64, width: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for piece in pieces {
         match lines.last_mut() {
@@ -92,9 +82,21 @@ pub fn wrap(pieces: &[String], separator: &str, size: f64, width: f64) -> Vec<St
     lines
 }
 
+/// Words in as few lines as fit a width, the lines about equally long: no line of one word.
+#[must_use]
+pub(super) fn balanced(words: &[String], size: f64, width: f64) -> Vec<String> {
+    let lines = wrap(words, " ", size, width);
+    let (mut narrow, mut wide) = (width / lines.len().max(1) as f64, width);
+    for _ in 0..12 {
+        let middle = (narrow + wide) / 2.0;
+        if wrap(words, " ", size, middle).len() > lines.len() { narrow = middle } else { wide = middle }
+    }
+    wrap(words, " ", size, wide)
+}
+
 /// A text cut to a width, with an ellipsis if it was cut.
 #[must_use]
-pub fn shorten(text: &str, size: f64, width: f64) -> String {
+pub(super) fn shorten(text: &str, size: f64, width: f64) -> String {
     if font::width(text, size) <= width {
         return text.to_string();
     }
@@ -128,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn spread_boxes_never_overlap_or_leave(wanted in proptest::collection::vec(-50.0f64..150.0, 0..10)) {
-            let placed = spread(&wanted, 10.0, 0.0, 100.0).unwrap();
+            let placed = spread(&wanted, 10.0, 0.0, 100.0).expect("ten fit");
             let mut sorted = placed.clone();
             sorted.sort_by(f64::total_cmp);
             prop_assert!(sorted.windows(2).all(|pair| pair[1] - pair[0] >= 10.0 - 1e-6));

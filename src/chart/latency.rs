@@ -14,7 +14,7 @@ use crate::units;
 type Curve = [(f64, f64)];
 
 /// Draws it.
-pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
+pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let subject = Subject::new(analysis, workload)?;
     let configs: Vec<(&ConfigAnalysis, &LatencyAnalysis)> =
         subject.workload.configs.iter().filter_map(|config| Some((config, config.latency.as_ref()?))).collect();
@@ -29,11 +29,11 @@ pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let least = drawn().map(|(_, share)| *share).fold(1e-5, f64::min);
 
     let panels = ["allocate", "free"].map(|call| {
-        let x = axis::nanoseconds(&format!("{call}: time of a call, ns (log)"), low / 1.15, high * 1.6);
+        let x = axis::nanoseconds(&format!("{call}: time of a call, ns (log)"), low / 1.15, high * 1.2);
         let y = axis::share_slower(&format!("{call}: share of calls that took longer, % (log)"), least);
         let mut panel = Panel::new(1.0, x, y);
-        panel.end_labels = EndLabels::Inside;
-        panel.series.push(step("clock alone", "clock", Ink::Live, clock));
+        panel.end_labels = EndLabels::Gutter;
+        panel.series.push(step("clock alone", "", Ink::Live, clock));
         for (config, latency) in &configs {
             let curve = if call == "free" { &latency.free } else { &latency.allocate };
             panel.series.push(step(&config.label, &config.name, subject.ink(config), curve));
@@ -41,14 +41,15 @@ pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         panel
     });
     let [allocate, mut free] = panels;
-    free.y.ticks.iter_mut().for_each(|tick| tick.text = tick.text.rsplit(" · ").next().unwrap_or("").to_string());
+    free.y.shared = true;
     let words = Words {
         title: format!("{}: latency of single calls", subject.workload.name),
-        subtitle: "Further left is quicker. Lower down are the rare slow calls: p99 is the 1 % line. A curve ends where \
-                   fewer than ten calls lie beyond it. What lies on the clock's curve cannot be told from timing itself."
-            .into(),
+        subtitle:
+            "Further left is quicker. Lower down are the rare slow calls: p99 is the 1 % line. A curve ends where \
+                   fewer than ten calls lie beyond it. Grey is timing itself."
+                .into(),
         alt: alt(&subject, &configs),
-        height: 560.0,
+        plot_height: 310.0,
     };
     Some(Drawing::new(subject.figure(words, vec![allocate, free], subject.latency_processes())))
 }

@@ -10,43 +10,53 @@ use super::scene::{Anchor, Area, Scene, Shape, TextBox};
 use super::theme::{self, Ink};
 
 /// Width of every picture.
-pub const WIDTH: f64 = 1000.0;
+pub(super) const WIDTH: f64 = 1000.0;
 /// Empty space around.
-pub const MARGIN: f64 = 26.0;
+pub(super) const MARGIN: f64 = 26.0;
 /// Em of tick labels, end labels and cells.
-pub const TEXT: f64 = 13.0;
+pub(super) const TEXT: f64 = 13.0;
 /// Em of axis labels and headings.
-pub const LABEL: f64 = 12.5;
+pub(super) const LABEL: f64 = 12.5;
 const TITLE: f64 = 21.0;
 const SUBTITLE: f64 = 13.5;
 const CAPTION: f64 = 10.5;
 const LEGEND_LINE: f64 = 21.0;
 const LABEL_LINE: f64 = 17.0;
 const PANEL_GAP: f64 = 30.0;
+/// Between panels that share an axis: room for the tick labels at their ends.
+const SHARED_GAP: f64 = 46.0;
+/// Longest tick label left of a panel; longer ones are cut.
+pub(super) const TICK_MOST: f64 = 220.0;
+/// Longest name right of a line.
+pub(super) const END_MOST: f64 = 130.0;
+/// Height of tick labels and axis label below a plot.
+const AXIS: f64 = 44.0;
+const CAPTION_LINE: f64 = 14.5;
 /// Space between columns of cells.
 const COLUMN_GAP: f64 = 20.0;
 
 /// Where one panel's parts go.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Frame {
+pub(super) struct Frame {
     /// The plotting area.
-    pub plot: Area,
+    pub(super) plot: Area,
     /// Left edge of everything that belongs to the panel.
-    pub left: f64,
-    /// Right edge of the same.
-    pub right: f64,
+    pub(super) left: f64,
+    /// Baseline of axis label and column headings, the same for all panels.
+    pub(super) heading: f64,
 }
 
-/// Lays a figure out.
+/// Lays a figure out. The plots keep their height; legend and caption make the picture as high as they need.
 #[must_use]
-pub fn scene(figure: &Figure) -> Scene {
-    let mut scene = Scene { size: (WIDTH, figure.height), ..Scene::default() };
+pub(super) fn scene(figure: &Figure) -> Scene {
+    let mut scene = Scene { size: (WIDTH, 0.0), ..Scene::default() };
     let top = header(figure, &mut scene);
-    let bottom = footer(figure, &mut scene);
-    let inside = Area { left: MARGIN, top, right: WIDTH - MARGIN, bottom };
-    for (panel, frame) in figure.panels.iter().zip(frames(&figure.panels, inside)) {
+    let mut foot = top;
+    for (panel, frame) in figure.panels.iter().zip(frames(&figure.panels, top, figure.plot_height)) {
         panel::draw(panel, &frame, &mut scene);
+        foot = frame.plot.bottom + AXIS;
     }
+    scene.size.1 = footer(figure, foot, &mut scene).ceil();
     scene
 }
 
@@ -58,38 +68,50 @@ fn header(figure: &Figure, scene: &mut Scene) -> f64 {
     scene.texts.push(TextBox::new(title, (MARGIN, y), Anchor::Start, TITLE, Ink::Text));
     y += 7.0;
     let words: Vec<String> = figure.subtitle.split(' ').map(String::from).collect();
-    for line in wrap(&words, " ", SUBTITLE, wide) {
+    for line in labels::balanced(&words, SUBTITLE, wide) {
         y += 18.0;
         scene.texts.push(TextBox::new(line, (MARGIN, y), Anchor::Start, SUBTITLE, Ink::Muted));
     }
-    legend(&figure.legend, y + 27.0, scene) + 6.0
+    legend(&figure.legend, y + 27.0, scene) + 14.0
 }
 
 /// Entries in rows; returns the foot of the last one.
 fn legend(entries: &[LegendEntry], first_baseline: f64, scene: &mut Scene) -> f64 {
-    const SWATCH: f64 = 30.0;
+    const GAP: f64 = 8.0;
     let (mut x, mut baseline) = (MARGIN, first_baseline);
     for entry in entries {
-        let wide = SWATCH + 7.0 + font::width(&entry.text, TEXT);
+        let swatch_wide = swatch_width(entry);
+        let wide = swatch_wide + GAP + font::width(&entry.text, TEXT);
         if x > MARGIN && x + wide > WIDTH - MARGIN {
             (x, baseline) = (MARGIN, baseline + LEGEND_LINE);
         }
-        swatch(entry, (x, baseline - TEXT * 0.36), SWATCH, scene);
-        let text = shorten(&entry.text, TEXT, WIDTH - MARGIN - x - SWATCH - 7.0);
-        scene.texts.push(TextBox::new(text, (x + SWATCH + 7.0, baseline), Anchor::Start, TEXT, Ink::Text));
-        x += wide + 22.0;
+        swatch(entry, (x, baseline - TEXT * 0.36), swatch_wide, scene);
+        let text = shorten(&entry.text, TEXT, WIDTH - MARGIN - x - swatch_wide - GAP);
+        scene.texts.push(TextBox::new(text, (x + swatch_wide + GAP, baseline), Anchor::Start, TEXT, Ink::Text));
+        x += wide + 24.0;
     }
     if entries.is_empty() { first_baseline - LEGEND_LINE } else { baseline + TEXT * 0.24 }
 }
 
-/// A sample of what an entry stands for, its middle at the height `y`.
+fn swatch_width(entry: &LegendEntry) -> f64 {
+    match entry.mark {
+        Mark::Line | Mark::Step | Mark::LineDots | Mark::Link => 30.0,
+        Mark::Area | Mark::Shade => 22.0,
+        Mark::Bar(_) => (7.0 * entry.inks.len() as f64).clamp(22.0, 56.0),
+        Mark::Dot | Mark::Ring => 13.0,
+        Mark::Tick => 4.0,
+    }
+}
+
+/// A sample of what an entry stands for, its middle at the height `y`. Bars show each of their colours; other marks of
+/// several colours are drawn in that of text.
 fn swatch(entry: &LegendEntry, (x, y): (f64, f64), wide: f64, scene: &mut Scene) {
-    let ink = entry.ink;
+    let ink = if let [ink] = entry.inks[..] { ink } else { Ink::Muted };
     let middle = (x + wide / 2.0, y);
-    let block = |scene: &mut Scene, ink, alpha| {
-        scene.shapes.push(Shape::Rect { from: (x + 8.0, y - 6.5), to: (x + wide - 2.0, y + 6.5), ink, alpha });
-    };
     let (dash, marker) = panel::look(ink);
+    let mut block = |from: f64, to: f64, half: f64, ink, alpha| {
+        scene.shapes.push(Shape::Rect { from: (from, y - half), to: (to, y + half), ink, alpha });
+    };
     match entry.mark {
         Mark::Line | Mark::Step | Mark::LineDots => {
             let points = vec![(x, y), (x + wide, y)];
@@ -98,47 +120,53 @@ fn swatch(entry: &LegendEntry, (x, y): (f64, f64), wide: f64, scene: &mut Scene)
                 scene.marker(marker, middle, 4.0, ink);
             }
         }
-        Mark::Area => block(scene, ink, panel::AREA_ALPHA),
-        Mark::Shade => block(scene, ink, panel::BAND_ALPHA),
-        Mark::Bar(alpha) => block(scene, ink, alpha),
-        Mark::Dot => scene.marker(theme::Marker::Disc, (x + wide - 9.0, y), 6.0, ink),
-        Mark::Ring => scene.ring(theme::Marker::Disc, (x + wide - 9.0, y), 6.0, ink),
-        Mark::Tick => scene.line((x + wide - 6.0, y - 8.0), (x + wide - 6.0, y + 8.0), panel::TICK, ink),
-        Mark::Link => scene.shapes.push(Shape::Rect { from: (x, y - 2.5), to: (x + wide, y + 2.5), ink, alpha: 0.4 }),
+        Mark::Area => block(x, x + wide, 6.5, ink, panel::AREA_ALPHA),
+        Mark::Shade => block(x, x + wide, 6.5, ink, panel::BAND_ALPHA),
+        Mark::Bar(alpha) => {
+            let each = wide / entry.inks.len() as f64;
+            for (i, ink) in entry.inks.iter().enumerate() {
+                block(x + each * i as f64, x + each * (i + 1) as f64, 6.5, *ink, alpha);
+            }
+        }
+        Mark::Link => block(x, x + wide, 2.5, ink, panel::LINK_ALPHA),
+        Mark::Dot => scene.marker(theme::Marker::Disc, middle, panel::DOT, ink),
+        Mark::Ring => scene.ring(theme::Marker::Disc, middle, panel::DOT, ink),
+        Mark::Tick => scene.line((middle.0, y - 8.0), (middle.0, y + 8.0), panel::TICK, ink),
     }
 }
 
-/// The caption; returns where it begins.
-fn footer(figure: &Figure, scene: &mut Scene) -> f64 {
-    let lines = wrap(&figure.provenance, " · ", CAPTION, WIDTH - 2.0 * MARGIN);
-    let first = figure.height - 16.0 - CAPTION * 0.24 - 14.5 * (lines.len().max(1) - 1) as f64;
-    for (i, line) in lines.iter().enumerate() {
-        let at = (MARGIN, first + 14.5 * i as f64);
-        scene.texts.push(TextBox::new(line.clone(), at, Anchor::Start, CAPTION, Ink::Muted));
+/// The caption below `top`; returns the foot of the picture.
+fn footer(figure: &Figure, top: f64, scene: &mut Scene) -> f64 {
+    let mut baseline = top + 8.0;
+    for line in wrap(&figure.provenance, " · ", CAPTION, WIDTH - 2.0 * MARGIN) {
+        baseline += CAPTION_LINE;
+        scene.texts.push(TextBox::new(line, (MARGIN, baseline), Anchor::Start, CAPTION, Ink::Muted));
     }
-    first - CAPTION - 8.0
+    baseline + 18.0
 }
 
 /// Plotting areas side by side, with equal tops and feet.
-fn frames(panels: &[Panel], inside: Area) -> Vec<Frame> {
-    let gaps = PANEL_GAP * (panels.len().max(1) - 1) as f64;
-    let gutters: Vec<(f64, f64)> = panels.iter().map(|panel| (left_gutter(panel), right_gutter(panel))).collect();
+fn frames(panels: &[Panel], top: f64, plot_height: f64) -> Vec<Frame> {
+    let last = panels.len() - 1;
+    let gap = |i: usize| if i < last && !panels[i + 1].y.shared { PANEL_GAP } else { 0.0 };
+    let gutters: Vec<(f64, f64)> =
+        panels.iter().enumerate().map(|(i, panel)| (left_gutter(panel), right_gutter(panel) + gap(i))).collect();
     let fixed: f64 = gutters.iter().map(|(l, r)| l + r).sum();
-    let room = (inside.right - inside.left - gaps - fixed).max(60.0);
+    let room = (WIDTH - 2.0 * MARGIN - fixed).max(60.0);
     let weights: f64 = panels.iter().map(|panel| panel.weight).sum();
     let widths: Vec<f64> = panels.iter().map(|panel| room * panel.weight / weights).collect();
 
-    let heading = panels.iter().any(|panel| !panel.y.label.is_empty() || !panel.columns.is_empty());
     let rule_rows = panels.iter().zip(&widths).map(|(panel, width)| rule_rows(panel, *width)).max().unwrap_or(0);
-    let top = inside.top + if heading { LABEL_LINE + 5.0 } else { 0.0 } + LABEL_LINE * rule_rows as f64;
-    let bottom = inside.bottom - 44.0;
+    let heading = top + LABEL;
+    let top = heading + 11.0 + LABEL_LINE * rule_rows as f64;
+    let bottom = top + plot_height;
 
-    let mut x = inside.left;
+    let mut x = MARGIN;
     let mut frames = Vec::new();
     for ((before, after), width) in gutters.into_iter().zip(widths) {
         let plot = Area { left: x + before, top, right: x + before + width, bottom };
-        frames.push(Frame { plot, left: x, right: plot.right + after });
-        x = plot.right + after + PANEL_GAP;
+        frames.push(Frame { plot, left: x, heading });
+        x = plot.right + after;
     }
     frames
 }
@@ -152,10 +180,10 @@ fn rule_rows(panel: &Panel, width: f64) -> usize {
 /// Width of tick labels left of a panel.
 fn left_gutter(panel: &Panel) -> f64 {
     if panel.y.shared {
-        return 0.0;
+        return SHARED_GAP;
     }
     let widest = panel.y.ticks.iter().map(|tick| font::width(&tick.text, TEXT)).fold(0.0, f64::max);
-    if widest > 0.0 { widest + 10.0 } else { 0.0 }
+    if widest > 0.0 { widest.min(TICK_MOST) + 10.0 } else { 0.0 }
 }
 
 /// Width of end labels or columns right of a panel.
@@ -163,9 +191,9 @@ fn right_gutter(panel: &Panel) -> f64 {
     let columns: f64 = panel.columns.iter().map(|column| column_width(column) + COLUMN_GAP).sum();
     let ends = match panel.end_labels {
         EndLabels::Gutter => panel.series.iter().map(|series| font::width(&series.end, TEXT)).fold(0.0, f64::max),
-        EndLabels::None | EndLabels::Inside => 0.0,
+        EndLabels::None => 0.0,
     };
-    columns + if ends > 0.0 { ends + panel::LEADER } else { 0.0 }
+    columns + if ends > 0.0 { ends.min(END_MOST) + panel::LEADER } else { 0.0 }
 }
 
 /// Width of a column of cells.
@@ -176,7 +204,7 @@ fn column_width(column: &super::figure::Column) -> f64 {
 
 /// Right edges of the columns of a panel.
 #[must_use]
-pub fn column_edges(panel: &Panel, plot_right: f64) -> Vec<f64> {
+pub(super) fn column_edges(panel: &Panel, plot_right: f64) -> Vec<f64> {
     panel
         .columns
         .iter()

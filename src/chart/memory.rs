@@ -4,7 +4,7 @@
 
 use super::Drawing;
 use super::axis::{self, ByteUnit};
-use super::figure::{EndLabels, Mark, Panel, Rule, Series};
+use super::figure::{Axis, EndLabels, Mark, Panel, Rule, Series};
 use super::subject::{Subject, Words, curve, delay, processes};
 use super::theme::Ink;
 use crate::analysis::{Analysis, MemoryAnalysis};
@@ -16,8 +16,11 @@ const COLLECTIONS_MOST: usize = 120;
 /// Shades nearer to each other than this, in per cent of the recording, become one.
 const COLLECTIONS_NEAR: f64 = 0.2;
 
+/// Width of the place of a step after the idle time, as a share of that time.
+const SLOT: f64 = 0.56;
+
 /// Draws it.
-pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
+pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let subject = Subject::new(analysis, workload)?;
     let configs = subject.with_memory();
     let (_, first) = configs.first()?;
@@ -26,7 +29,7 @@ pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let unit = axis::byte_unit(max);
 
     let y = axis::from_zero(&format!("resident memory, {}", unit.name), max / unit.bytes, 6.0);
-    let mut left = Panel::new(2.3, axis::progress(), y.clone());
+    let mut left = Panel::new(1.9, axis::progress(), y.clone());
     let live = curve(&subject, &first.curve, |point| point.requested_bytes as f64 / unit.bytes);
     left.series.push(Series::new("live requested bytes", Ink::Live, Mark::Area, live));
     shade_collections(&subject, &mut left);
@@ -37,7 +40,7 @@ pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     }));
 
     let rest = RestAxis::new(&configs);
-    let mut right = Panel::new(1.0, rest.axis(first), axis_shared(y));
+    let mut right = Panel::new(1.0, rest.axis(first), axis_shared(y, unit));
     right.end_labels = EndLabels::Gutter;
     right.rules.extend(rest.steps.iter().map(|step| Rule { at: step.from, label: String::new(), dashed: true }));
     for (config, memory) in &configs {
@@ -58,19 +61,19 @@ pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         title: format!("{}: resident memory over the recording, then at rest", subject.workload.name),
         subtitle: subtitle(first),
         alt: alt(&subject),
-        height: 560.0,
+        plot_height: 290.0,
     };
     Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
 }
 
-fn axis_shared(axis: super::figure::Axis) -> super::figure::Axis {
-    super::figure::Axis { shared: true, ..axis }
+fn axis_shared(axis: Axis, unit: ByteUnit) -> Axis {
+    Axis { label: format!("at rest, same scale, {}", unit.name), shared: true, ..axis }
 }
 
 fn subtitle(memory: &MemoryAnalysis) -> String {
     format!(
-        "Grey is what the program holds; what lies above it is the allocator's. Right: idle after {}, then a trickle of \
-         small requests, then an explicit release. Lines: each allocator's median run.",
+        "Grey is what the program holds live; what lies above it is the allocator's. Right: idle after {}, then a trickle \
+         of small requests, then an explicit release.",
         moment(&memory.rest_from)
     )
 }
@@ -79,7 +82,7 @@ fn subtitle(memory: &MemoryAnalysis) -> String {
 fn moment(rest_from: &str) -> String {
     match rest_from {
         "last op" => "the last call".into(),
-        mark => format!("`{mark}`"),
+        mark => format!("“{mark}”"),
     }
 }
 
@@ -143,16 +146,16 @@ impl RestAxis {
             .into_iter()
             .filter(|state| readings().any(|reading| reading.state == *state));
         let steps = present.enumerate().map(|(i, state)| {
-            let from = idle_s * (1.08 + 0.46 * i as f64);
-            Step { state, from, at: from + idle_s * 0.23 }
+            let from = idle_s * (1.12 + SLOT * i as f64);
+            Step { state, from, at: from + idle_s * SLOT / 2.0 }
         });
         Self { idle_s, steps: steps.collect() }
     }
 
-    fn axis(&self, memory: &MemoryAnalysis) -> super::figure::Axis {
+    fn axis(&self, memory: &MemoryAnalysis) -> Axis {
         let steps: Vec<(f64, String)> = self.steps.iter().map(|step| (step.at, name(step.state).to_string())).collect();
-        let high = self.steps.last().map_or(self.idle_s * 1.04, |step| step.at + self.idle_s * 0.23);
-        axis::rest(&format!("idle after {}, s; then steps", moment(&memory.rest_from)), self.idle_s, high, &steps)
+        let high = self.steps.last().map_or(self.idle_s * 1.04, |step| step.at + self.idle_s * SLOT / 2.0);
+        axis::rest(&format!("idle time after {}, s", moment(&memory.rest_from)), self.idle_s, high, &steps)
     }
 
     fn points(&self, readings: &[RestPoint], unit: ByteUnit) -> Vec<(f64, f64)> {

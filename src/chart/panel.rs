@@ -4,28 +4,31 @@
 
 use super::figure::{EndLabels, Mark, Panel, Series};
 use super::labels;
-use super::layout::{Frame, LABEL, TEXT, column_edges};
-use super::scene::{Anchor, Area, Point, Scene, Shape, TextBox};
+use super::layout::{END_MOST, Frame, LABEL, TEXT, TICK_MOST, column_edges};
+use super::scene::{Anchor, Point, Scene, Shape, TextBox};
 use super::theme::{self, Ink, Marker};
 
 /// Thickness of data lines.
-pub const LINE: f64 = 2.2;
+pub(super) const LINE: f64 = 2.2;
 /// Thickness of ticks through rows.
-pub const TICK: f64 = 2.4;
+pub(super) const TICK: f64 = 2.4;
 /// Strength of areas.
-pub const AREA_ALPHA: f64 = 0.35;
+pub(super) const AREA_ALPHA: f64 = 0.35;
 /// Strength of shades.
-pub const BAND_ALPHA: f64 = 0.45;
+pub(super) const BAND_ALPHA: f64 = 0.45;
 /// Room for the line that leads to an end label.
-pub const LEADER: f64 = 22.0;
+pub(super) const LEADER: f64 = 22.0;
 const LINE_HEIGHT: f64 = 16.5;
-const DOT: f64 = 6.0;
+/// Radius of dots.
+pub(super) const DOT: f64 = 5.5;
+/// Strength of what joins two dots.
+pub(super) const LINK_ALPHA: f64 = 0.4;
 /// Half the height of a bar, as a share of a row.
 const BAR_HALF: f64 = 0.38;
 
 /// Dash and marker of an ink.
 #[must_use]
-pub fn look(ink: Ink) -> (&'static [f64], Marker) {
+pub(super) fn look(ink: Ink) -> (&'static [f64], Marker) {
     match ink {
         Ink::Series(slot) => (theme::dash(slot), theme::marker(slot)),
         _ => (&[], Marker::Disc),
@@ -34,7 +37,7 @@ pub fn look(ink: Ink) -> (&'static [f64], Marker) {
 
 /// Places of the labels above a panel, ascending.
 #[must_use]
-pub fn rule_labels(panel: &Panel, left: f64, right: f64) -> Vec<(f64, &str)> {
+pub(super) fn rule_labels(panel: &Panel, left: f64, right: f64) -> Vec<(f64, &str)> {
     let labelled = panel.rules.iter().filter(|rule| !rule.label.is_empty());
     let mut labels: Vec<(f64, &str)> =
         labelled.map(|rule| (left + panel.x.place(rule.at) * (right - left), rule.label.as_str())).collect();
@@ -50,7 +53,7 @@ struct Canvas<'a> {
 }
 
 /// Draws a panel into its frame.
-pub fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
+pub(super) fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
     let mut canvas = Canvas { panel, frame, scene };
     canvas.bands_and_areas();
     canvas.grid();
@@ -62,12 +65,12 @@ pub fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
     canvas.columns();
     for note in &panel.notes {
         let (x, y) = canvas.place(note.x, note.y);
-        canvas.text(&note.text, (x + 5.0, y + TEXT * 0.36), Anchor::Start, TEXT, note.ink);
+        let text = labels::shorten(&note.text, TEXT, frame.plot.right - x - 5.0);
+        canvas.text(&text, (x + 5.0, y + TEXT * 0.36), Anchor::Start, TEXT, note.ink);
     }
     match panel.end_labels {
         EndLabels::None => {}
         EndLabels::Gutter => canvas.gutter_labels(),
-        EndLabels::Inside => canvas.inside_labels(),
     }
 }
 
@@ -147,7 +150,9 @@ impl Canvas<'_> {
             let x = self.x(rule.at);
             let dash: &'static [f64] = if rule.dashed { &[3.0, 3.0] } else { &[] };
             let points = vec![(x, plot.top - 3.0), (x, plot.bottom)];
-            self.scene.shapes.push(Shape::Path { points, width: 1.2, ink: Ink::Muted, dash });
+            // A line without a name only parts what lies beside it.
+            let ink = if rule.label.is_empty() { Ink::Grid } else { Ink::Muted };
+            self.scene.shapes.push(Shape::Path { points, width: 1.2, ink, dash });
         }
         let labels = rule_labels(self.panel, plot.left, plot.right);
         let placed = labels::stack(&labels, LABEL, plot.left, plot.right);
@@ -183,7 +188,7 @@ impl Canvas<'_> {
             Mark::Link => {
                 for ((_, row), (from, to)) in series.pieces.iter().flatten().zip(&series.spans) {
                     let (from, to) = (self.place(*from, *row), self.place(*to, *row));
-                    self.rect((from.0.min(to.0), from.1 - 2.5), (from.0.max(to.0), to.1 + 2.5), ink, 0.4);
+                    self.rect((from.0.min(to.0), from.1 - 2.5), (from.0.max(to.0), to.1 + 2.5), ink, LINK_ALPHA);
                 }
             }
             Mark::Bar(alpha) => {
@@ -223,9 +228,9 @@ impl Canvas<'_> {
             let at = self.place(*x, *row);
             if let Some((low, high)) = series.spans.get(i) {
                 let (low, high) = (self.x(*low), self.x(*high));
-                self.scene.line((low, at.1), (high, at.1), 2.0, ink);
+                self.scene.line((low, at.1), (high, at.1), 1.8, ink);
                 for end in [low, high] {
-                    self.scene.line((end, at.1 - 5.0), (end, at.1 + 5.0), 2.0, ink);
+                    self.scene.line((end, at.1 - 9.0), (end, at.1 + 9.0), 1.8, ink);
                 }
             }
             match series.mark {
@@ -244,27 +249,19 @@ impl Canvas<'_> {
         }
         let middle = (plot.left + plot.right) / 2.0;
         self.text(&panel.x.label, (middle, plot.bottom + 39.0), Anchor::Middle, LABEL, Ink::Muted);
+        let left = if panel.y.shared { plot.left } else { frame.left };
+        self.text(&panel.y.label, (left, frame.heading), Anchor::Start, LABEL, Ink::Muted);
         if panel.y.shared {
             return;
         }
         for tick in &panel.y.ticks {
             let at = (plot.left - 8.0, self.y(tick.at) + TEXT * 0.36);
-            self.text(&tick.text, at, Anchor::End, TEXT, tick.ink);
+            self.text(&labels::shorten(&tick.text, TEXT, TICK_MOST), at, Anchor::End, TEXT, tick.ink);
         }
-        let heading = self.heading_baseline();
-        self.text(&panel.y.label, (frame.left, heading), Anchor::Start, LABEL, Ink::Muted);
-    }
-
-    /// Baseline of axis label and column headings, above the labels of rules.
-    fn heading_baseline(&self) -> f64 {
-        let plot = self.frame.plot;
-        let labels = rule_labels(self.panel, plot.left, plot.right);
-        let rows = labels::stack(&labels, LABEL, plot.left, plot.right).iter().map(|(row, _)| row + 1).max();
-        plot.top - 10.0 - 17.0 * rows.unwrap_or(0) as f64
     }
 
     fn columns(&mut self) {
-        let (panel, heading) = (self.panel, self.frame.plot.top - 10.0);
+        let (panel, heading) = (self.panel, self.frame.heading);
         for (column, edge) in panel.columns.iter().zip(column_edges(panel, self.frame.plot.right)) {
             self.text(&column.heading, (edge, heading), Anchor::End, LABEL, Ink::Muted);
             for (row, text) in &column.cells {
@@ -291,51 +288,8 @@ impl Canvas<'_> {
             let points = vec![from, (plot.right + LEADER - 8.0, centre), (plot.right + LEADER - 4.0, centre)];
             self.scene.shapes.push(Shape::Path { points, width: 1.0, ink: *ink, dash: &[] });
             let at = (plot.right + LEADER, centre + TEXT * 0.36);
-            self.text(name, at, Anchor::Start, TEXT, text_ink(*ink));
+            self.text(&labels::shorten(name, TEXT, END_MOST), at, Anchor::Start, TEXT, text_ink(*ink));
         }
-    }
-
-    /// Names beside the last point of each line, where nothing else is in the way.
-    fn inside_labels(&mut self) {
-        let plot = self.frame.plot;
-        let inside =
-            Area { left: plot.left, top: plot.top, right: self.frame.right.max(plot.right), bottom: plot.bottom };
-        let named: Vec<(String, Ink, Point)> =
-            self.named().into_iter().map(|(series, at)| (series.end.clone(), series.ink, at)).collect();
-        // Ends of lines are taken too, so that no name covers another line's end.
-        let mut taken: Vec<Area> = self.line_boxes();
-        for (name, ink, (x, y)) in named {
-            let right = |dy: f64| TextBox::new(&*name, (x + 7.0, y + dy), Anchor::Start, TEXT, text_ink(ink));
-            let left = |dy: f64| TextBox::new(&*name, (x - 7.0, y + dy), Anchor::End, TEXT, text_ink(ink));
-            let heights = [-5.0, 4.5, -12.0, -20.0, 12.0, -28.0, 20.0, -38.0, -50.0, -64.0];
-            let candidates = heights.into_iter().flat_map(|dy| [right(dy), left(dy)]);
-            if let Some(text) = labels::first_free(candidates, &taken, &inside) {
-                taken.push(text.area());
-                self.scene.texts.push(text);
-            }
-        }
-    }
-
-    /// Small boxes along every line, so that names keep clear of them.
-    fn line_boxes(&self) -> Vec<Area> {
-        let paths = self
-            .panel
-            .series
-            .iter()
-            .flat_map(|series| series.pieces.iter().map(|piece| self.path(piece, series.mark == Mark::Step)));
-        let mut boxes = Vec::new();
-        for path in paths {
-            for pair in path.windows(2) {
-                let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
-                let pieces = ((x1 - x0).abs().max((y1 - y0).abs()) / 4.0).ceil().max(1.0);
-                for i in 0..=pieces as u32 {
-                    let share = f64::from(i) / pieces;
-                    let (x, y) = (x0 + (x1 - x0) * share, y0 + (y1 - y0) * share);
-                    boxes.push(Area { left: x - 2.0, top: y - 2.0, right: x + 2.0, bottom: y + 2.0 });
-                }
-            }
-        }
-        boxes
     }
 }
 
@@ -343,7 +297,6 @@ impl Canvas<'_> {
 fn text_ink(ink: Ink) -> Ink {
     match ink {
         Ink::Series(slot) => Ink::SeriesText(slot),
-        Ink::Live => Ink::Muted,
         other => other,
     }
 }

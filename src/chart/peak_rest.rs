@@ -11,7 +11,7 @@ use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis};
 use crate::units;
 
 /// Draws it.
-pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
+pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let subject = Subject::new(analysis, workload)?;
     let mut configs = subject.with_memory();
     configs.sort_by(|a, b| a.1.rest.value.median.total_cmp(&b.1.rest.value.median));
@@ -41,11 +41,10 @@ pub fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let estimates: Vec<Estimate> = configs.iter().flat_map(|(_, m)| [m.peak.value, m.rest.value]).collect();
     let words = Words {
         title: format!("{}: resident memory at peak and at rest", subject.workload.name),
-        subtitle: "Sorted by rest, least first. Nothing resident can lie much left of its grey tick: that is what the \
-                   program holds live at the same moment."
+        subtitle: "Sorted by rest, least first. Grey ticks: what the program itself holds live at rest and at peak."
             .into(),
         alt: alt(&subject, &configs),
-        height: 236.0 + 44.0 * configs.len().max(2) as f64,
+        plot_height: 46.0 * configs.len() as f64,
     };
     Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates))))
 }

@@ -8,7 +8,7 @@ use super::scene::{Anchor, Point, Scene, Shape, TextBox};
 use super::theme::{Ink, Theme};
 use plotters::prelude::{BitMapBackend, DrawingBackend, RGBAColor, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, ShapeStyle, TextStyle};
+use plotters::style::{Color, FontDesc, FontFamily, FontStyle, ShapeStyle, TextStyle};
 use plotters_backend::DrawingErrorKind;
 
 /// plotters takes whole pixels only, so SVG is drawn this much larger and scaled by its view box.
@@ -18,23 +18,12 @@ const PNG_SCALE: usize = 2;
 /// Pixels drawn per pixel kept, along each side: smooth edges.
 const SAMPLES: usize = 2;
 
-/// What differs between plotters' two text routines.
-struct TextMetrics {
-    /// Font size that gives an em of 1.
-    size: f64,
-    /// Distance from the anchor (top) to the baseline, em.
-    baseline: f64,
-}
-
-const SVG_TEXT: TextMetrics = TextMetrics { size: 1.24, baseline: 0.76 };
-const PNG_TEXT: TextMetrics = TextMetrics { size: font::RASTER_SIZE, baseline: font::RASTER_SIZE / 2.0 };
-
 /// The scene as an SVG document, its description inside.
 #[must_use]
-pub fn svg(scene: &Scene, theme: &Theme, title: &str, alt: &str) -> String {
+pub(super) fn svg(scene: &Scene, theme: &Theme, title: &str, alt: &str) -> String {
     let size = pixels(scene.size, SVG_SCALE);
     let mut body = String::new();
-    let mut pen = Pen { backend: SVGBackend::with_string(&mut body, size), scale: SVG_SCALE, theme, text: SVG_TEXT };
+    let mut pen = Pen { backend: SVGBackend::with_string(&mut body, size), scale: SVG_SCALE, theme };
     pen.vector(scene).and_then(|()| pen.backend.present()).expect("writing into a string cannot fail");
     drop(pen);
     finish_svg(&body, scene, title, alt)
@@ -83,12 +72,12 @@ fn escape(text: &str) -> String {
 
 /// The scene as a PNG file, [`PNG_SCALE`] pixels per unit.
 #[must_use]
-pub fn png(scene: &Scene, theme: &Theme) -> Vec<u8> {
+pub(super) fn png(scene: &Scene, theme: &Theme) -> Vec<u8> {
     let scale = (PNG_SCALE * SAMPLES) as f64;
     let (wide, high) = pixels(scene.size, scale);
     let mut buffer = vec![0; wide as usize * high as usize * 3];
     let backend = BitMapBackend::with_buffer(&mut buffer, (wide, high));
-    let mut pen = Pen { backend, scale, theme, text: PNG_TEXT };
+    let mut pen = Pen { backend, scale, theme };
     pen.bitmap(scene).and_then(|()| pen.backend.present()).expect("drawing into memory cannot fail");
     drop(pen);
     let small = shrink(&buffer, wide as usize, high as usize);
@@ -134,7 +123,6 @@ struct Pen<'a, B: DrawingBackend> {
     backend: B,
     scale: f64,
     theme: &'a Theme,
-    text: TextMetrics,
 }
 
 type Drawn<B> = Result<(), DrawingErrorKind<<B as DrawingBackend>::ErrorType>>;
@@ -153,7 +141,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
                 other => self.filled(other)?,
             }
         }
-        self.texts(scene)
+        scene.texts.iter().try_for_each(|text| self.written(text))
     }
 
     /// For pixels: a line is a row of quadrilaterals with discs at its corners, since plotters' own outline of a
@@ -162,7 +150,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
         self.paper(scene)?;
         for shape in &scene.shapes {
             match shape {
-                Shape::Path { points, width, ink, dash } if dash.is_empty() => self.stroke(points, *width, *ink)?,
+                Shape::Path { points, width, ink, dash: [] } => self.stroke(points, *width, *ink)?,
                 Shape::Path { points, width, ink, dash } => {
                     for piece in dashed(points, dash) {
                         self.stroke(&piece, *width, *ink)?;
@@ -171,7 +159,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
                 other => self.filled(other)?,
             }
         }
-        self.texts(scene)
+        scene.texts.iter().try_for_each(|text| self.set(text))
     }
 
     fn paper(&mut self, scene: &Scene) -> Drawn<B> {
@@ -230,21 +218,35 @@ impl<B: DrawingBackend> Pen<'_, B> {
         Ok(())
     }
 
-    fn texts(&mut self, scene: &Scene) -> Drawn<B> {
-        scene.texts.iter().try_for_each(|text| self.write(text))
-    }
-
-    fn write(&mut self, text: &TextBox) -> Drawn<B> {
+    /// A text as a text.
+    fn written(&mut self, text: &TextBox) -> Drawn<B> {
+        // plotters puts the top of a text 0.76 em above its baseline, and calls 1.24 em its size.
+        const TOP: f64 = 0.76;
+        const SIZE: f64 = 1.24;
         let h_pos = match text.anchor {
             Anchor::Start => HPos::Left,
             Anchor::Middle => HPos::Center,
             Anchor::End => HPos::Right,
         };
         let color = self.colour(text.ink, 1.0).to_backend_color();
-        let font = font::description(text.size * self.scale * self.text.size);
+        let font = FontDesc::new(FontFamily::Name(font::FAMILY), text.size * self.scale * SIZE, FontStyle::Normal);
         let style = TextStyle { font, color, pos: Pos::new(h_pos, VPos::Top) };
-        let at = self.at((text.at.0, text.at.1 - self.text.baseline * text.size));
+        let at = self.at((text.at.0, text.at.1 - TOP * text.size));
         self.backend.draw_text(&text.text, &style, at)
+    }
+
+    /// A text as pixels of the embedded font.
+    fn set(&mut self, text: &TextBox) -> Drawn<B> {
+        let colour = self.colour(text.ink, 1.0);
+        let at = (text.area().left * self.scale, text.at.1 * self.scale);
+        let mut drawn = Ok(());
+        font::pixels(&text.text, text.size * self.scale, at, |x, y, cover| {
+            if drawn.is_ok() {
+                drawn =
+                    self.backend.draw_pixel((x, y), RGBAColor(colour.0, colour.1, colour.2, cover).to_backend_color());
+            }
+        });
+        drawn
     }
 
     fn at(&self, point: Point) -> (i32, i32) {

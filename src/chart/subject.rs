@@ -3,6 +3,7 @@
 //! Invariant: caption, names and progress are computed here only, so that charts of a result agree.
 
 use super::figure::{Figure, LegendEntry, Panel, legend};
+use super::labels::shorten;
 use super::theme::{self, Ink};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis, WorkloadAnalysis};
 use crate::run::{MemoryPoint, WorkloadFacts};
@@ -11,18 +12,18 @@ use trace::Phase;
 
 /// A workload with its surroundings.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub(super) struct Subject<'a> {
     analysis: &'a Analysis,
     /// Its numbers.
-    pub workload: &'a WorkloadAnalysis,
+    pub(super) workload: &'a WorkloadAnalysis,
     /// What its trace says.
-    pub facts: &'a WorkloadFacts,
+    pub(super) facts: &'a WorkloadFacts,
 }
 
 impl<'a> Subject<'a> {
     /// The workload at an index of the analysis.
     #[must_use]
-    pub fn new(analysis: &'a Analysis, workload: usize) -> Option<Self> {
+    pub(super) fn new(analysis: &'a Analysis, workload: usize) -> Option<Self> {
         let workload = analysis.workloads.get(workload)?;
         let facts = analysis.environment.workloads.get(workload.facts)?;
         Some(Self { analysis, workload, facts })
@@ -30,32 +31,38 @@ impl<'a> Subject<'a> {
 
     /// The look of a configuration.
     #[must_use]
-    pub fn slot(&self, config: &ConfigAnalysis) -> usize {
+    pub(super) fn slot(&self, config: &ConfigAnalysis) -> usize {
         theme::slots(&self.analysis.environment.configs).get(config.config).copied().unwrap_or(0)
     }
 
     /// The colour of a configuration.
     #[must_use]
-    pub fn ink(&self, config: &ConfigAnalysis) -> Ink {
+    pub(super) fn ink(&self, config: &ConfigAnalysis) -> Ink {
         Ink::Series(self.slot(config))
     }
 
     /// Configurations whose memory was measured.
     #[must_use]
-    pub fn with_memory(&self) -> Vec<(&'a ConfigAnalysis, &'a MemoryAnalysis)> {
+    pub(super) fn with_memory(&self) -> Vec<(&'a ConfigAnalysis, &'a MemoryAnalysis)> {
         self.workload.configs.iter().filter_map(|config| Some((config, config.memory.as_ref()?))).collect()
     }
 
-    /// The baseline's label: that of the first contestant, whether it measured or not.
+    /// Index of the baseline's configuration: the first contestant, whether it measured or not.
     #[must_use]
-    pub fn baseline(&self) -> &'a str {
-        let contestant = self.analysis.environment.configs.iter().find(|config| !config.floor);
-        contestant.map_or("the baseline", |config| config.label.as_str())
+    pub(super) fn baseline(&self) -> Option<usize> {
+        self.analysis.environment.configs.iter().position(|config| !config.floor)
+    }
+
+    /// The baseline's label, cut to what fits among other words.
+    #[must_use]
+    pub(super) fn baseline_label(&self) -> String {
+        let label = self.baseline().map_or("the baseline", |i| self.analysis.environment.configs[i].label.as_str());
+        shorten(label, 13.0, 180.0)
     }
 
     /// Progress of an op, per cent.
     #[must_use]
-    pub fn op_progress(&self, op: u64) -> f64 {
+    pub(super) fn op_progress(&self, op: u64) -> f64 {
         share(op, self.last_op())
     }
 
@@ -66,7 +73,7 @@ impl<'a> Subject<'a> {
 
     /// Progress of an event, per cent: between phase marks, which are known as events and as ops.
     #[must_use]
-    pub fn event_progress(&self, event: u64) -> f64 {
+    pub(super) fn event_progress(&self, event: u64) -> f64 {
         let (shape, image) = (&self.facts.shape, &self.facts.image);
         let known = shape.phase_events.iter().zip(&image.phase_ops).filter_map(|(event, op)| Some(((*event)?, (*op)?)));
         let mut anchors: Vec<(u64, u64)> = known.collect();
@@ -81,14 +88,14 @@ impl<'a> Subject<'a> {
 
     /// Phase marks after start-up: name and progress.
     #[must_use]
-    pub fn phase_marks(&self) -> Vec<(f64, &'static str)> {
+    pub(super) fn phase_marks(&self) -> Vec<(f64, &'static str)> {
         let marks = Phase::ALL.into_iter().zip(self.facts.image.phase_ops).skip(1);
         marks.filter_map(|(phase, op)| op.map(|op| (self.op_progress(op), phase.name()))).collect()
     }
 
     /// The caption's first piece for charts of single calls.
     #[must_use]
-    pub fn latency_processes(&self) -> Option<String> {
+    pub(super) fn latency_processes(&self) -> Option<String> {
         let runs = self.analysis.environment.plan.latency_runs;
         let noun = if runs == 1 { "process" } else { "processes" };
         (runs > 0).then(|| format!("every call of {runs} {noun} per allocator"))
@@ -96,7 +103,7 @@ impl<'a> Subject<'a> {
 
     /// Title, legend and caption around panels; the caption begins with how many processes stand behind it.
     #[must_use]
-    pub fn figure(&self, text: Words, panels: Vec<Panel>, processes: Option<String>) -> Figure {
+    pub(super) fn figure(&self, text: Words, panels: Vec<Panel>, processes: Option<String>) -> Figure {
         let entries: Vec<LegendEntry> = legend(&panels);
         Figure {
             title: text.title,
@@ -105,7 +112,7 @@ impl<'a> Subject<'a> {
             legend: entries,
             provenance: self.provenance(processes),
             alt: text.alt,
-            height: text.height,
+            plot_height: text.plot_height,
         }
     }
 
@@ -135,15 +142,15 @@ impl<'a> Subject<'a> {
 }
 
 /// The words of a figure.
-pub struct Words {
+pub(super) struct Words {
     /// First line.
-    pub title: String,
+    pub(super) title: String,
     /// Second line.
-    pub subtitle: String,
+    pub(super) subtitle: String,
     /// For who cannot see it.
-    pub alt: String,
-    /// Height of the picture.
-    pub height: f64,
+    pub(super) alt: String,
+    /// Height of the plotting areas.
+    pub(super) plot_height: f64,
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -152,7 +159,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 /// How many processes the estimates stand on, and what their spread is.
 #[must_use]
-pub fn processes(shown: &[Estimate]) -> Option<String> {
+pub(super) fn processes(shown: &[Estimate]) -> Option<String> {
     let (least, most) = (shown.iter().map(|e| e.n).min()?, shown.iter().map(|e| e.n).max()?);
     let count = if least == most { least.to_string() } else { format!("{least} to {most}") };
     let noun = if most == 1 { "process" } else { "processes" };
@@ -167,7 +174,7 @@ pub fn processes(shown: &[Estimate]) -> Option<String> {
 
 /// Milliseconds since the epoch as a date in UTC.
 #[must_use]
-pub fn date(unix_ms: u64) -> String {
+pub(super) fn date(unix_ms: u64) -> String {
     // Howard Hinnant's days-to-civil, for days after the epoch.
     let days = (unix_ms / 86_400_000) as i64 + 719_468;
     let era = days / 146_097;
@@ -183,7 +190,7 @@ pub fn date(unix_ms: u64) -> String {
 
 /// A median with its spread, in a unit: `6.40 [6.35, 6.52]`, or just the median where nothing is known of it.
 #[must_use]
-pub fn with_spread(estimate: &Estimate, unit: f64) -> String {
+pub(super) fn with_spread(estimate: &Estimate, unit: f64) -> String {
     let value = units::significant(estimate.median / unit);
     if estimate.n < 2 {
         return value;
@@ -193,13 +200,17 @@ pub fn with_spread(estimate: &Estimate, unit: f64) -> String {
 
 /// A delay in words: `10 s`, `200 ms`.
 #[must_use]
-pub fn delay(ms: u64) -> String {
-    if ms >= 1000 && ms % 100 == 0 { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
+pub(super) fn delay(ms: u64) -> String {
+    if ms >= 1000 && ms.is_multiple_of(100) { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
 }
 
 /// Points of a memory curve over the progress of the recording.
 #[must_use]
-pub fn curve(subject: &Subject<'_>, points: &[MemoryPoint], value: impl Fn(&MemoryPoint) -> f64) -> Vec<(f64, f64)> {
+pub(super) fn curve(
+    subject: &Subject<'_>,
+    points: &[MemoryPoint],
+    value: impl Fn(&MemoryPoint) -> f64,
+) -> Vec<(f64, f64)> {
     points.iter().map(|point| (subject.op_progress(point.op), value(point))).collect()
 }
 

@@ -4,8 +4,8 @@
 
 use super::out::{Stop, complain, print};
 use super::replay::default_base;
-use crate::run::{self, LATEST_LINK};
 use crate::analysis::{self, Analysis};
+use crate::run::{self, LATEST_LINK};
 use crate::{chart, report};
 use clap::Args;
 use std::path::{Path, PathBuf};

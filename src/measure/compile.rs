@@ -16,7 +16,7 @@ const CHUNK_OPS: usize = 64 << 10;
 
 /// What the parent asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CompileJob {
+pub(super) struct CompileJob {
     /// The trace.
     pub source: TraceSource,
     /// What it must hold.
@@ -28,7 +28,7 @@ pub struct CompileJob {
 /// Where the ops go. Descriptors are inherited.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Target {
+pub(super) enum Target {
     /// Into one file, if they fit.
     Whole {
         /// The shared-memory file.
@@ -189,7 +189,9 @@ impl WindowSink {
     }
 
     fn end(mut self) -> io::Result<()> {
-        self.ready.write_all(&0u64.to_le_bytes())
+        self.ready.write_all(&0u64.to_le_bytes())?;
+        // The worker still hands its last windows back; nobody at the other end would be its death.
+        io::copy(&mut self.done, &mut io::sink()).map(|_| ())
     }
 }
 

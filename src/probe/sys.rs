@@ -284,3 +284,18 @@ pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: no precondition.
     unsafe { libc::_exit(code) }
 }
+
+/// Runs a check in a process of its own, undisturbed by the tests on other threads.
+#[cfg(test)]
+pub(crate) fn in_a_child(check: impl FnOnce() + std::panic::UnwindSafe) {
+    // SAFETY: the child runs the check on its only thread and leaves without returning.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no child process");
+    if child == 0 {
+        exit_now(i32::from(std::panic::catch_unwind(check).is_err()));
+    }
+    let mut status = 0;
+    // SAFETY: `status` may be written.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the check failed in its child process");
+}

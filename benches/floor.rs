@@ -1,0 +1,116 @@
+//! The harness floor: nanoseconds per op of the replay when nothing is called (`loop`), and when the null allocator is
+//! called the way contestants are (`null`), with the contestants beside them.
+//!
+//! Every iteration is a fresh worker, as in a real run. `PYALLOC_BENCH_IMAGE` names a compiled image to use instead of
+//! the synthetic one.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pyalloc_bench::run::{Mode, Observation, Pass};
+use pyalloc_bench::worker::{ImageSource, Job};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use trace::Domain;
+use trace::image::{ImageSummary, Op, OpKind};
+
+/// Calls in the synthetic image.
+const CALLS: u64 = 3_000_000;
+
+/// Request sizes of pure Python code: mostly below 128 bytes, few above a pool's limit.
+const SIZES: [u32; 16] = [32, 48, 56, 64, 32, 72, 80, 56, 48, 104, 64, 136, 232, 56, 424, 1200];
+
+/// Short-lived blocks in stack order, as expressions make them, above a slowly changing long-lived set.
+fn synthetic() -> Vec<u64> {
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = move |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 33) as usize % below
+    };
+    let (mut ops, mut free, mut highest) = (Vec::new(), Vec::new(), 0);
+    let mut long: Vec<(u32, u32)> = Vec::new();
+    while (ops.len() as u64) < CALLS {
+        let mut short = Vec::new();
+        for _ in 0..1 + next(6) {
+            let slot = free.pop().unwrap_or_else(|| {
+                highest += 1;
+                highest - 1
+            });
+            let bytes = SIZES[next(SIZES.len())];
+            ops.push(Op::new(OpKind::Alloc, Domain::Obj, slot, bytes).0);
+            short.push((slot, bytes));
+        }
+        if next(8) == 0 {
+            long.extend(short.pop());
+            if long.len() > 20_000 {
+                short.insert(0, long.swap_remove(next(20_000)));
+            }
+        }
+        for (slot, bytes) in short.into_iter().rev() {
+            ops.push(Op::new(OpKind::Free, Domain::Obj, slot, bytes).0);
+            free.push(slot);
+        }
+    }
+    ops
+}
+
+/// The image in an inherited file, and what a job says of it.
+fn image() -> (File, ImageSummary) {
+    let bytes = match std::env::var_os("PYALLOC_BENCH_IMAGE") {
+        Some(path) => std::fs::read(path).unwrap(),
+        None => synthetic().iter().flat_map(|op| op.to_le_bytes()).collect(),
+    };
+    let ops = bytes.chunks_exact(8).map(|op| Op(u64::from_le_bytes(op.try_into().unwrap())));
+    let mut summary = ImageSummary { ops: bytes.len() as u64 / 8, ..ImageSummary::default() };
+    for op in ops {
+        summary.slots = summary.slots.max(op.slot() as u32 + 1);
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    // SAFETY: plain system call on an open descriptor; the worker is to inherit it.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) };
+    (file, summary)
+}
+
+/// Nanoseconds of one replay, all phases.
+fn replay_ns(key: &str, file: &File, image: &ImageSummary) -> u64 {
+    let job = Job {
+        pass: Pass::Throughput,
+        mode: Mode::Merged,
+        backends: [(); 6].map(|()| key.to_owned()),
+        image: image.clone(),
+        source: ImageSource::Whole { fd: file.as_raw_fd() },
+        idle_ms: Vec::new(),
+        points: 0,
+        allow_debug: false,
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));
+    let mut child = command.arg("worker").env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&serde_json::to_vec(&job).unwrap()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let Ok(Observation::Throughput(seen)) = serde_json::from_slice(&output.stdout) else { panic!("{output:?}") };
+    seen.phases.iter().map(|phase| phase.wall_ns).sum()
+}
+
+fn floor(criterion: &mut Criterion) {
+    // Criterion draws with the same plotters as the harness, which has no system fonts.
+    let font = include_bytes!("../assets/DejaVuSans.ttf");
+    let _ = plotters::style::register_font("sans-serif", plotters::style::FontStyle::Normal, font);
+    let (file, image) = image();
+    let mut group = criterion.benchmark_group("floor");
+    group.throughput(Throughput::Elements(image.ops));
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    for key in ["loop", "null", "pool", "system", "mimalloc", "jemalloc"] {
+        group.bench_function(key, |bencher| {
+            bencher.iter_custom(|n| Duration::from_nanos((0..n).map(|_| replay_ns(key, &file, &image)).sum()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, floor);
+criterion_main!(benches);
