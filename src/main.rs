@@ -13,10 +13,13 @@ use std::panic::catch_unwind;
 static HARNESS: worker::HarnessAllocator = worker::HarnessAllocator;
 
 /// C's entry point.
+///
+/// # Safety
+/// Called once, by C's start-up code: `arguments` holds `count` pointers to strings that live as long as the process.
 #[unsafe(no_mangle)]
-pub extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let argument = |at: usize| {
-        // SAFETY: C passes `count` pointers to strings that live as long as the process.
+        // SAFETY: C's promise.
         (at < count as usize).then(|| unsafe { CStr::from_ptr(*arguments.add(at)) }.to_str().unwrap_or("?"))
     };
     if argument(1) == Some("worker") {

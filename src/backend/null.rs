@@ -27,8 +27,10 @@ pub(super) const BACKEND: Backend = Backend {
 /// `loop`.
 pub(super) const LOOP: Backend = Backend { key: LOOP_KEY, label: "loop (floor)", prepare: |_| Ok(()), ..BACKEND };
 
-/// Physical size of the ring: it stays in the second-level cache, as a warm allocator's blocks do.
-const RING_BYTES: usize = 256 * 1024;
+/// Blocks start within so many bytes: they stay in the first-level cache, and so cost as little as a block can.
+const RING_BYTES: usize = 16 * 1024;
+/// Physical memory behind the ring and everything that follows it.
+const MEMORY_BYTES: usize = 256 * 1024;
 /// Requests above this fail: a ring for them would need page tables beyond reason.
 const BLOCK_BYTES_MAX: u64 = 8 << 30;
 
@@ -39,16 +41,16 @@ static LARGEST: AtomicUsize = AtomicUsize::new(0);
 /// Offset of the next block.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Maps the ring again and again, so that a block of any size that the image asks for fits behind every offset.
+/// Maps the same memory again and again, so that a block of any size that the image asks for fits behind every offset.
 fn prepare(need: &Need) -> Result<(), String> {
     if need.block_bytes_max > BLOCK_BYTES_MAX {
         return Err(format!("the null allocator serves blocks up to {BLOCK_BYTES_MAX} bytes; leave it out with -c"));
     }
-    let copies = (need.block_bytes_max as usize).div_ceil(RING_BYTES) + 2;
-    let base = crate::probe::sys::map_repeatedly(RING_BYTES, copies)
+    let copies = (need.block_bytes_max as usize).div_ceil(MEMORY_BYTES) + 2;
+    let base = crate::probe::sys::map_repeatedly(MEMORY_BYTES, copies)
         .map_err(|error| format!("the null allocator's ring cannot be mapped ({error}); free some memory"))?;
     BASE.store(base, Relaxed);
-    LARGEST.store((copies - 1) * RING_BYTES, Relaxed);
+    LARGEST.store((copies - 1) * MEMORY_BYTES, Relaxed);
     Ok(())
 }
 

@@ -19,8 +19,8 @@ pub struct Figure {
     pub provenance: Vec<String>,
     /// What a reader who cannot see the picture is told.
     pub alt: String,
-    /// Height of a picture 1000 wide.
-    pub height: f64,
+    /// Height of the plotting areas in a picture 1000 wide.
+    pub plot_height: f64,
 }
 
 /// One pair of axes.

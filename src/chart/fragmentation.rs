@@ -34,7 +34,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
             super::subject::delay(first.rest_after_ms)
         ),
         alt: alt(&subject, &configs),
-        height: (300.0 + GROUP * 21.0 * configs.len() as f64).max(540.0),
+        plot_height: (GROUP * 20.0 * configs.len() as f64).max(200.0),
     };
     let panels = left.into_iter().chain([right]).collect();
     Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))

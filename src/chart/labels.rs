@@ -130,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn spread_boxes_never_overlap_or_leave(wanted in proptest::collection::vec(-50.0f64..150.0, 0..10)) {
-            let placed = spread(&wanted, 10.0, 0.0, 100.0).unwrap();
+            let placed = spread(&wanted, 10.0, 0.0, 100.0).expect("ten fit");
             let mut sorted = placed.clone();
             sorted.sort_by(f64::total_cmp);
             prop_assert!(sorted.windows(2).all(|pair| pair[1] - pair[0] >= 10.0 - 1e-6));

@@ -49,7 +49,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
                    fewer than ten calls lie beyond it. Grey is timing itself."
                 .into(),
         alt: alt(&subject, &configs),
-        height: 560.0,
+        plot_height: 310.0,
     };
     Some(Drawing::new(subject.figure(words, vec![allocate, free], subject.latency_processes())))
 }

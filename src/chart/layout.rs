@@ -25,6 +25,13 @@ const LABEL_LINE: f64 = 17.0;
 const PANEL_GAP: f64 = 30.0;
 /// Between panels that share an axis: room for the tick labels at their ends.
 const SHARED_GAP: f64 = 46.0;
+/// Longest tick label left of a panel; longer ones are cut.
+pub(super) const TICK_MOST: f64 = 220.0;
+/// Longest name right of a line.
+pub(super) const END_MOST: f64 = 130.0;
+/// Height of tick labels and axis label below a plot.
+const AXIS: f64 = 44.0;
+const CAPTION_LINE: f64 = 14.5;
 /// Space between columns of cells.
 const COLUMN_GAP: f64 = 20.0;
 
@@ -39,16 +46,17 @@ pub(super) struct Frame {
     pub(super) heading: f64,
 }
 
-/// Lays a figure out.
+/// Lays a figure out. The plots keep their height; legend and caption make the picture as high as they need.
 #[must_use]
 pub(super) fn scene(figure: &Figure) -> Scene {
-    let mut scene = Scene { size: (WIDTH, figure.height), ..Scene::default() };
+    let mut scene = Scene { size: (WIDTH, 0.0), ..Scene::default() };
     let top = header(figure, &mut scene);
-    let bottom = footer(figure, &mut scene);
-    let inside = Area { left: MARGIN, top, right: WIDTH - MARGIN, bottom };
-    for (panel, frame) in figure.panels.iter().zip(frames(&figure.panels, inside)) {
+    let mut foot = top;
+    for (panel, frame) in figure.panels.iter().zip(frames(&figure.panels, top, figure.plot_height)) {
         panel::draw(panel, &frame, &mut scene);
+        foot = frame.plot.bottom + AXIS;
     }
+    scene.size.1 = footer(figure, foot, &mut scene).ceil();
     scene
 }
 
@@ -127,34 +135,33 @@ fn swatch(entry: &LegendEntry, (x, y): (f64, f64), wide: f64, scene: &mut Scene)
     }
 }
 
-/// The caption; returns where it begins.
-fn footer(figure: &Figure, scene: &mut Scene) -> f64 {
-    let lines = wrap(&figure.provenance, " · ", CAPTION, WIDTH - 2.0 * MARGIN);
-    let first = figure.height - 16.0 - CAPTION * 0.24 - 14.5 * (lines.len().max(1) - 1) as f64;
-    for (i, line) in lines.iter().enumerate() {
-        let at = (MARGIN, first + 14.5 * i as f64);
-        scene.texts.push(TextBox::new(line.clone(), at, Anchor::Start, CAPTION, Ink::Muted));
+/// The caption below `top`; returns the foot of the picture.
+fn footer(figure: &Figure, top: f64, scene: &mut Scene) -> f64 {
+    let mut baseline = top + 8.0;
+    for line in wrap(&figure.provenance, " · ", CAPTION, WIDTH - 2.0 * MARGIN) {
+        baseline += CAPTION_LINE;
+        scene.texts.push(TextBox::new(line, (MARGIN, baseline), Anchor::Start, CAPTION, Ink::Muted));
     }
-    first - CAPTION - 8.0
+    baseline + 18.0
 }
 
 /// Plotting areas side by side, with equal tops and feet.
-fn frames(panels: &[Panel], inside: Area) -> Vec<Frame> {
+fn frames(panels: &[Panel], top: f64, plot_height: f64) -> Vec<Frame> {
     let last = panels.len() - 1;
     let gap = |i: usize| if i < last && !panels[i + 1].y.shared { PANEL_GAP } else { 0.0 };
     let gutters: Vec<(f64, f64)> =
         panels.iter().enumerate().map(|(i, panel)| (left_gutter(panel), right_gutter(panel) + gap(i))).collect();
     let fixed: f64 = gutters.iter().map(|(l, r)| l + r).sum();
-    let room = (inside.right - inside.left - fixed).max(60.0);
+    let room = (WIDTH - 2.0 * MARGIN - fixed).max(60.0);
     let weights: f64 = panels.iter().map(|panel| panel.weight).sum();
     let widths: Vec<f64> = panels.iter().map(|panel| room * panel.weight / weights).collect();
 
     let rule_rows = panels.iter().zip(&widths).map(|(panel, width)| rule_rows(panel, *width)).max().unwrap_or(0);
-    let heading = inside.top + LABEL;
+    let heading = top + LABEL;
     let top = heading + 11.0 + LABEL_LINE * rule_rows as f64;
-    let bottom = inside.bottom - 44.0;
+    let bottom = top + plot_height;
 
-    let mut x = inside.left;
+    let mut x = MARGIN;
     let mut frames = Vec::new();
     for ((before, after), width) in gutters.into_iter().zip(widths) {
         let plot = Area { left: x + before, top, right: x + before + width, bottom };
@@ -176,7 +183,7 @@ fn left_gutter(panel: &Panel) -> f64 {
         return SHARED_GAP;
     }
     let widest = panel.y.ticks.iter().map(|tick| font::width(&tick.text, TEXT)).fold(0.0, f64::max);
-    if widest > 0.0 { widest + 10.0 } else { 0.0 }
+    if widest > 0.0 { widest.min(TICK_MOST) + 10.0 } else { 0.0 }
 }
 
 /// Width of end labels or columns right of a panel.
@@ -186,7 +193,7 @@ fn right_gutter(panel: &Panel) -> f64 {
         EndLabels::Gutter => panel.series.iter().map(|series| font::width(&series.end, TEXT)).fold(0.0, f64::max),
         EndLabels::None => 0.0,
     };
-    columns + if ends > 0.0 { ends + panel::LEADER } else { 0.0 }
+    columns + if ends > 0.0 { ends.min(END_MOST) + panel::LEADER } else { 0.0 }
 }
 
 /// Width of a column of cells.

@@ -61,7 +61,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         title: format!("{}: resident memory over the recording, then at rest", subject.workload.name),
         subtitle: subtitle(first),
         alt: alt(&subject),
-        height: 560.0,
+        plot_height: 290.0,
     };
     Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
 }

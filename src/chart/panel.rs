@@ -4,7 +4,7 @@
 
 use super::figure::{EndLabels, Mark, Panel, Series};
 use super::labels;
-use super::layout::{Frame, LABEL, TEXT, column_edges};
+use super::layout::{END_MOST, Frame, LABEL, TEXT, TICK_MOST, column_edges};
 use super::scene::{Anchor, Point, Scene, Shape, TextBox};
 use super::theme::{self, Ink, Marker};
 
@@ -65,7 +65,8 @@ pub(super) fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
     canvas.columns();
     for note in &panel.notes {
         let (x, y) = canvas.place(note.x, note.y);
-        canvas.text(&note.text, (x + 5.0, y + TEXT * 0.36), Anchor::Start, TEXT, note.ink);
+        let text = labels::shorten(&note.text, TEXT, frame.plot.right - x - 5.0);
+        canvas.text(&text, (x + 5.0, y + TEXT * 0.36), Anchor::Start, TEXT, note.ink);
     }
     match panel.end_labels {
         EndLabels::None => {}
@@ -255,7 +256,7 @@ impl Canvas<'_> {
         }
         for tick in &panel.y.ticks {
             let at = (plot.left - 8.0, self.y(tick.at) + TEXT * 0.36);
-            self.text(&tick.text, at, Anchor::End, TEXT, tick.ink);
+            self.text(&labels::shorten(&tick.text, TEXT, TICK_MOST), at, Anchor::End, TEXT, tick.ink);
         }
     }
 
@@ -287,7 +288,7 @@ impl Canvas<'_> {
             let points = vec![from, (plot.right + LEADER - 8.0, centre), (plot.right + LEADER - 4.0, centre)];
             self.scene.shapes.push(Shape::Path { points, width: 1.0, ink: *ink, dash: &[] });
             let at = (plot.right + LEADER, centre + TEXT * 0.36);
-            self.text(name, at, Anchor::Start, TEXT, text_ink(*ink));
+            self.text(&labels::shorten(name, TEXT, END_MOST), at, Anchor::Start, TEXT, text_ink(*ink));
         }
     }
 }

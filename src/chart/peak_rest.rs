@@ -44,7 +44,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         subtitle: "Sorted by rest, least first. Grey ticks: what the program itself holds live at rest and at peak."
             .into(),
         alt: alt(&subject, &configs),
-        height: 236.0 + 44.0 * configs.len().max(2) as f64,
+        plot_height: 46.0 * configs.len() as f64,
     };
     Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates))))
 }

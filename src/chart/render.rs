@@ -150,7 +150,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
         self.paper(scene)?;
         for shape in &scene.shapes {
             match shape {
-                Shape::Path { points, width, ink, dash } if dash.is_empty() => self.stroke(points, *width, *ink)?,
+                Shape::Path { points, width, ink, dash: [] } => self.stroke(points, *width, *ink)?,
                 Shape::Path { points, width, ink, dash } => {
                     for piece in dashed(points, dash) {
                         self.stroke(&piece, *width, *ink)?;

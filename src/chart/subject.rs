@@ -3,6 +3,7 @@
 //! Invariant: caption, names and progress are computed here only, so that charts of a result agree.
 
 use super::figure::{Figure, LegendEntry, Panel, legend};
+use super::labels::shorten;
 use super::theme::{self, Ink};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis, WorkloadAnalysis};
 use crate::run::{MemoryPoint, WorkloadFacts};
@@ -46,11 +47,17 @@ impl<'a> Subject<'a> {
         self.workload.configs.iter().filter_map(|config| Some((config, config.memory.as_ref()?))).collect()
     }
 
-    /// The baseline's label: that of the first contestant, whether it measured or not.
+    /// Index of the baseline's configuration: the first contestant, whether it measured or not.
     #[must_use]
-    pub(super) fn baseline(&self) -> &'a str {
-        let contestant = self.analysis.environment.configs.iter().find(|config| !config.floor);
-        contestant.map_or("the baseline", |config| config.label.as_str())
+    pub(super) fn baseline(&self) -> Option<usize> {
+        self.analysis.environment.configs.iter().position(|config| !config.floor)
+    }
+
+    /// The baseline's label, cut to what fits among other words.
+    #[must_use]
+    pub(super) fn baseline_label(&self) -> String {
+        let label = self.baseline().map_or("the baseline", |i| self.analysis.environment.configs[i].label.as_str());
+        shorten(label, 13.0, 180.0)
     }
 
     /// Progress of an op, per cent.
@@ -105,7 +112,7 @@ impl<'a> Subject<'a> {
             legend: entries,
             provenance: self.provenance(processes),
             alt: text.alt,
-            height: text.height,
+            plot_height: text.plot_height,
         }
     }
 
@@ -142,8 +149,8 @@ pub(super) struct Words {
     pub(super) subtitle: String,
     /// For who cannot see it.
     pub(super) alt: String,
-    /// Height of the picture.
-    pub(super) height: f64,
+    /// Height of the plotting areas.
+    pub(super) plot_height: f64,
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -194,7 +201,7 @@ pub(super) fn with_spread(estimate: &Estimate, unit: f64) -> String {
 /// A delay in words: `10 s`, `200 ms`.
 #[must_use]
 pub(super) fn delay(ms: u64) -> String {
-    if ms >= 1000 && ms % 100 == 0 { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
+    if ms >= 1000 && ms.is_multiple_of(100) { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
 }
 
 /// Points of a memory curve over the progress of the recording.

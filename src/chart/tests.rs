@@ -10,9 +10,12 @@ use crate::analysis::fixture::{self, Invention};
 use crate::analysis::{ConfigAnalysis, MemoryAnalysis};
 use crate::run::{ConfigFacts, RestState};
 use crate::units::MIB;
+use std::sync::LazyLock;
 
+/// A result without anything odd.
 fn plain() -> Analysis {
-    fixture::analysis(&Invention::default())
+    static PLAIN: LazyLock<Analysis> = LazyLock::new(|| fixture::analysis(&Invention::default()));
+    PLAIN.clone()
 }
 
 fn changed(mut change: impl FnMut(&mut Analysis)) -> Analysis {
@@ -434,15 +437,32 @@ fn the_same_analysis_gives_the_same_bytes() {
 }
 
 #[test]
+fn every_odd_result_can_be_rendered() {
+    for (result, analysis) in odd_results() {
+        for (name, drawing) in drawings(&analysis) {
+            let (wide, high) = drawing.scene.size;
+            let whole = wide.fract() == 0.0 && high.fract() == 0.0;
+            assert!(whole && (200.0..1200.0).contains(&high), "{result}, {name}: {wide} x {high}");
+            assert!(drawing.svg().len() < 1 << 20, "{result}, {name}");
+        }
+    }
+    for (name, drawing) in drawings(&crowd(8)).into_iter().take(ALL.len()) {
+        assert!(drawing.png().starts_with(b"\x89PNG"), "{name}");
+    }
+}
+
+#[test]
 fn svg_holds_every_text_as_text_and_its_description() {
     for (name, drawing) in drawings(&plain()) {
         let svg = drawing.svg();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{name}");
-        let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let escaped =
+            |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;");
         for text in &drawing.scene.texts {
             assert!(svg.contains(&format!(">{}</text>", escaped(&text.text))), "{name}: \"{}\"", text.text);
         }
-        assert!(svg.contains(&format!("<desc>{}</desc>", escaped(drawing.alt()))), "{name}");
+        let description = svg.split("<desc>").nth(1).and_then(|rest| rest.split("</desc>").next()).unwrap();
+        assert_eq!(description.replace('\'', "&apos;"), escaped(drawing.alt()), "{name}");
         let dashed = drawing.scene.shapes.iter().filter(|s| matches!(s, Shape::Path { dash, .. } if !dash.is_empty()));
         assert_eq!(svg.matches("stroke-dasharray").count(), dashed.count(), "{name}");
     }

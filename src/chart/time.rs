@@ -28,9 +28,9 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         text: config.label.clone(),
         ink: Ink::SeriesText(subject.slot(config)),
     });
-    let x = axis::ratio(&format!("time per call, ratio to {} (log)", subject.baseline()), low, high);
+    let x = axis::ratio(&format!("time per call, ratio to {} (log)", subject.baseline_label()), low, high);
     let mut panel = Panel::new(1.0, x, axis::rows("allocator", shown.len() as f64, ticks.collect()));
-    panel.rules.push(Rule { at: 1.0, label: format!("1 = {}", subject.baseline()), dashed: false });
+    panel.rules.push(Rule { at: 1.0, label: format!("1 = {}", subject.baseline_label()), dashed: false });
     for (row, (config, _, ratio)) in shown.iter().enumerate() {
         let at = row as f64;
         if let Some(floor) = floor {
@@ -45,10 +45,10 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     panel.columns = columns(&shown);
     let estimates: Vec<Estimate> = configs.iter().map(|(_, figure)| figure.value).collect();
     let words = Words {
-        title: format!("{}: time per call against {}", subject.workload.name, subject.baseline()),
+        title: format!("{}: time per call against {}", subject.workload.name, subject.baseline_label()),
         subtitle: subtitle(&subject),
         alt: alt(&subject, &shown),
-        height: 252.0 + 44.0 * shown.len().max(2) as f64,
+        plot_height: 46.0 * shown.len() as f64,
     };
     Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates))))
 }
@@ -60,7 +60,7 @@ const MEDIAN: &str = "median of ratios paired by block";
 fn ratio(subject: &Subject<'_>, config: &ConfigAnalysis, figure: &Figure) -> Option<Estimate> {
     match figure.versus {
         Some(versus) => Some(versus.ratio),
-        None if config.label == subject.baseline() => {
+        None if Some(config.config) == subject.baseline() => {
             Some(Estimate { median: 1.0, low: 1.0, high: 1.0, n: figure.value.n, interval: false })
         }
         None => None,
@@ -69,7 +69,7 @@ fn ratio(subject: &Subject<'_>, config: &ConfigAnalysis, figure: &Figure) -> Opt
 
 /// The null allocator's time as a ratio to the baseline's.
 fn floor(subject: &Subject<'_>, configs: &[(&ConfigAnalysis, &Figure)]) -> Option<f64> {
-    let (_, baseline) = configs.iter().find(|(config, _)| config.label == subject.baseline())?;
+    let (_, baseline) = configs.iter().find(|(config, _)| Some(config.config) == subject.baseline())?;
     let ratio = subject.workload.floor_null?.median / baseline.value.median;
     (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
@@ -109,7 +109,7 @@ fn subtitle(subject: &Subject<'_>) -> String {
     let floor = subject.workload.floor_null.map_or(String::new(), |floor| {
         format!(" Grey: {} per call for replay and touch alone.", units::nanoseconds(floor.median))
     });
-    format!("Steady phase, first touch included. Left of 1: quicker than {}.{floor}", subject.baseline())
+    format!("Steady phase, first touch included. Left of 1: quicker than {}.{floor}", subject.baseline_label())
 }
 
 fn alt(subject: &Subject<'_>, shown: &[(&ConfigAnalysis, &Figure, Option<Estimate>)]) -> String {
@@ -121,5 +121,5 @@ fn alt(subject: &Subject<'_>, shown: &[(&ConfigAnalysis, &Figure, Option<Estimat
             format!("{} {} ns, ratio {ratio}, {verdict}", config.name, units::significant(figure.value.median))
         })
         .collect();
-    format!("Time per call of {} against {}: {}.", subject.workload.name, subject.baseline(), each.join("; "))
+    format!("Time per call of {} against {}: {}.", subject.workload.name, subject.baseline_label(), each.join("; "))
 }

@@ -38,7 +38,8 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), Stop> {
 
 fn origin(title: &str, metadata: &Metadata) -> String {
     let mut rows = Vec::new();
-    let mut say = |what: &str, value: Option<String>| rows.push(vec![what.to_owned(), value.unwrap_or("unknown".into())]);
+    let mut say =
+        |what: &str, value: Option<String>| rows.push(vec![what.to_owned(), value.unwrap_or("unknown".into())]);
     say("source", Some(format!("{} {}", metadata.source, metadata.source_version).trim().to_owned()));
     let python = metadata.python.as_ref();
     say("python", python.map(|p| format!("{} {} ({} build)", p.implementation, p.version, p.build)));

@@ -3,7 +3,7 @@
 //! Invariant: what is shown is read back from the result's files, never taken from memory.
 
 use super::out::{Stop, columns, print};
-use crate::measure::{self, Config, IDLE_MS, IDLE_MS_QUICK, Progress, Request, Sizes, Summary};
+use crate::measure::{self, Config, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Progress, Request, Sizes, Summary};
 use crate::run::{self, LATEST_LINK};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
 use crate::{analysis, report};
@@ -42,6 +42,9 @@ pub(super) struct RunOptions {
     /// Say nothing while measuring
     #[arg(short, long)]
     quiet: bool,
+    /// Stream every image through windows of so many ops
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(16..=1 << 26))]
+    window_ops: Option<u64>,
     /// Let a debug build measure; its figures mean nothing
     #[arg(long, hide = true)]
     allow_debug_build: bool,
@@ -76,7 +79,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
     let request = request(args, &bundle)?;
     let mut progress = Progress::new(args.options.quiet);
     if bundle.is_cuts_only() && args.what.is_empty() {
-        progress.say("No clone of the repository is near: small cuts of the workloads, built into this program, are used.");
+        progress
+            .say("No clone of the repository is near: small cuts of the workloads, built into this program, are used.");
     }
     let summary = measure::run(&request, &mut progress).map_err(Stop::Unusable)?;
     show(&summary)
@@ -99,7 +103,10 @@ fn show(summary: &Summary) -> Result<(), Stop> {
     ))?;
     match summary.failed {
         0 => Ok(()),
-        n => Err(Stop::Failed(format!("{n} runs failed; their reasons are above and in {}.", short(&summary.path).display()))),
+        n => Err(Stop::Failed(format!(
+            "{n} runs failed; their reasons are above and in {}.",
+            short(&summary.path).display()
+        ))),
     }
 }
 
@@ -114,8 +121,7 @@ fn short(result: &Path) -> PathBuf {
 
 /// Where results go unless told otherwise: into the clone around the current folder, else below the current folder.
 pub(super) fn default_base() -> PathBuf {
-    clone_around_current_folder()
-        .map_or_else(|| PathBuf::from("pyalloc-bench-results"), |clone| clone.join("results"))
+    clone_around_current_folder().map_or_else(|| PathBuf::from("pyalloc-bench-results"), |clone| clone.join("results"))
 }
 
 fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
@@ -123,7 +129,11 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
     let workloads: Vec<Workload> = if args.what.is_empty() {
         bundle.all(options.quick)
     } else {
-        args.what.iter().map(|word| bundle.resolve(word, options.quick)).collect::<Result<_, _>>().map_err(Stop::Unusable)?
+        args.what
+            .iter()
+            .map(|word| bundle.resolve(word, options.quick))
+            .collect::<Result<_, _>>()
+            .map_err(Stop::Unusable)?
     };
     if workloads.is_empty() {
         return Err(Stop::Unusable("No workload is bundled with this program. Give a trace file.".to_owned()));
@@ -133,8 +143,9 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
     let mut idle_ms = if options.idle.is_empty() { default_idle.to_vec() } else { options.idle.clone() };
     idle_ms.sort_unstable();
     idle_ms.dedup();
-    let exe = std::env::current_exe()
-        .map_err(|e| Stop::Unusable(format!("This program cannot find its own file: {e}. Call it by its full path.")))?;
+    let exe = std::env::current_exe().map_err(|e| {
+        Stop::Unusable(format!("This program cannot find its own file: {e}. Call it by its full path."))
+    })?;
     Ok(Request {
         exe,
         workloads,
@@ -147,9 +158,15 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
         idle_ms,
         seed: options.seed.unwrap_or_else(seed_of_clock),
         quick: options.quick,
+        limits: limits(options.window_ops),
         allow_debug: options.allow_debug_build,
         base: options.output.clone().unwrap_or_else(default_base),
     })
+}
+
+fn limits(window_ops: Option<u64>) -> ImageLimits {
+    let default = ImageLimits::DEFAULT;
+    window_ops.map_or(default, |window_ops| ImageLimits { whole_bytes_max: 0, window_ops, ..default })
 }
 
 /// The contestants asked for, or all of them, and the floor.
@@ -184,8 +201,7 @@ fn seed_of_clock() -> u64 {
 
 fn list(bundle: &Bundle) -> String {
     let mut text = String::from("workloads\n");
-    let rows: Vec<Vec<String>> =
-        bundle.definitions().iter().map(|d| vec![d.name.clone(), d.title.clone()]).collect();
+    let rows: Vec<Vec<String>> = bundle.definitions().iter().map(|d| vec![d.name.clone(), d.title.clone()]).collect();
     text.push_str(&columns(&rows, &[]));
     text.push_str("configurations, and the allocator that serves each domain\n");
     let rows: Vec<Vec<String>> = measure::contestants()

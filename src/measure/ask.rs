@@ -49,7 +49,8 @@ fn facts(exe: &Path, keys: &[&str]) -> Result<Vec<AllocatorFacts>, String> {
         }
     }
     let output = ask(exe, &arguments)?;
-    serde_json::from_slice(&output).map_err(|e| format!("The allocators' facts cannot be read: {e}. Please report this."))
+    serde_json::from_slice(&output)
+        .map_err(|e| format!("The allocators' facts cannot be read: {e}. Please report this."))
 }
 
 /// Holds every allocator against the heap contract; the text says which were held.

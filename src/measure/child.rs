@@ -154,7 +154,7 @@ fn timeout(image: &Image, pass: Pass, settings: &Settings) -> Duration {
 
 /// Milliseconds since the epoch.
 #[must_use]
-pub fn unix_ms() -> u64 {
+pub(super) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 

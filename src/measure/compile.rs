@@ -11,14 +11,12 @@ use std::os::unix::fs::FileExt;
 use trace::image::{ImageSink, ImageSummary};
 use trace::{Metadata, Shape};
 
-/// Ops in one of the two windows of a streamed image: 32 MiB.
-pub const WINDOW_OPS: u64 = 4 << 20;
 /// Ops that are written at once where the whole image is kept.
 const CHUNK_OPS: usize = 64 << 10;
 
 /// What the parent asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CompileJob {
+pub(super) struct CompileJob {
     /// The trace.
     pub source: TraceSource,
     /// What it must hold.
@@ -30,7 +28,7 @@ pub struct CompileJob {
 /// Where the ops go. Descriptors are inherited.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Target {
+pub(super) enum Target {
     /// Into one file, if they fit.
     Whole {
         /// The shared-memory file.
@@ -42,6 +40,8 @@ pub enum Target {
     Windows {
         /// The shared-memory file.
         fd: i32,
+        /// Ops in one window.
+        window_ops: u64,
         /// Takes the number of ops of each filled window.
         ready_fd: i32,
         /// Gives one byte for each used window.
@@ -79,8 +79,8 @@ pub fn main() -> Result<(), String> {
             let answer = serde_json::to_vec(&compiled).map_err(|e| e.to_string())?;
             io::stdout().lock().write_all(&answer).and_then(|()| io::stdout().flush()).map_err(|e| unwritable(&e))
         }
-        Target::Windows { fd, ready_fd, done_fd } => {
-            let mut sink = WindowSink::new(fd, ready_fd, done_fd).map_err(|e| unwritable(&e))?;
+        Target::Windows { fd, window_ops, ready_fd, done_fd } => {
+            let mut sink = WindowSink::new(fd, window_ops, ready_fd, done_fd).map_err(|e| unwritable(&e))?;
             let mut trace = OpenTrace::open(&job.source)?;
             trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| trace_sentence(&e))?;
             sink.end().map_err(|e| unwritable(&e))
@@ -177,19 +177,21 @@ struct WindowSink {
 }
 
 impl WindowSink {
-    fn new(fd: i32, ready_fd: i32, done_fd: i32) -> io::Result<Self> {
+    fn new(fd: i32, window_ops: u64, ready_fd: i32, done_fd: i32) -> io::Result<Self> {
         Ok(Self {
             file: inherited(fd, true)?,
             ready: inherited(ready_fd, true)?,
             done: inherited(done_fd, false)?,
-            window: vec![0; WINDOW_OPS as usize],
+            window: vec![0; window_ops as usize],
             bytes: Vec::new(),
             filled: 0,
         })
     }
 
     fn end(mut self) -> io::Result<()> {
-        self.ready.write_all(&0u64.to_le_bytes())
+        self.ready.write_all(&0u64.to_le_bytes())?;
+        // The worker still hands its last windows back; nobody at the other end would be its death.
+        io::copy(&mut self.done, &mut io::sink()).map(|_| ())
     }
 }
 
@@ -205,7 +207,7 @@ impl ImageSink for WindowSink {
         if self.filled >= 2 {
             self.done.read_exact(&mut [0])?;
         }
-        write_ops(&self.file, &self.window[..ops], (self.filled % 2) * WINDOW_OPS * 8, &mut self.bytes)?;
+        write_ops(&self.file, &self.window[..ops], (self.filled % 2) * self.window.len() as u64 * 8, &mut self.bytes)?;
         self.filled += 1;
         self.ready.write_all(&(ops as u64).to_le_bytes())
     }

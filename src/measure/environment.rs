@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// The machine. `libc` is what the system allocator reported as its version.
 #[must_use]
-pub fn host(libc: Option<String>) -> HostFacts {
+pub(super) fn host(libc: Option<String>) -> HostFacts {
     HostFacts {
         cpu_model: first_field("/proc/cpuinfo", "model name"),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
@@ -29,7 +29,7 @@ pub fn host(libc: Option<String>) -> HostFacts {
 
 /// This program.
 #[must_use]
-pub fn harness() -> HarnessFacts {
+pub(super) fn harness() -> HarnessFacts {
     let rustc = env!("PYALLOC_BENCH_RUSTC");
     HarnessFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -41,7 +41,7 @@ pub fn harness() -> HarnessFacts {
 
 /// Memory that could be had without swapping, bytes.
 #[must_use]
-pub fn memory_available_bytes() -> Option<u64> {
+pub(super) fn memory_available_bytes() -> Option<u64> {
     let free = first_field("/proc/meminfo", "MemAvailable").and_then(|text| kibibytes(&text));
     let limit = cgroup_limit_bytes();
     free.into_iter().chain(limit).min()

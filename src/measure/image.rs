@@ -4,7 +4,7 @@
 //! Invariant: the parent never decodes a trace; what it hands to a worker was checked against checksum, totals and
 //! every event first.
 
-use super::compile::{CompileJob, Compiled, Target, WINDOW_OPS};
+use super::compile::{CompileJob, Compiled, Target};
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
 use crate::worker::ImageSource;
 use crate::workload::Workload;
@@ -16,10 +16,22 @@ use std::time::Duration;
 
 /// The hidden verb of the process that compiles.
 pub const COMPILE_VERB: &str = "compile";
-/// Largest image that is kept whole, bytes.
-pub const WHOLE_BYTES_MAX: u64 = 256 << 20;
-/// Most bytes that all images of a run take together; those after that are streamed.
-pub const ALL_BYTES_MAX: u64 = 640 << 20;
+/// How much shared memory images may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Largest image that is kept whole, bytes.
+    pub whole_bytes_max: u64,
+    /// Most bytes that all images of a run take together; those after that are streamed.
+    pub all_bytes_max: u64,
+    /// Ops in one of the two windows of a streamed image, at least [`trace::image::GROUP_OPS_MAX`].
+    pub window_ops: u64,
+}
+
+impl ImageLimits {
+    /// 256 MiB for one image, 640 MiB for all, windows of 32 MiB.
+    pub const DEFAULT: Self = Self { whole_bytes_max: 256 << 20, all_bytes_max: 640 << 20, window_ops: 4 << 20 };
+}
+
 /// A trace may take this long to compile; 1e9 events take well under a minute.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -32,6 +44,7 @@ pub struct Image {
     pub compiled: Compiled,
     /// The whole image, if it is small enough.
     memory: Option<OwnedFd>,
+    window_ops: u64,
 }
 
 /// An image on its way to one worker.
@@ -52,17 +65,18 @@ struct Windows {
 }
 
 impl Image {
-    /// Has a workload compiled; the image is kept whole if it fits into `budget_bytes`.
+    /// Has a workload compiled; the image is kept whole if the limits allow it beside `held_bytes` of other images.
     ///
     /// # Errors
     /// A sentence when the trace cannot be read, is not what its definition promises, or is damaged.
-    pub fn prepare(exe: &Path, workload: Workload, budget_bytes: u64) -> Result<Self, String> {
+    pub fn prepare(exe: &Path, workload: Workload, held_bytes: u64, limits: &ImageLimits) -> Result<Self, String> {
+        let left = limits.all_bytes_max.saturating_sub(held_bytes);
         let memory = shared_memory(0)?;
-        let target = Target::Whole { fd: memory.as_raw_fd(), bytes_max: budget_bytes.min(WHOLE_BYTES_MAX) };
+        let target = Target::Whole { fd: memory.as_raw_fd(), bytes_max: limits.whole_bytes_max.min(left) };
         let running = start_compiler(exe, &workload, target, &[memory.as_fd()])?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;
         let compiled = answer(&workload, &finished)?;
-        Ok(Self { memory: compiled.whole.then_some(memory), workload, compiled })
+        Ok(Self { memory: compiled.whole.then_some(memory), workload, compiled, window_ops: limits.window_ops })
     }
 
     /// Bytes of shared memory that it holds.
@@ -80,11 +94,12 @@ impl Image {
             let source = ImageSource::Whole { fd: memory.as_raw_fd() };
             return Ok(Feed { source, whole: Some(memory), windows: None });
         }
-        let memory = shared_memory(2 * 8 * WINDOW_OPS)?;
+        let memory = shared_memory(self.window_ops.saturating_mul(2 * 8))?;
         let (ready, ready_writer) = std::io::pipe().map_err(|e| unspawned(&e))?;
         let (done_reader, done) = std::io::pipe().map_err(|e| unspawned(&e))?;
         let target = Target::Windows {
             fd: memory.as_raw_fd(),
+            window_ops: self.window_ops,
             ready_fd: ready_writer.as_raw_fd(),
             done_fd: done_reader.as_raw_fd(),
         };
@@ -92,7 +107,7 @@ impl Image {
         let compiler = start_compiler(exe, &self.workload, target, &inherit)?;
         let source = ImageSource::Windows {
             fd: memory.as_raw_fd(),
-            window_ops: WINDOW_OPS,
+            window_ops: self.window_ops,
             ready_fd: ready.as_raw_fd(),
             done_fd: done.as_raw_fd(),
         };

@@ -19,14 +19,13 @@ pub use ask::{HostReport, host_facts, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
 pub use config::{Config, contestants, floor, parse as parse_config};
-pub use image::{COMPILE_VERB, Image};
+pub use image::{COMPILE_VERB, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
 use crate::run::{Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
-use image::ALL_BYTES_MAX;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +51,8 @@ pub struct Request {
     pub seed: u64,
     /// Whether small cuts are used.
     pub quick: bool,
+    /// How much shared memory images may take.
+    pub limits: ImageLimits,
     /// Whether a debug build may measure.
     pub allow_debug: bool,
     /// The folder that the result's folder is made in.
@@ -96,8 +97,7 @@ impl Prepared {
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            let budget = ALL_BYTES_MAX.saturating_sub(held);
-            images.push(Image::prepare(&request.exe, distinct(workload, &images), budget)?);
+            images.push(Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits)?);
         }
         let settings = Settings { idle_ms: request.idle_ms.clone(), allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })

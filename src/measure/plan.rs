@@ -34,10 +34,10 @@ impl Sizes {
 }
 
 /// The passes in the order in which they run: what needs a quiet machine first.
-pub const PASSES: [Pass; 3] = [Pass::Throughput, Pass::Latency, Pass::Footprint];
+pub(super) const PASSES: [Pass; 3] = [Pass::Throughput, Pass::Latency, Pass::Footprint];
 
 /// Largest random padding of a child's environment, bytes: two OS pages shift the stack by every offset in a page.
-pub const PADDING_BYTES_MAX: u32 = 8192;
+pub(super) const PADDING_BYTES_MAX: u32 = 8192;
 
 /// One child to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

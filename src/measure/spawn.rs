@@ -198,7 +198,7 @@ const SIGNALS: &[(i32, &str)] = &[
 
 /// A signal's name, or its number.
 #[must_use]
-pub fn signal_name(signal: i32) -> String {
+pub(super) fn signal_name(signal: i32) -> String {
     let named = SIGNALS.iter().find(|(number, _)| *number == signal);
     named.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
 }

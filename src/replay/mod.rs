@@ -64,7 +64,7 @@ pub(crate) trait Pass {
     fn finish(&mut self, _ops: u64, _heap: &mut Heap) {}
 }
 
-/// Largest block that takes the short way through the loop, bytes.
+/// Blocks below this take the short way through the loop, bytes.
 const SMALL_BYTES: u32 = 4096;
 const ALLOC: u8 = OpKind::Alloc as u8;
 const FREE: u8 = OpKind::Free as u8;
@@ -72,12 +72,19 @@ const FREE: u8 = OpKind::Free as u8;
 /// Replays consecutive ops, the first of which has index `first` in the image. `false` when a mark ended it.
 pub(crate) fn replay<P: Pass>(ops: &[u64], first: u64, heap: &mut Heap, pass: &mut P) -> bool {
     let mut at = 0;
+    if heap.prefix.seen {
+        // The last window ended within a run of prefixes.
+        match other(ops, at, first, heap, pass) {
+            Some(next) => at = next,
+            None => return false,
+        }
+    }
     while let Some(&word) = ops.get(at) {
         let op = Op(word);
         pass.reach(first + at as u64);
         match op.kind_bits() {
             FREE => heap.free(op, pass),
-            ALLOC if op.value() <= SMALL_BYTES && (at > 0 || !heap.prefix.seen) => heap.allocate_small(op, pass),
+            ALLOC if op.value() < SMALL_BYTES => heap.allocate_small(op, pass),
             _ => match other(ops, at, first, heap, pass) {
                 Some(next) => {
                     at = next;

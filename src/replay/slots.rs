@@ -1,8 +1,7 @@
 //! The only place where the replay meets raw memory: the slot table, the calls through it, and what is written to
 //! the blocks.
 //!
-//! Invariant: a slot holds null or a live block of the backend that serves its domain, and the bytes requested for
-//! it. Every 25-bit slot number lies inside the table, whatever the image says. That a block is freed and resized in
+//! Invariant: a slot holds null or a live block of the backend that serves its domain. Every 25-bit slot number lies inside the table, whatever the image says. That a block is freed and resized in
 //! the domain that allocated it is the image's promise, made when it was compiled from a validated trace.
 
 use super::Pass;
@@ -15,14 +14,6 @@ use trace::image::{OS_PAGE_BYTES, Op};
 use trace::{Domain, SLOTS_MAX};
 
 const PAGE: usize = OS_PAGE_BYTES as usize;
-
-/// One entry of the slot table.
-#[derive(Clone, Copy)]
-#[repr(C, align(16))]
-struct Slot {
-    block: *mut u8,
-    bytes: usize,
-}
 
 /// What a run of prefix ops says about the allocation or reallocation after it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +43,10 @@ impl Prefix {
 
 /// The slot table and the entry points of each domain.
 pub(crate) struct Heap {
-    slots: *mut Slot,
+    /// The block in each slot, or null.
+    blocks: *mut *mut u8,
+    /// The bytes requested for it; kept up only for passes that account for them.
+    sizes: *mut usize,
     /// Indexed by the three domain bits of an op, so that no index is out of range.
     table: [Entry; 8],
     /// The prefixes read so far; kept here because a window may end between them and their op.
@@ -64,44 +58,57 @@ pub(crate) struct Heap {
 impl Heap {
     /// A table over `entries` (by [`Domain`]), of which the first `slots` slots are made present.
     pub(crate) fn new(entries: [Entry; 6], slots: u32) -> io::Result<Self> {
-        let table = Mapping::shared(SLOTS_MAX as usize * size_of::<Slot>())?;
-        table.make_present(slots as usize * size_of::<Slot>());
+        let table = || {
+            let table = Mapping::shared(SLOTS_MAX as usize * 8)?;
+            table.make_present(slots as usize * 8);
+            io::Result::Ok(table.base().as_ptr())
+        };
         let [libc, raw, mem, obj, numpy, arrow] = entries;
-        let table_of_eight = [libc, raw, mem, obj, numpy, arrow, libc, libc];
-        let slots = table.base().cast::<Slot>().as_ptr();
-        Ok(Self { slots, table: table_of_eight, prefix: Prefix::default(), failed: 0 })
+        Ok(Self {
+            blocks: table()?.cast(),
+            sizes: table()?.cast(),
+            table: [libc, raw, mem, obj, numpy, arrow, libc, libc],
+            prefix: Prefix::default(),
+            failed: 0,
+        })
     }
 
     #[inline(always)]
-    fn slot(&mut self, op: Op) -> &mut Slot {
-        // SAFETY: the table has `SLOTS_MAX` entries, more than the op's 25 bits can say; zeroed memory is a valid
-        // slot; `&mut self` keeps the reference unique.
-        unsafe { &mut *self.slots.add(op.slot() & (SLOTS_MAX as usize - 1)) }
+    fn block(&mut self, op: Op) -> &mut *mut u8 {
+        // SAFETY: the table has `SLOTS_MAX` entries, and an op's 25 bits say less; zeroed memory is null pointers;
+        // `&mut self` keeps the reference unique.
+        unsafe { &mut *self.blocks.add(op.slot() & (SLOTS_MAX as usize - 1)) }
     }
 
-    /// A plain allocation of at most one OS page, all of it touched: nearly every op of a Python program.
+    #[inline(always)]
+    fn size(&mut self, op: Op) -> &mut usize {
+        // SAFETY: as in `block`.
+        unsafe { &mut *self.sizes.add(op.slot() & (SLOTS_MAX as usize - 1)) }
+    }
+
+    /// A plain allocation of less than one OS page, all of it touched: nearly every op of a Python program.
     #[inline(always)]
     pub(crate) fn allocate_small<P: Pass>(&mut self, op: Op, pass: &mut P) {
+        if !P::CALLS {
+            *self.block(op) = op.0 as *mut u8; // any value but null; nothing reads through it
+            return;
+        }
         let bytes = op.value() as usize;
-        let block = if P::CALLS {
-            let malloc = self.table[op.domain_bits()].malloc;
-            // SAFETY: no precondition.
-            pass.call(CallKind::Malloc, bytes, || unsafe { malloc(bytes) }).cast::<u8>()
-        } else {
-            op.0 as *mut u8 // any non-null value; nothing reads through it when nothing is called
-        };
-        *self.slot(op) = Slot { block, bytes };
+        let malloc = self.table[op.domain_bits()].malloc;
+        // SAFETY: no precondition.
+        let block = pass.call(CallKind::Malloc, bytes, || unsafe { malloc(bytes) }).cast::<u8>();
+        *self.block(op) = block;
         if block.is_null() {
             self.failed += 1;
-        } else if P::CALLS {
-            if P::FULL_TOUCH {
-                fill(block, 0, bytes);
-            } else {
-                write_header(block, bytes);
-            }
-            pass.touched();
-            self.account(op, pass);
+            return;
         }
+        if P::FULL_TOUCH {
+            fill(block, 0, bytes);
+        } else {
+            write_header(block, bytes);
+        }
+        pass.touched();
+        self.gain(op, bytes, pass);
     }
 
     /// Any allocation, with its prefixes. `advised` when the next op asks for huge pages on this very block: the
@@ -123,7 +130,7 @@ impl Heap {
         } else {
             op.0 as *mut u8
         };
-        *self.slot(op) = Slot { block, bytes };
+        *self.block(op) = block;
         if block.is_null() {
             self.failed += 1;
         } else if P::CALLS {
@@ -132,7 +139,7 @@ impl Heap {
             }
             touch::<P>(block, bytes, 0, prefix.touched_bytes(bytes));
             pass.touched();
-            self.account(op, pass);
+            self.gain(op, bytes, pass);
         }
     }
 
@@ -141,53 +148,52 @@ impl Heap {
     pub(crate) fn reallocate<P: Pass>(&mut self, op: Op, pass: &mut P) {
         let prefix = std::mem::take(&mut self.prefix);
         let bytes = prefix.bytes(op);
-        let old = *self.slot(op);
-        if old.block.is_null() || !P::CALLS {
-            self.slot(op).bytes = bytes;
+        let old = *self.block(op);
+        if old.is_null() || !P::CALLS {
             return;
         }
-        let entry = self.table[op.domain_bits()];
-        if P::ACCOUNTS {
-            // SAFETY: the slot's block is live and of this domain.
-            pass.lost(old.bytes, unsafe { (entry.usable_size)(old.block.cast()) });
-        }
+        let old_bytes = *self.size(op);
+        self.lose(op, pass);
+        let realloc = self.table[op.domain_bits()].realloc;
         // SAFETY: the slot's block is live and of this domain; its old address is forgotten below.
-        let block = pass.call(CallKind::Realloc, bytes, || unsafe { (entry.realloc)(old.block.cast(), bytes) });
+        let block = pass.call(CallKind::Realloc, bytes, || unsafe { realloc(old.cast(), bytes) }).cast::<u8>();
         if block.is_null() {
             self.failed += 1;
-        } else {
-            *self.slot(op) = Slot { block: block.cast(), bytes };
-            let was_touched = prefix.old_pages.map_or(old.bytes, |pages| old.bytes.min(pages as usize * PAGE));
-            touch::<P>(block.cast(), bytes, was_touched, prefix.touched_bytes(bytes));
-            pass.touched();
+            self.gain(op, old_bytes, pass);
+            return;
         }
-        self.account(op, pass);
+        *self.block(op) = block;
+        let was = if P::ACCOUNTS { old_bytes } else { usize::MAX };
+        let already = prefix.old_pages.map_or(was, |pages| was.min(pages as usize * PAGE));
+        touch::<P>(block, bytes, already, prefix.touched_bytes(bytes));
+        pass.touched();
+        self.gain(op, bytes, pass);
     }
 
     /// A free; nothing when the block was never had.
     #[inline(always)]
     pub(crate) fn free<P: Pass>(&mut self, op: Op, pass: &mut P) {
-        let slot = self.slot(op);
-        let block = std::mem::replace(&mut slot.block, null_mut());
-        let bytes = slot.bytes;
+        if P::ACCOUNTS {
+            self.lose(op, pass);
+        }
+        let block = std::mem::replace(self.block(op), null_mut());
         if block.is_null() || !P::CALLS {
             return;
         }
-        let entry = &self.table[op.domain_bits()];
-        if P::ACCOUNTS {
-            // SAFETY: the slot's block is live and of this domain.
-            pass.lost(bytes, unsafe { (entry.usable_size)(block.cast()) });
-        }
-        let free = entry.free;
+        let free = self.table[op.domain_bits()].free;
         // SAFETY: the slot's block is live and of this domain; the slot has forgotten it.
-        pass.call(CallKind::Free, bytes, || unsafe { free(block.cast()) });
+        pass.call(CallKind::Free, op.value() as usize, || unsafe { free(block.cast()) });
     }
 
     /// Huge-page advice on the block as NumPy gives it: from the first page boundary after its start to its end.
     pub(crate) fn advise(&mut self, op: Op) {
-        let Slot { block, bytes } = *self.slot(op);
+        let block = *self.block(op);
+        if block.is_null() {
+            return;
+        }
+        let bytes = self.usable_size(op);
         let skipped = PAGE - block as usize % PAGE;
-        if !block.is_null() && bytes > skipped {
+        if bytes > skipped {
             // SAFETY: advice on pages of a live block; it changes no content.
             unsafe { libc::madvise(block.add(skipped).cast(), bytes - skipped, libc::MADV_HUGEPAGE) };
         }
@@ -195,13 +201,25 @@ impl Heap {
 
     /// Tells an accounting pass of the block that the slot holds now.
     #[inline(always)]
-    fn account<P: Pass>(&mut self, op: Op, pass: &mut P) {
+    fn gain<P: Pass>(&mut self, op: Op, bytes: usize, pass: &mut P) {
         if P::ACCOUNTS {
-            let Slot { block, bytes } = *self.slot(op);
-            let entry = &self.table[op.domain_bits()];
-            // SAFETY: the slot's block is live and of this domain.
-            pass.gained(bytes, unsafe { (entry.usable_size)(block.cast()) });
+            *self.size(op) = bytes;
+            pass.gained(bytes, self.usable_size(op));
         }
+    }
+
+    /// Tells an accounting pass that the slot's block is about to go.
+    #[inline(always)]
+    fn lose<P: Pass>(&mut self, op: Op, pass: &mut P) {
+        if P::ACCOUNTS && !self.block(op).is_null() {
+            pass.lost(*self.size(op), self.usable_size(op));
+        }
+    }
+
+    fn usable_size(&mut self, op: Op) -> usize {
+        let block = self.block(op).cast();
+        // SAFETY: only called while the slot's block is live, and of this domain.
+        unsafe { (self.table[op.domain_bits()].usable_size)(block) }
     }
 
     /// Allocates one block of each size, writes their headers and frees them all: one beat of a trickle.
@@ -254,7 +272,7 @@ fn touch<P: Pass>(block: *mut u8, bytes: usize, already: usize, touched: usize) 
         // SAFETY: `page * PAGE` is below `touched`, which is at most the block's size.
         unsafe { block.add(page * PAGE).write(1) };
     }
-    if touched == bytes && already < touched {
+    if touched == bytes && already < touched && bytes > PAGE {
         // A block that does not start on a page boundary reaches into one page more.
         // SAFETY: the block's last byte.
         unsafe { block.add(bytes - 1).write(1) };

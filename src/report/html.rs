@@ -93,12 +93,15 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
     }
     html.push_str(&tables::overview(analysis, workload).html());
     for chart in charts.iter().filter(|chart| chart.workload == index) {
-        let caption = format!("{}. {}", chart.title, markdown::provenance(analysis));
-        let label = escape(&format!("{}, {}", chart.title, workload.name));
-        let _ = write!(html, "<figure role=\"group\" aria-label=\"{label}\">\n{}\n", inline(&chart.svg));
-        let _ = writeln!(html, "<figcaption>{}</figcaption>\n</figure>", escape(&caption));
+        // Each drawing carries its own title, description and provenance; the page shows the one that fits its colours.
+        html.push_str("<figure>\n");
+        for (class, svg) in [("light", &chart.svg), ("dark", &chart.svg_dark)] {
+            let _ = write!(html, "<div class=\"{class}\">\n{}\n</div>\n", inline(svg));
+        }
+        let _ = writeln!(html, "<figcaption>{}</figcaption>\n</figure>", escape(&chart.title));
     }
     html.push_str(&deaths(facts));
+    html.push_str(&tables::domains(facts).as_ref().map(Table::html).unwrap_or_default());
     for table in tables::DETAILS.iter().filter_map(|make| make(analysis, workload)) {
         html.push_str(&table.html());
     }

@@ -6,8 +6,9 @@ use super::table::Table;
 use super::words::{self, UNKNOWN};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, LatencyRow, WorkloadAnalysis};
 use crate::metric::{self, Unit};
-use crate::run::{CallKind, SIZE_CLASS_BOUNDS};
+use crate::run::{CallKind, SIZE_CLASS_BOUNDS, WorkloadFacts};
 use crate::units;
+use std::collections::BTreeMap;
 use trace::Phase;
 
 /// A table of one workload; `None` where its runs know nothing of it.
@@ -285,6 +286,34 @@ fn every_metric(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Tabl
         let label = if unit.is_empty() { metric.label.to_owned() } else { format!("{}, {unit}", metric.label) };
         table
             .row([label].into_iter().chain(workload.configs.iter().map(|c| spread(c.metric(metric.key), metric.unit))));
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Who asks: what a knob that reaches only some domains can change at most.
+#[must_use]
+pub fn domains(facts: &WorkloadFacts) -> Option<Table> {
+    let shape = &facts.shape;
+    let headings =
+        ["domain", ">calls in steady", ">of all", ">MiB requested in steady", ">live MiB at peak", ">of all"];
+    let mut table = Table::new(format!("{}: who asks for memory", facts.name), &headings);
+    let share = |part: Option<&u64>, all: &BTreeMap<String, u64>| {
+        let total: f64 = all.values().map(|n| *n as f64).sum();
+        or_unknown(part.filter(|_| total > 0.0), |n| words::percent(*n as f64 / total))
+    };
+    for domain in trace::Domain::ALL.map(trace::Domain::name) {
+        let (calls, peak) = (shape.steady_calls_by_domain.get(domain), shape.peak_bytes_by_domain.get(domain));
+        if calls.is_none() && peak.is_none() {
+            continue;
+        }
+        table.row([
+            domain.to_owned(),
+            or_unknown(calls, |n| units::count(*n as f64)),
+            share(calls, &shape.steady_calls_by_domain),
+            or_unknown(shape.steady_bytes_by_domain.get(domain), |bytes| units::mib(*bytes as f64)),
+            or_unknown(peak, |bytes| units::mib(*bytes as f64)),
+            share(peak, &shape.peak_bytes_by_domain),
+        ]);
     }
     (!table.rows.is_empty()).then_some(table)
 }

@@ -5,9 +5,10 @@
 use super::*;
 use crate::analysis::fixture::{self, Invention};
 use crate::analysis::{Percentile, Verdict};
-use crate::run::{Environment, Outcome, Pass, Run, SCHEMA};
+use crate::run::{Environment, Outcome, Pass, Run};
 use proptest::prelude::*;
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 /// Twelve blocks, six footprint runs, one failed run, one configuration without a latency pass.
 fn damaged() -> (Environment, Vec<Run>) {
@@ -154,8 +155,21 @@ fn the_same_result_gives_the_same_bytes() {
         let text = String::from_utf8_lossy(a);
         assert!(!text.contains(&*dir.path().to_string_lossy()), "{} names its folder", name.display());
     }
+    assert!(written.iter().any(|path| path.ends_with("charts/memory-small-objects.svg")));
+    assert!(written.iter().any(|path| path.ends_with("charts/time-large-arrays.png")));
     write_all(dir.path()).unwrap();
     assert!(first == contents(dir.path()), "a second report differs from the first");
+}
+
+#[test]
+fn a_chart_can_be_asked_for_alone() {
+    let found = fixture::analysis(&Invention { blocks: 6, footprint_runs: 1, latency_runs: 1, ..Invention::default() });
+    let stems: Vec<String> = charts(&found, Some("time")).into_iter().map(|chart| chart.stem).collect();
+    assert_eq!(stems, ["time-small-objects", "time-large-arrays"]);
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(write_chart(dir.path(), &found, "time").unwrap().len(), 2 * 3);
+    let error = write_chart(dir.path(), &found, "pie").unwrap_err().to_string();
+    assert!(error.starts_with("There is no chart \"pie\". Name one of: memory, peak-rest,"), "{error}");
 }
 
 #[test]
@@ -204,19 +218,25 @@ fn the_page_is_well_formed_escaped_and_loads_nothing() {
     }
     let found = analysis::analyse(environment, &runs);
     let svg = "<?xml version=\"1.0\"?>\n<svg viewBox=\"0 0 1 1\"><title>t</title><path d=\"M0 0\"/></svg>\n".to_owned();
-    let chart = RenderedChart { workload: 1, title: evil.into(), svg };
-    let page = html::page(&found, &[chart]);
+    let svg_dark = svg.clone();
+    let chart = RenderedChart { workload: 1, stem: evil.into(), title: evil.into(), svg, svg_dark, png: vec![] };
+    let mut all = charts(&found, None);
+    assert!(all.iter().all(|chart| !chart.stem.contains(['<', '/', '"', ' '])), "a name got into a file name");
+    assert_eq!(all.len(), 2 * chart::ALL.len());
+    all.push(chart);
+    let page = html::page(&found, &all);
     let without_style =
         format!("{}{}", &page[..page.find("<style>").unwrap()], &page[page.find("</style>").unwrap() + 8..]);
     assert_well_formed(&without_style);
     assert!(!page.contains("<script"), "a name got through");
     assert!(!page.contains("<?xml"), "a prolog inside the page");
+    let page = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
     for outside in ["http:", "https:", "src=", "url(", "@import", "<link"] {
         assert!(!page.contains(outside), "the page loads {outside}");
     }
     assert_eq!(page.matches("<table>").count(), page.matches("<caption>").count());
     assert!(page.contains("prefers-color-scheme: dark"));
-    assert!(page.contains("<figcaption>") && page.contains("seed 42"), "figures carry their provenance");
+    assert!(page.contains("<figcaption>") && page.contains("seed 42"), "provenance is missing");
 }
 
 #[test]
@@ -226,8 +246,17 @@ fn the_page_says_how_blocks_died_and_what_a_switch_saves() {
     assert!(page.contains("96 % died by reference count (or were freed by C code), 3.8 % in 40 collections"), "{page}");
     assert!(page.contains("switching to the fastest saves at most"));
     assert!(page.contains("latency by size class and page fault"));
+    assert!(page.contains("<th scope=\"row\">obj</th><td class=\"n\">3.1 M</td><td class=\"n\">100 %</td>"), "{page}");
     assert!(page.contains("J&amp;W 4: most over most"));
 }
+
+/// A damaged result without and with the `steady` mark.
+static ODD: LazyLock<[(Environment, Vec<Run>); 2]> = LazyLock::new(|| {
+    [false, true].map(|steady| {
+        let what = Invention { failures: true, footprint_runs: 6, steady, ..Invention::default() };
+        (fixture::environment(&what), fixture::runs(&what))
+    })
+});
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
@@ -235,11 +264,9 @@ proptest! {
     /// Whatever subset of runs is left, everything that is read from it works, and no figure is below nothing.
     #[test]
     fn any_subset_of_runs_can_be_read(kept in proptest::collection::vec(any::<bool>(), 206), steady: bool) {
-        let what = Invention { failures: true, footprint_runs: 6, steady, ..Invention::default() };
-        let (environment, runs) = (fixture::environment(&what), fixture::runs(&what));
-        let share = kept.iter().zip(&runs).filter(|(kept, _)| **kept).map(|(_, run)| run.clone());
-        let runs: Vec<Run> = share.filter(|run| run.schema == SCHEMA).collect();
-        let found = analysis::analyse(environment, &runs);
+        let (environment, all) = &ODD[usize::from(steady)];
+        let runs: Vec<Run> = kept.iter().zip(all).filter(|(kept, _)| **kept).map(|(_, run)| run.clone()).collect();
+        let found = analysis::analyse(environment.clone(), &runs);
         prop_assert_eq!(found.ok_runs as usize + found.failures.len(), runs.len());
         for config in found.workloads.iter().flat_map(|w| &w.configs) {
             for (key, figure) in &config.metrics {
@@ -252,6 +279,9 @@ proptest! {
                 }).collect();
                 prop_assert!(ns.iter().all(|ns| *ns > 0.0));
             }
+        }
+        for (workload, chart) in (0..found.workloads.len()).flat_map(|w| chart::ALL.iter().map(move |c| (w, c))) {
+            prop_assert!((chart.draw)(&found, workload).is_none_or(|drawing| !drawing.alt().is_empty()));
         }
         prop_assert!(!terminal(&found).is_empty() && !markdown(&found).is_empty());
         assert_well_formed(html::page(&found, &[]).replace(html::STYLE, "").as_str());

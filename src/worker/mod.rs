@@ -190,16 +190,15 @@ fn replay_failed(error: std::io::Error) -> Failure {
 
 fn throughput(job: &Job, source: &Source, mut heap: Heap, calls_nothing: bool) -> Result<Observation, Failure> {
     let sealed = seal_worker(&reader()?)?;
-    let pass;
-    if calls_nothing {
+    let pass = if calls_nothing {
         let mut floor = Floor(ThroughputPass::start());
         source.replay(&mut heap, &mut floor).map_err(replay_failed)?;
-        pass = floor.0;
+        floor.0
     } else {
-        let mut contest = ThroughputPass::start();
-        source.replay(&mut heap, &mut contest).map_err(replay_failed)?;
-        pass = contest;
-    }
+        let mut pass = ThroughputPass::start();
+        source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
+        pass
+    };
     let seal = unseal_worker(sealed)?;
     let phases = pass.costs(&job.image);
     Ok(Observation::Throughput(Throughput { phases, failed_allocations: heap.failed, seal }))

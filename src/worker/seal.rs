@@ -163,4 +163,25 @@ mod tests {
         assert!(bump(&used, base, 256, layout(200, 1)).is_null());
         assert!(!bump(&used, base, 256, layout(100, 1)).is_null());
     }
+
+    #[test]
+    fn an_allocation_while_sealed_is_a_violation_and_a_free_is_not() {
+        let layout = Layout::from_size_align(64, 16).expect("a layout");
+        // SAFETY: the layout is not empty, and each block goes back where it came from.
+        unsafe {
+            let before = HarnessAllocator.alloc(layout);
+            seal();
+            let within = HarnessAllocator.alloc(layout);
+            HarnessAllocator.dealloc(before, layout);
+            assert_eq!(unseal(), 1);
+            HarnessAllocator.dealloc(within, layout);
+        }
+    }
+
+    #[test]
+    fn the_heap_of_the_c_library_shows_what_it_took() {
+        // SAFETY: a block is taken and given back.
+        unsafe { libc::free(libc::malloc(100)) };
+        assert!(crate::probe::sys::libc_heap_bytes().is_some_and(|bytes| bytes > 0));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every key is known and every required one is there, or the definition is refused with a sentence.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A workload definition.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,7 +58,7 @@ pub struct TraceFile {
 }
 
 /// The totals that a definition promises.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectedTotals {
     /// All events.

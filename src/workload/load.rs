@@ -29,7 +29,7 @@ pub struct Workload {
 }
 
 /// What a definition promises of a trace file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Promise {
     /// SHA-256 of the file, lower-case hex.
     pub sha256: String,

@@ -98,6 +98,6 @@ impl OpenTrace {
     /// # Errors
     /// A sentence about the first damage.
     pub fn shape(&mut self) -> Result<Shape, String> {
-        trace::shape(self.rewound()?).map_err(|e| trace_sentence(&e))
+        trace::shape(self.rewound()?).map(|(_, shape)| shape).map_err(|e| trace_sentence(&e))
     }
 }

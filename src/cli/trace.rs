@@ -1,0 +1,91 @@
+//! `trace`: check a trace, or take a smaller one out of it.
+//!
+//! Invariant: a file appears under its name only when it is complete.
+
+use super::out::{Stop, print};
+use crate::units::{count, mib};
+use crate::workload::{Bundle, OpenTrace, trace_sentence};
+use ::trace::WriteOptions;
+use clap::{Args, Subcommand};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `trace`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct TraceArgs {
+    #[command(subcommand)]
+    verb: TraceVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum TraceVerb {
+    /// Check every event of a trace against its totals
+    Validate {
+        /// A trace file, or a bundled workload by name
+        trace: String,
+    },
+    /// Keep start-up and the first part of the steady phase
+    Cut {
+        /// A trace file, or a bundled workload by name
+        trace: String,
+        /// Events of the steady phase to keep
+        #[arg(long, value_name = "N")]
+        events: u64,
+        /// The smaller trace
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+/// Does what was asked for.
+pub(super) fn run(args: &TraceArgs) -> Result<(), Stop> {
+    match &args.verb {
+        TraceVerb::Validate { trace } => validate(trace),
+        TraceVerb::Cut { trace, events, output } => cut(trace, *events, output),
+    }
+}
+
+/// Opens what a word means; errors begin with its name.
+fn open(word: &str) -> Result<(OpenTrace, impl Fn(String) -> Stop), Stop> {
+    let bundle = Bundle::find().map_err(Stop::Unusable)?;
+    let workload = bundle.resolve(word, false).map_err(Stop::Unusable)?;
+    let shown = workload.source.describe();
+    let named = move |reason: String| Stop::Unusable(format!("{shown}: {reason}"));
+    let trace = OpenTrace::open(&workload.source).map_err(&named)?;
+    Ok((trace, named))
+}
+
+fn validate(word: &str) -> Result<(), Stop> {
+    let (mut trace, named) = open(word)?;
+    let (sha256, bytes) = trace.digest().map_err(&named)?;
+    let reader = trace.rewound().map_err(&named)?;
+    let (_, totals) = ::trace::validate(reader).map_err(|e| named(trace_sentence(&e)))?;
+    print(&format!(
+        "valid: {} events, {} allocations, {} MiB live at most, {:.2} bytes per event\nsha256 {sha256}\n",
+        count(totals.events as f64),
+        count(totals.allocs as f64),
+        mib(totals.live_bytes_peak as f64),
+        bytes as f64 / totals.events.max(1) as f64
+    ))
+}
+
+fn cut(word: &str, events: u64, output: &Path) -> Result<(), Stop> {
+    let (mut trace, named) = open(word)?;
+    let mut fresh = output.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    let unwritable = |e: std::io::Error| {
+        Stop::Unusable(format!("{} cannot be written: {e}. Choose another file with -o.", output.display()))
+    };
+    let mut to = BufWriter::new(File::create(&fresh).map_err(unwritable)?);
+    let reader = trace.rewound().map_err(&named)?;
+    let written = ::trace::cut(reader, &mut to, events, WriteOptions::BUNDLED)
+        .map_err(|e| named(trace_sentence(&e)))
+        .and_then(|totals| to.flush().and_then(|()| fs::rename(&fresh, output)).map(|()| totals).map_err(unwritable));
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    let totals = written?;
+    print(&format!("{}: {} events\n", output.display(), count(totals.events as f64)))
+}
