@@ -47,6 +47,11 @@ pub enum TraceError {
         /// What is impossible about it.
         fault: Fault,
     },
+    /// A cut of a trace that has no `steady` mark.
+    #[error(
+        "the trace has no `steady` mark to cut at; record it again with `pyalloc_mark(\"steady\")` where its work begins"
+    )]
+    NoSteady,
     /// The footer does not agree with the events.
     #[error(
         "the totals at the end of the trace do not match its events ({what}); copy it again from its source, or record it again"

@@ -138,21 +138,6 @@ impl Ledger {
         self.sums.events
     }
 
-    /// The phase that the trace is in.
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// The thread whose calls these are.
-    pub(crate) fn thread(&self) -> u32 {
-        self.thread
-    }
-
-    /// Requested bytes live now.
-    pub(crate) fn live_bytes(&self) -> u64 {
-        self.live_bytes
-    }
-
     /// The live block in `slot`.
     #[inline]
     pub(crate) fn block(&self, slot: u32) -> Result<Block, Fault> {

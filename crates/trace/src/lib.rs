@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod block;
-// mod cut;
+mod cut;
 mod error;
 mod event;
 mod format;
@@ -14,11 +14,11 @@ mod metadata;
 mod reader;
 mod shape;
 pub mod slots;
-// pub mod text;
+pub mod text;
 mod varint;
 mod writer;
 
-// pub use cut::cut;
+pub use cut::cut;
 pub use error::{Fault, Part, TraceError};
 pub use event::*;
 pub use format::{BLOCK_EVENTS, TIME_UNIT_TICKS, VERSION};

@@ -2,10 +2,14 @@
 //!
 //! Invariant: computed in one streaming pass in memory bounded by live blocks.
 
+mod pass;
+
+pub use pass::shape;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Number of evenly spaced points of the live curve.
+/// Most evenly spaced points of the live curve; a trace of fewer events has one for each.
 pub const SHAPE_POINTS: u64 = 512;
 
 /// A summary of the events.

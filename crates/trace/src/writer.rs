@@ -55,19 +55,7 @@ impl<W: Write> TraceWriter<W> {
     /// [`TraceError::Io`].
     pub fn new(mut to: W, metadata: &Metadata, options: WriteOptions) -> Result<Self, TraceError> {
         let tables = Tables::of(metadata)?;
-        let json = serde_json::to_vec(metadata).map_err(|error| TraceError::Metadata(error.to_string()))?;
-        if json.len() > JSON_BYTES_MAX as usize {
-            return Err(TraceError::Metadata(format!("it has {} bytes, at most {JSON_BYTES_MAX} fit", json.len())));
-        }
-        let flags = if options.time { FLAG_TIME } else { 0 } | if options.sites { FLAG_SITES } else { 0 };
-        let mut head = Vec::with_capacity(HEADER_BYTES + json.len());
-        head.extend_from_slice(&MAGIC);
-        head.extend_from_slice(&VERSION.to_le_bytes());
-        head.extend_from_slice(&flags.to_le_bytes());
-        head.extend_from_slice(&(json.len() as u32).to_le_bytes());
-        head.extend_from_slice(&json);
-        to.write_all(&head)?;
-        to.write_all(&crc32fast::hash(&head).to_le_bytes())?;
+        write_header(&mut to, metadata, options)?;
         let block = BlockBuilder::new(options.level, options.time, options.sites)?;
         Ok(Self { to, ledger: Ledger::new(tables), block })
     }
@@ -119,4 +107,22 @@ impl<W: Write> TraceWriter<W> {
         self.to.flush()?;
         Ok((self.to, totals))
     }
+}
+
+/// Writes signature, version, flags, metadata and their checksum.
+pub(crate) fn write_header(to: &mut impl Write, metadata: &Metadata, options: WriteOptions) -> Result<(), TraceError> {
+    let json = serde_json::to_vec(metadata).map_err(|error| TraceError::Metadata(error.to_string()))?;
+    if json.len() > JSON_BYTES_MAX as usize {
+        return Err(TraceError::Metadata(format!("it has {} bytes, at most {JSON_BYTES_MAX} fit", json.len())));
+    }
+    let flags = if options.time { FLAG_TIME } else { 0 } | if options.sites { FLAG_SITES } else { 0 };
+    let mut head = Vec::with_capacity(HEADER_BYTES + json.len());
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&flags.to_le_bytes());
+    head.extend_from_slice(&(json.len() as u32).to_le_bytes());
+    head.extend_from_slice(&json);
+    to.write_all(&head)?;
+    to.write_all(&crc32fast::hash(&head).to_le_bytes())?;
+    Ok(())
 }
