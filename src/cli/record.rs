@@ -5,11 +5,12 @@
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Options of `record`.
 #[derive(Args, Clone, Debug)]
-pub(super) struct RecordArgs {
+pub struct RecordArgs {
     /// Trace to write
     #[arg(short, long, value_name = "FILE", default_value = "python.trace")]
     output: PathBuf,
@@ -32,7 +33,7 @@ pub(super) struct RecordArgs {
 
 /// Records the program. Whatever is said goes to standard error: standard output is the program's.
 #[must_use]
-pub(super) fn run(args: &RecordArgs) -> u8 {
+pub fn run(args: &RecordArgs) -> ExitCode {
     let options = recorder::Options {
         output: args.output.clone(),
         run_for: args.run_for,
@@ -45,11 +46,11 @@ pub(super) fn run(args: &RecordArgs) -> u8 {
         Ok(report) => {
             say(report.to_string().trim_end());
             say(&format!("next: pyalloc-bench replay {}", args.output.display()));
-            report.exit_code
+            ExitCode::from(report.exit_code)
         }
         Err(error) => {
             say(&format!("record: {error}"));
-            error.exit_code()
+            ExitCode::from(error.exit_code())
         }
     }
 }
