@@ -5,7 +5,6 @@
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// Options of `record`.
@@ -33,7 +32,7 @@ pub struct RecordArgs {
 
 /// Records the program. Whatever is said goes to standard error: standard output is the program's.
 #[must_use]
-pub fn run(args: &RecordArgs) -> ExitCode {
+pub fn run(args: &RecordArgs) -> u8 {
     let options = recorder::Options {
         output: args.output.clone(),
         run_for: args.run_for,
@@ -46,11 +45,11 @@ pub fn run(args: &RecordArgs) -> ExitCode {
         Ok(report) => {
             say(report.to_string().trim_end());
             say(&format!("next: pyalloc-bench replay {}", args.output.display()));
-            ExitCode::from(report.exit_code)
+            report.exit_code
         }
         Err(error) => {
             say(&format!("record: {error}"));
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }
