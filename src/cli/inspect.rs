@@ -17,7 +17,7 @@ pub(super) struct InspectArgs {
 
 /// Prints everything in one go, after every event was checked.
 pub(super) fn run(args: &InspectArgs) -> Result<(), Stop> {
-    let bundle = Bundle::find().map_err(Stop::Unusable)?;
+    let bundle = Bundle::find();
     let workload = bundle.resolve(&args.trace, false).map_err(Stop::Unusable)?;
     let name = |reason: String| Stop::Unusable(format!("{}: {reason}", workload.source.describe()));
     let mut trace = OpenTrace::open(&workload.source).map_err(name)?;
