@@ -162,21 +162,11 @@ fn throughput_covers_every_phase_on_every_backend() {
     for key in backend::ALL.iter().map(|b| b.key) {
         let seen = throughput(key, &image);
         assert_eq!(seen.phases.iter().map(|p| p.phase).collect::<Vec<_>>(), Phase::ALL, "{key}");
-        assert_eq!(seen.phases.each_ref_calls(), image.summary.calls_by_phase, "{key}");
+        let calls: Vec<u64> = seen.phases.iter().map(|p| p.calls).collect();
+        assert_eq!(calls, image.summary.calls_by_phase, "{key}");
         assert_eq!(seen.failed_allocations, 0, "{key}");
         assert_eq!((seen.seal.harness_allocations, seen.seal.libc_bytes_before), (0, 0), "{key}");
         assert!(seen.phases[1].wall_ns > 0, "{key}");
-    }
-}
-
-/// Calls by phase.
-trait Calls {
-    fn each_ref_calls(&self) -> [u64; 4];
-}
-
-impl Calls for Vec<pyalloc_bench::run::PhaseCost> {
-    fn each_ref_calls(&self) -> [u64; 4] {
-        [0, 1, 2, 3].map(|phase| self[phase].calls)
     }
 }
 
@@ -313,9 +303,8 @@ fn what_cannot_be_done_is_a_sentence_and_exit_code_1() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(refused(b"{").contains("not understood"));
-    let unknown = job(Pass::Throughput, "tcmalloc", &image, ImageSource::Whole { fd: inherit(&image.file()) });
     let file = image.file();
-    let unknown = Job { source: ImageSource::Whole { fd: inherit(&file) }, ..unknown };
+    let unknown = job(Pass::Throughput, "tcmalloc", &image, ImageSource::Whole { fd: inherit(&file) });
     let said = refused(&serde_json::to_vec(&unknown).unwrap());
     assert!(said.starts_with("{\"failed\":{\"stage\":\"spawn\"") && said.contains("mimalloc"), "{said}");
     let mut short = Image::default();
