@@ -22,7 +22,6 @@ pub const RLIMIT_FSIZE: c_int = 1;
 pub const EINVAL: c_int = 22;
 pub const ENOMEM: c_int = 12;
 pub const SYS_MADVISE: i64 = 28;
-pub const SYS_GETTID: i64 = 186;
 pub const SYS_EXIT_GROUP: i64 = 231;
 pub const OS_PAGE: usize = 4096;
 
@@ -30,6 +29,13 @@ pub const OS_PAGE: usize = 4096;
 pub struct Timespec {
     pub seconds: i64,
     pub nanoseconds: i64,
+}
+
+/// `struct iovec`.
+#[repr(C)]
+pub struct Part {
+    pub at: *const c_void,
+    pub bytes: usize,
 }
 
 #[repr(C)]
@@ -52,6 +58,7 @@ unsafe extern "C" {
     pub fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     pub fn close(fd: c_int) -> c_int;
     pub fn read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize;
+    pub fn pwritev(fd: c_int, parts: *const Part, count: c_int, offset: i64) -> isize;
     pub fn posix_fallocate(fd: c_int, offset: i64, bytes: i64) -> c_int;
     pub fn mmap(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
     pub fn munmap(at: *mut c_void, bytes: usize) -> c_int;
