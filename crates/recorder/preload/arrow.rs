@@ -1,0 +1,130 @@
+//! Arrow's own memory pool: from version 25 on its calls into the bundled mimalloc go through exported entry points.
+//!
+//! Invariant: the real functions are those that the library would have called: next in the global order, or the
+//! caller's own.
+
+use crate::entry::with_caller;
+use crate::raw::{Kind, flag};
+use crate::{rawfile, stream, sys};
+use core::ffi::{CStr, c_void};
+use core::mem::transmute;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+const ARROW: u8 = 5;
+
+with_caller! {
+    arrow_mi_malloc_aligned => malloc_from, "rdx";
+    arrow_mi_realloc_aligned => realloc_from, "rcx";
+    arrow_mi_free => free_from, "rsi";
+}
+
+type Malloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
+type Realloc = unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void;
+type Free = unsafe extern "C" fn(*mut c_void);
+
+/// The function behind one entry point, found at its first call.
+struct Real {
+    name: &'static CStr,
+    address: AtomicPtr<c_void>,
+}
+
+static MALLOC: Real = Real::new(c"arrow_mi_malloc_aligned");
+static REALLOC: Real = Real::new(c"arrow_mi_realloc_aligned");
+static FREE: Real = Real::new(c"arrow_mi_free");
+
+impl Real {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, address: AtomicPtr::new(null_mut()) }
+    }
+
+    #[inline(always)]
+    fn get(&self, caller: usize) -> *mut c_void {
+        let known = self.address.load(Ordering::Relaxed);
+        if known.is_null() { self.find(caller) } else { known }
+    }
+
+    #[cold]
+    fn find(&self, caller: usize) -> *mut c_void {
+        let find = || {
+            // SAFETY: a NUL-terminated name.
+            let next = unsafe { sys::dlsym(sys::RTLD_NEXT, self.name.as_ptr()) };
+            if !next.is_null() {
+                return next;
+            }
+            // Python loads extension modules outside the global scope: ask the library that is calling.
+            let Some(object) = sys::object_of(caller as *const c_void) else { return null_mut() };
+            // SAFETY: the name of a loaded object, as the loader gave it.
+            let handle = unsafe { sys::dlopen(object.as_ptr(), sys::RTLD_LAZY | sys::RTLD_NOLOAD) };
+            if handle.is_null() {
+                return null_mut(); // A null handle would mean the global order, which leads back here.
+            }
+            // SAFETY: an open handle.
+            unsafe { sys::dlsym(handle, self.name.as_ptr()) }
+        };
+        let found = stream::with(|thread| sys::keeping_errno(|| thread.holding(find)));
+        self.address.store(found, Ordering::Relaxed);
+        rawfile::add_flags(flag::ARROW);
+        found
+    }
+}
+
+unsafe extern "C" fn malloc_from(size: usize, align: usize, caller: usize) -> *mut c_void {
+    let real = MALLOC.get(caller);
+    if real.is_null() {
+        return null_mut();
+    }
+    // SAFETY: the symbol of this name has this signature.
+    let real = unsafe { transmute::<*mut c_void, Malloc>(real) };
+    stream::with(|thread| {
+        let was_held = thread.is_held();
+        // SAFETY: the library's own arguments.
+        let block = thread.holding(|| unsafe { real(size, align) });
+        if !was_held {
+            let align_log2 = align.max(1).next_power_of_two().trailing_zeros() as u8;
+            thread.allocated(Kind::AllocAligned, ARROW, align_log2, block as usize, size, caller);
+        }
+        block
+    })
+}
+
+unsafe extern "C" fn realloc_from(block: *mut c_void, size: usize, align: usize, caller: usize) -> *mut c_void {
+    if block.is_null() {
+        // SAFETY: resizing nothing is allocating.
+        return unsafe { malloc_from(size, align, caller) };
+    }
+    let real = REALLOC.get(caller);
+    if real.is_null() {
+        return null_mut();
+    }
+    // SAFETY: the symbol of this name has this signature.
+    let real = unsafe { transmute::<*mut c_void, Realloc>(real) };
+    stream::with(|thread| {
+        let was_held = thread.is_held();
+        if !was_held {
+            thread.resizing(ARROW, block as usize);
+        }
+        // SAFETY: the library's own arguments.
+        let resized = thread.holding(|| unsafe { real(block, size, align) });
+        if !was_held {
+            thread.resized(ARROW, resized as usize, size, caller);
+        }
+        resized
+    })
+}
+
+unsafe extern "C" fn free_from(block: *mut c_void, caller: usize) {
+    let real = FREE.get(caller);
+    if block.is_null() || real.is_null() {
+        return;
+    }
+    // SAFETY: the symbol of this name has this signature.
+    let real = unsafe { transmute::<*mut c_void, Free>(real) };
+    stream::with(|thread| {
+        if !thread.is_held() {
+            thread.freeing(ARROW, block as usize);
+        }
+        // SAFETY: the library's own argument.
+        thread.holding(|| unsafe { real(block) });
+    });
+}

@@ -1,0 +1,23 @@
+//! The preloaded recorder: loaded into the recorded program by `LD_PRELOAD`, it writes one record per request.
+//!
+//! The modules from the outside in: [`entry`] is what the program calls instead of the C library, [`python`] what
+//! CPython's three domains call, [`arrow`] what Arrow's pool calls; [`stream`] turns a call into a record; [`rawfile`]
+//! owns the file; [`large`] knows the large live blocks; [`life`] sees marks, forks, thread ends and the exit;
+//! [`probe`] reads `/proc`. The file's layout is [`raw`], shared with the converter.
+//!
+//! Invariant: nothing here allocates from the heap it records, changes `errno`, panics, or blocks the program when
+//! recording fails; a request is recorded exactly once, by the outermost hook that sees it.
+
+mod arrow;
+mod entry;
+mod large;
+mod life;
+mod lock;
+mod probe;
+mod python;
+mod python_api;
+#[path = "../src/raw.rs"]
+mod raw;
+mod rawfile;
+mod stream;
+mod sys;

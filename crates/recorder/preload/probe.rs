@@ -1,0 +1,180 @@
+//! What the kernel says about the process: its mappings, its resident memory, the touched pages of a block.
+//!
+//! Invariant: reads `/proc` through static buffers, so that a reading shows up neither in the heap nor in itself; the
+//! recorder's own pages are left out of every figure.
+
+use crate::large;
+use crate::lock::{Guarded, Spin};
+use crate::raw::{MAP_BYTES, MAP_NAME_AT, MAPS_AT, MAPS_MAX, word};
+use crate::{rawfile, sys};
+use core::ffi::{CStr, c_void};
+use core::sync::atomic::Ordering;
+
+/// Guards the buffer and the mapping entries. Taken after every other lock.
+pub static LOCK: Spin = Spin::new();
+const BUFFER: usize = 64 * 1024;
+static LINES: Guarded<[u8; BUFFER]> = Guarded::new([0; BUFFER]);
+
+/// Bytes of the block whose pages are present. Reused heap memory counts as touched.
+pub fn touched_bytes(block: usize, size: usize) -> u64 {
+    const PAGES: usize = 4096;
+    let mut present = [0_u8; PAGES];
+    let (first, end) = (block & !(sys::OS_PAGE - 1), block + size);
+    let mut touched = 0;
+    let mut at = first;
+    while at < end {
+        let bytes = (end - at).min(PAGES * sys::OS_PAGE);
+        // SAFETY: `present` has a byte for each page of the range.
+        if unsafe { sys::mincore(at as *mut c_void, bytes, present.as_mut_ptr()) } != 0 {
+            return size as u64;
+        }
+        for (index, _) in present[..bytes.div_ceil(sys::OS_PAGE)].iter().enumerate().filter(|page| page.1 & 1 != 0) {
+            let page = at + index * sys::OS_PAGE;
+            touched += (page + sys::OS_PAGE).min(end) - page.max(block);
+        }
+        at += bytes;
+    }
+    touched as u64
+}
+
+/// Calls `each` with every line of a `/proc` file. `LOCK` is held.
+fn for_each_line(path: &CStr, mut each: impl FnMut(&[u8])) {
+    // SAFETY: the lock is held.
+    let buffer = unsafe { LINES.get() };
+    // SAFETY: a NUL-terminated path.
+    let fd = unsafe { sys::open(path.as_ptr(), sys::O_RDONLY) };
+    if fd < 0 {
+        return;
+    }
+    let mut filled = 0;
+    loop {
+        // SAFETY: the free rest of the buffer.
+        let got = unsafe { sys::read(fd, buffer[filled..].as_mut_ptr().cast(), BUFFER - filled) };
+        if got <= 0 {
+            break;
+        }
+        filled += got as usize;
+        let mut begin = 0;
+        while let Some(length) = buffer[begin..filled].iter().position(|&byte| byte == b'\n') {
+            each(&buffer[begin..begin + length]);
+            begin += length + 1;
+        }
+        buffer.copy_within(begin..filled, 0);
+        filled -= begin;
+        if filled == BUFFER {
+            break; // No line is that long.
+        }
+    }
+    // SAFETY: opened above.
+    unsafe { sys::close(fd) };
+}
+
+/// A line of `/proc/self/maps`.
+struct Mapping<'a> {
+    begin: usize,
+    end: usize,
+    is_code: bool,
+    path: &'a [u8],
+}
+
+fn mapping(line: &[u8]) -> Option<Mapping<'_>> {
+    let dash = line.iter().position(|&byte| byte == b'-')?;
+    let space = line.iter().position(|&byte| byte == b' ')?;
+    let begin = hexadecimal(line.get(..dash)?)?;
+    let end = hexadecimal(line.get(dash + 1..space)?)?;
+    let is_code = line.get(space + 3)? == &b'x';
+    let path = line.iter().position(|&byte| byte == b'/' || byte == b'[').map_or(&[][..], |at| &line[at..]);
+    Some(Mapping { begin, end, is_code, path })
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<usize> {
+    digits.iter().try_fold(0, |sum: usize, &digit| Some(sum << 4 | (digit as char).to_digit(16)? as usize))
+}
+
+/// Resident memory by what backs it, bytes: all, anonymous, file, relocated, main stack.
+pub fn memory() -> [u64; 5] {
+    LOCK.lock();
+    let own_path = own_path();
+    let (table, table_bytes) = large::extent();
+    let mut sums = [0_u64; 5];
+    let (mut is_own, mut is_file, mut is_stack, mut rss) = (false, false, false, 0);
+    for_each_line(c"/proc/self/smaps", |line| {
+        if let Some(found) = line.first().filter(|byte| !byte.is_ascii_uppercase()).and_then(|_| mapping(line)) {
+            is_file = found.path.first() == Some(&b'/');
+            is_stack = found.path == b"[stack]";
+            is_own = found.path.starts_with(rawfile::folder())
+                || found.path == own_path
+                || (found.begin < table + table_bytes && table < found.end);
+        } else if is_own {
+        } else if let Some(bytes) = kibibytes(line, b"Rss:") {
+            rss = bytes;
+            sums[0] += bytes;
+        } else if let Some(anonymous) = kibibytes(line, b"Anonymous:") {
+            sums[1] += anonymous;
+            if is_file {
+                sums[2] += rss - anonymous.min(rss);
+                sums[3] += anonymous;
+            } else if is_stack {
+                sums[4] += anonymous;
+            }
+        }
+    });
+    LOCK.unlock();
+    sums
+}
+
+/// The value of a line like `Rss:    12 kB`, in bytes.
+fn kibibytes(line: &[u8], name: &[u8]) -> Option<u64> {
+    let value = line.strip_prefix(name)?.strip_suffix(b" kB")?;
+    rawfile::parse(value.trim_ascii()).map(|count| count * 1024)
+}
+
+/// The path of this library as the loader knows it.
+fn own_path() -> &'static [u8] {
+    sys::object_of(memory as *const c_void).map_or(b"", CStr::to_bytes)
+}
+
+/// Adds the code mappings that are not known yet to the file.
+pub fn snapshot_mappings() {
+    LOCK.lock();
+    let mut base = 0;
+    let mut last = [0_u8; 256];
+    let mut last_bytes = 0;
+    // SAFETY: the lock is held.
+    let area = unsafe { rawfile::area(MAPS_AT, MAPS_MAX * MAP_BYTES) };
+    let count = rawfile::header(word::MAPS);
+    if let (Some(area), Some(count)) = (area, count) {
+        for_each_line(c"/proc/self/maps", |line| {
+            let Some(found) = mapping(line).filter(|found| found.path.first() == Some(&b'/')) else { return };
+            let kept = &found.path[..found.path.len().min(last.len())];
+            if kept != &last[..last_bytes] {
+                base = found.begin;
+                last[..kept.len()].copy_from_slice(kept);
+                last_bytes = kept.len();
+            }
+            if found.is_code {
+                let used = count.load(Ordering::Relaxed) as usize;
+                if add_mapping(area, used, &found, base) {
+                    count.store(used as u64 + 1, Ordering::Release);
+                }
+            }
+        });
+    }
+    LOCK.unlock();
+}
+
+fn add_mapping(area: &mut [u8], used: usize, found: &Mapping<'_>, base: usize) -> bool {
+    let name = found.path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
+    let name = &name[..name.len().min(MAP_BYTES - MAP_NAME_AT - 1)];
+    let mut entry = [0; MAP_BYTES];
+    for (index, value) in [found.begin, found.end, base].into_iter().enumerate() {
+        entry[index * 8..][..8].copy_from_slice(&(value as u64).to_le_bytes());
+    }
+    entry[MAP_NAME_AT..][..name.len()].copy_from_slice(name);
+    let is_known = area.chunks_exact(MAP_BYTES).take(used).any(|known| known == entry);
+    if is_known || used >= MAPS_MAX {
+        return false;
+    }
+    area[used * MAP_BYTES..][..MAP_BYTES].copy_from_slice(&entry);
+    true
+}

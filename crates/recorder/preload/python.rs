@@ -1,0 +1,552 @@
+//! CPython: the raw, mem and obj domains wrapped, collections marked, the phases of the interpreter's life found.
+//!
+//! The hooks cannot run Python code, but they can ask the interpreter to call back between two bytecodes
+//! (`Py_AddPendingCall`). The first such call registers the collector's callback and an `atexit` function (registered
+//! first, so run last). Further ones look for the end of start-up: the point after which, for [`STEADY_POLLS`] looks
+//! in a row, no module was being imported and none was added.
+//!
+//! Invariant: objects made here are recorded like any other, since their frees will be.
+
+use crate::life;
+use crate::lock::Guarded;
+use crate::python_api::{Allocator, Api, METH_VARARGS, Memory, Method, Object, find};
+use crate::raw::{Kind, LIST_AT, LIST_BYTES, flag, text, word};
+use crate::{rawfile, stream, sys};
+use core::ffi::{CStr, c_int, c_void};
+use core::mem::MaybeUninit;
+use core::ptr::{null, null_mut};
+use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+const RAW: u8 = 1;
+const DOMAINS: usize = 3;
+/// Python requests between two looks at the interpreter while the end of start-up is sought.
+const POLL_EVERY: u32 = 64;
+/// Looks without an import after which start-up is over: about 16 Ki requests.
+const STEADY_POLLS: u32 = 256;
+const HOOK_MASK_CHECKED: u64 = 1 << 31;
+
+/// One wrapped domain.
+struct Hook {
+    domain: u8,
+    original: MaybeUninit<Allocator>,
+}
+
+/// Written once by the constructor, before the program has a second thread.
+static HOOKS: Guarded<[Hook; DOMAINS]> =
+    Guarded::new([const { Hook { domain: 0, original: MaybeUninit::uninit() } }; DOMAINS]);
+/// Written by the constructor.
+static API: Guarded<Option<Api>> = Guarded::new(None);
+
+static IS_WRAPPED: AtomicBool = AtomicBool::new(false);
+static IS_PENDING: AtomicBool = AtomicBool::new(false);
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
+static IS_LOOKING: AtomicBool = AtomicBool::new(false);
+static HAS_FINALISED: AtomicBool = AtomicBool::new(false);
+static IS_FREE_THREADED: AtomicBool = AtomicBool::new(false);
+static QUIET_POLLS: AtomicU32 = AtomicU32::new(0);
+static QUIET_SEQ: AtomicU64 = AtomicU64::new(0);
+static QUIET_CPU_NS: AtomicU64 = AtomicU64::new(0);
+static MODULES_SEEN: AtomicIsize = AtomicIsize::new(-1);
+/// CPython's own objects, found by the constructor.
+static NONE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+static MODULE_TYPE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+/// The module last found to be importing, owned.
+static IMPORTING: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+/// Interned names, made when installed: `generation`, `__spec__`, `_initializing`, `__file__`.
+static NAMES: [AtomicPtr<c_void>; 4] = [const { AtomicPtr::new(null_mut()) }; 4];
+const GENERATION: usize = 0;
+const SPEC: usize = 1;
+const INITIALIZING: usize = 2;
+const FILE: usize = 3;
+
+static ON_COLLECTION: Method =
+    Method { name: c"collection".as_ptr(), function: on_collection, flags: METH_VARARGS, doc: null() };
+static ON_EXIT: Method = Method { name: c"exit".as_ptr(), function: on_exit, flags: METH_VARARGS, doc: null() };
+
+fn api() -> Option<&'static Api> {
+    // SAFETY: written only by the constructor.
+    unsafe { API.get() }.as_ref()
+}
+
+fn name(index: usize) -> Object {
+    NAMES[index].load(Ordering::Relaxed)
+}
+
+/// Wraps the three domains, if this process has CPython's allocator interface. Runs in the constructor, before
+/// `main`: long before CPython configures its allocators, which then leaves them alone.
+pub fn wrap() {
+    let Some(memory) = Memory::load() else { return };
+    // SAFETY: the only thread; nothing has read them yet.
+    let (hooks, slot) = unsafe { (HOOKS.get(), API.get()) };
+    *slot = Api::load();
+    NONE.store(find(c"_Py_NoneStruct").unwrap_or(null_mut()), Ordering::Relaxed);
+    MODULE_TYPE.store(find(c"PyModule_Type").unwrap_or(null_mut()), Ordering::Relaxed);
+    for (index, hook) in hooks.iter_mut().enumerate() {
+        hook.domain = RAW + index as u8;
+        // SAFETY: the function fills the allocator in.
+        unsafe { (memory.get_allocator)(index as c_int, hook.original.as_mut_ptr()) };
+        let mut wrapper = wrapper(core::ptr::from_mut(hook).cast());
+        // SAFETY: a filled-in allocator, which is copied.
+        unsafe { (memory.set_allocator)(index as c_int, &mut wrapper) };
+    }
+    IS_WRAPPED.store(true, Ordering::Release);
+    begin_anew();
+    note_identity();
+}
+
+fn wrapper(context: *mut c_void) -> Allocator {
+    // SAFETY: the naked entries below have these signatures.
+    unsafe {
+        Allocator {
+            context,
+            malloc: core::mem::transmute::<extern "C" fn(), _>(py_malloc),
+            calloc: core::mem::transmute::<extern "C" fn(), _>(py_calloc),
+            realloc: core::mem::transmute::<extern "C" fn(), _>(py_realloc),
+            free: py_free,
+        }
+    }
+}
+
+/// Starts to look for the end of start-up, in a new process or a forked child.
+pub fn begin_anew() {
+    QUIET_POLLS.store(0, Ordering::Relaxed);
+    MODULES_SEEN.store(-1, Ordering::Relaxed);
+    IS_PENDING.store(false, Ordering::Relaxed);
+    IS_LOOKING.store(api().is_some(), Ordering::Relaxed);
+}
+
+/// The program says itself when start-up is over, or the command line did.
+pub fn stop_looking_for_steady() {
+    IS_LOOKING.store(false, Ordering::Relaxed);
+}
+
+/// Whether the mark of interpreter exit was made.
+pub fn has_finalised() -> bool {
+    HAS_FINALISED.load(Ordering::Relaxed)
+}
+
+macro_rules! naked_entries {
+    ($($name:ident => $body:path, $register:literal;)*) => {$(
+        #[unsafe(naked)]
+        extern "C" fn $name() {
+            core::arch::naked_asm!(concat!("mov ", $register, ", [rsp]"), "jmp {body}", body = sym $body)
+        }
+    )*};
+}
+
+naked_entries! {
+    py_malloc => malloc_from, "rdx";
+    py_calloc => calloc_from, "rcx";
+    py_realloc => realloc_from, "rcx";
+}
+
+/// # Safety
+/// `context` is what `wrap` gave to CPython.
+#[inline(always)]
+unsafe fn hook(context: *mut c_void) -> (u8, &'static Allocator) {
+    // SAFETY: points into `HOOKS`, filled in before CPython got it.
+    let hook = unsafe { &*context.cast::<Hook>() };
+    // SAFETY: as above.
+    (hook.domain, unsafe { hook.original.assume_init_ref() })
+}
+
+unsafe extern "C" fn malloc_from(context: *mut c_void, size: usize, caller: usize) -> *mut c_void {
+    // SAFETY: CPython passes the context on.
+    let (domain, original) = unsafe { hook(context) };
+    stream::with(|thread| {
+        let was_held = thread.is_held();
+        // SAFETY: the wrapped allocator with its own context.
+        let block = thread.holding(|| unsafe { (original.malloc)(original.context, size) });
+        if !was_held {
+            thread.allocated(Kind::Alloc, domain, 0, block as usize, size, caller);
+            count(thread);
+        }
+        block
+    })
+}
+
+unsafe extern "C" fn calloc_from(context: *mut c_void, number: usize, size: usize, caller: usize) -> *mut c_void {
+    // SAFETY: CPython passes the context on.
+    let (domain, original) = unsafe { hook(context) };
+    stream::with(|thread| {
+        let was_held = thread.is_held();
+        // SAFETY: the wrapped allocator with its own context.
+        let block = thread.holding(|| unsafe { (original.calloc)(original.context, number, size) });
+        if !was_held {
+            thread.allocated(Kind::AllocZeroed, domain, 0, block as usize, number.wrapping_mul(size), caller);
+            count(thread);
+        }
+        block
+    })
+}
+
+unsafe extern "C" fn realloc_from(context: *mut c_void, block: *mut c_void, size: usize, caller: usize) -> *mut c_void {
+    // SAFETY: CPython passes the context on.
+    let (domain, original) = unsafe { hook(context) };
+    stream::with(|thread| {
+        let was_held = thread.is_held();
+        if !was_held && !block.is_null() {
+            thread.resizing(domain, block as usize);
+        }
+        // SAFETY: the wrapped allocator with its own context.
+        let resized = thread.holding(|| unsafe { (original.realloc)(original.context, block, size) });
+        if was_held {
+        } else if block.is_null() {
+            thread.allocated(Kind::Alloc, domain, 0, resized as usize, size, caller);
+        } else {
+            thread.resized(domain, resized as usize, size, caller);
+        }
+        resized
+    })
+}
+
+unsafe extern "C" fn py_free(context: *mut c_void, block: *mut c_void) {
+    if block.is_null() {
+        return;
+    }
+    // SAFETY: CPython passes the context on.
+    let (domain, original) = unsafe { hook(context) };
+    stream::with(|thread| {
+        if !thread.is_held() {
+            thread.freeing(domain, block as usize);
+        }
+        // SAFETY: the wrapped allocator with its own context.
+        thread.holding(|| unsafe { (original.free)(original.context, block) });
+    });
+}
+
+/// Every so many requests of the main phase, asks the interpreter for a call back.
+#[inline(always)]
+fn count(thread: &stream::Thread) {
+    let left = thread.until_poll.get() - 1;
+    if left == 0 {
+        ask(thread);
+    } else {
+        thread.until_poll.set(left);
+    }
+}
+
+#[cold]
+fn ask(thread: &stream::Thread) {
+    let Some(api) = api().filter(|_| IS_LOOKING.load(Ordering::Relaxed) || !IS_INSTALLED.load(Ordering::Relaxed))
+    else {
+        thread.until_poll.set(u32::MAX);
+        return;
+    };
+    thread.until_poll.set(POLL_EVERY);
+    // SAFETY: may be called at any time.
+    if unsafe { (api.is_initialized)() } == 0 || !rawfile::is_active() || IS_PENDING.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    // SAFETY: needs neither the GIL nor a thread state; the function is static.
+    if thread.holding(|| unsafe { (api.add_pending_call)(on_pending, null_mut()) }) != 0 {
+        IS_PENDING.store(false, Ordering::Release);
+    }
+}
+
+/// Called by the interpreter between two bytecodes.
+unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
+    let Some(api) = api() else { return 0 };
+    if !IS_INSTALLED.load(Ordering::Relaxed) && may_import(api) {
+        IS_INSTALLED.store(true, Ordering::Relaxed);
+        install(api);
+    }
+    if IS_INSTALLED.load(Ordering::Relaxed) && IS_LOOKING.load(Ordering::Relaxed) {
+        look(api);
+    }
+    IS_PENDING.store(false, Ordering::Release);
+    0
+}
+
+/// Whether an import may be nested here. Up to Python 3.11 the import system notes which lock a thread is waiting for
+/// in a dictionary by thread, and an import within that moment would delete the note of the outer one.
+fn may_import(api: &Api) -> bool {
+    // SAFETY: the interpreter is initialised and this thread runs in it; borrowed but for `key`, which is given back.
+    unsafe {
+        let borrowed = |dictionary: Object, name: &CStr| {
+            let key = (api.interned)(name.as_ptr());
+            let value = if dictionary.is_null() { dictionary } else { (api.item)(dictionary, key) };
+            (api.decrement)(key);
+            value
+        };
+        let importlib = borrowed((api.modules)(), c"_frozen_importlib");
+        let contents = if importlib.is_null() { importlib } else { (api.module_dictionary)(importlib) };
+        let waiting = borrowed(contents, c"_blocking_on");
+        if waiting.is_null() || waiting == NONE.load(Ordering::Relaxed) {
+            return true;
+        }
+        let waiters = (api.count)(waiting);
+        if waiters < 0 {
+            (api.clear_error)(); // Not a dictionary: a later Python, where imports may be nested.
+        }
+        waiters <= 0
+    }
+}
+
+/// Registers the collector's callback and the exit function, and notes which interpreter this is.
+fn install(api: &Api) {
+    let words = [c"generation", c"__spec__", c"_initializing", c"__file__"];
+    // SAFETY: the interpreter is initialised and this thread runs in it; references are given back where owned.
+    unsafe {
+        for (slot, word) in NAMES.iter().zip(words) {
+            slot.store((api.interned)(word.as_ptr()), Ordering::Relaxed);
+        }
+        let version = CStr::from_ptr((api.version)()).to_bytes();
+        IS_FREE_THREADED.store(contains(version, b"free-threading"), Ordering::Relaxed);
+        for (module, attribute, method, is_list) in
+            [(c"atexit", c"register", &ON_EXIT, false), (c"gc", c"callbacks", &ON_COLLECTION, true)]
+        {
+            let module = (api.import)(module.as_ptr());
+            let target = if module.is_null() { module } else { (api.attribute_named)(module, attribute.as_ptr()) };
+            let function = (api.function)(method, null_mut(), null_mut());
+            if !target.is_null() && !function.is_null() {
+                if is_list {
+                    (api.append)(target, function);
+                } else {
+                    let arguments = (api.tuple)(1);
+                    (api.increment)(function); // The tuple takes a reference over.
+                    (api.set_tuple_item)(arguments, 0, function);
+                    (api.decrement)((api.call)(target, arguments));
+                    (api.decrement)(arguments);
+                }
+            }
+            for object in [function, target, module] {
+                (api.decrement)(object);
+            }
+        }
+        (api.clear_error)();
+    }
+    note_state();
+}
+
+/// One look for the end of start-up.
+fn look(api: &Api) {
+    // SAFETY: called from a pending call; the dictionary of modules is borrowed.
+    let modules = unsafe { (api.modules)() };
+    // SAFETY: as above.
+    let count = unsafe { (api.count)(modules) };
+    let is_quiet = count == MODULES_SEEN.swap(count, Ordering::Relaxed) && QUIET_POLLS.load(Ordering::Relaxed) > 0;
+    if !is_quiet && is_importing(api, modules) {
+        QUIET_POLLS.store(0, Ordering::Relaxed);
+        return;
+    }
+    if !is_quiet {
+        QUIET_POLLS.store(0, Ordering::Relaxed);
+        QUIET_SEQ.store(stream::sequence(), Ordering::Relaxed);
+        QUIET_CPU_NS.store(life::cpu_ns(), Ordering::Relaxed);
+        life::note_steady(QUIET_SEQ.load(Ordering::Relaxed), QUIET_CPU_NS.load(Ordering::Relaxed));
+    }
+    if QUIET_POLLS.fetch_add(1, Ordering::Relaxed) + 1 >= STEADY_POLLS {
+        IS_LOOKING.store(false, Ordering::Relaxed);
+        note_state();
+        life::mark(b"after-startup", crate::raw::mark::AFTER_STARTUP);
+    }
+}
+
+/// Whether any module is being imported. The one found last time is asked first: a long import holds one module
+/// in that state for thousands of looks.
+fn is_importing(api: &Api, modules: Object) -> bool {
+    if IS_FREE_THREADED.load(Ordering::Relaxed) {
+        return false; // The dictionary may change under an iteration without a lock.
+    }
+    let last = IMPORTING.load(Ordering::Relaxed);
+    if !last.is_null() {
+        if is_initializing(api, last) {
+            return true;
+        }
+        IMPORTING.store(null_mut(), Ordering::Relaxed);
+        // SAFETY: owned since it was found.
+        unsafe { (api.decrement)(last) };
+    }
+    let mut found = false;
+    for_each_module(api, modules, |module| {
+        found = is_initializing(api, module);
+        if found {
+            // SAFETY: a live object, kept until the next look.
+            unsafe { (api.increment)(module) };
+            IMPORTING.store(module, Ordering::Relaxed);
+        }
+        !found
+    });
+    found
+}
+
+/// Calls `each` with every real module until it says false. No Python code runs meanwhile.
+fn for_each_module(api: &Api, modules: Object, mut each: impl FnMut(Object) -> bool) {
+    let module_type = MODULE_TYPE.load(Ordering::Relaxed);
+    let (mut at, mut value) = (0, null_mut());
+    // SAFETY: the dictionary is not changed during the iteration; `value` is borrowed.
+    while unsafe { (api.next)(modules, &mut at, null_mut(), &mut value) } != 0 {
+        // SAFETY: a live object; its type is a new reference, given back below.
+        let kind = unsafe { (api.type_of)(value) };
+        // SAFETY: both are types.
+        let is_module = unsafe { (api.is_subtype)(kind, module_type) } != 0;
+        // SAFETY: owned.
+        unsafe { (api.decrement)(kind) };
+        if is_module && !each(value) {
+            break;
+        }
+    }
+}
+
+/// A module's entry under one of [`NAMES`], borrowed; null when it has none.
+fn module_item(api: &Api, module: Object, index: usize) -> Object {
+    // SAFETY: a module, and an interned string.
+    unsafe { (api.item)((api.module_dictionary)(module), name(index)) }
+}
+
+fn is_initializing(api: &Api, module: Object) -> bool {
+    let spec = module_item(api, module, SPEC);
+    if spec.is_null() || spec == NONE.load(Ordering::Relaxed) {
+        return false;
+    }
+    // SAFETY: a live object and an interned string; the result is owned.
+    unsafe {
+        let value = (api.attribute)(spec, name(INITIALIZING));
+        if value.is_null() {
+            (api.clear_error)();
+            return false;
+        }
+        let is_initializing = (api.is_true)(value) == 1;
+        (api.decrement)(value);
+        is_initializing
+    }
+}
+
+/// The collector calls this with ("start" or "stop", {"generation": n, ...}).
+unsafe extern "C" fn on_collection(_own: Object, arguments: Object) -> Object {
+    let Some(api) = api() else { return null_mut() };
+    // SAFETY: the collector's arguments; every item is borrowed.
+    unsafe {
+        let (phase, facts) = ((api.tuple_item)(arguments, 0), (api.tuple_item)(arguments, 1));
+        let text = if phase.is_null() { null() } else { (api.text)(phase) };
+        let generation = if facts.is_null() { null_mut() } else { (api.item)(facts, name(GENERATION)) };
+        if text.is_null() || generation.is_null() {
+            (api.clear_error)();
+            return none(api);
+        }
+        let kind = if CStr::from_ptr(text) == c"start" { Kind::GcStart } else { Kind::GcStop };
+        let generation = (api.integer)(generation) as usize & 3;
+        stream::with(|thread| thread.push(kind, 0, generation, 0, 0));
+        none(api)
+    }
+}
+
+/// `atexit` calls this after every function of the program's own.
+unsafe extern "C" fn on_exit(_own: Object, _arguments: Object) -> Object {
+    let Some(api) = api() else { return null_mut() };
+    stop_looking_for_steady();
+    note_state();
+    life::finalising();
+    HAS_FINALISED.store(true, Ordering::Relaxed);
+    none(api)
+}
+
+fn none(api: &Api) -> Object {
+    let none = NONE.load(Ordering::Relaxed);
+    // SAFETY: the one object of that name, or null, which is allowed.
+    unsafe { (api.increment)(none) };
+    none
+}
+
+/// Notes that this is Python, and which one. Allocates nothing; may be called from a hook.
+pub fn note_identity() {
+    if !IS_WRAPPED.load(Ordering::Acquire) {
+        return;
+    }
+    rawfile::add_flags(flag::PYTHON);
+    if let Some(api) = api().filter(|_| !name(FILE).is_null()) {
+        // SAFETY: may be called at any time once the interpreter runs; static text.
+        let version = unsafe { CStr::from_ptr((api.version)()) };
+        rawfile::set_text(text::PYTHON_VERSION, version.to_bytes());
+    }
+    note_object();
+}
+
+/// Notes what the converter wants to know of the interpreter: hooks in place, version, imported files.
+pub fn note_state() {
+    if !IS_WRAPPED.load(Ordering::Acquire) {
+        rawfile::set(word::HOOK_MASK, 1 | HOOK_MASK_CHECKED);
+        return;
+    }
+    rawfile::set(word::HOOK_MASK, 1 | wrapped_domains() | HOOK_MASK_CHECKED);
+    note_identity();
+    let Some(api) = api() else { return };
+    // SAFETY: both may be called at any time.
+    if unsafe { (api.is_initialized)() != 0 && (api.holds_gil)() != 0 } && !name(FILE).is_null() {
+        list_imports(api);
+    }
+}
+
+fn wrapped_domains() -> u64 {
+    let Some(memory) = Memory::load() else { return 0 };
+    let mut mask = 0;
+    for index in 0..DOMAINS {
+        let mut now = MaybeUninit::<Allocator>::uninit();
+        // SAFETY: the function fills the allocator in.
+        let now = unsafe {
+            (memory.get_allocator)(index as c_int, now.as_mut_ptr());
+            now.assume_init()
+        };
+        mask |= u64::from(now.malloc as usize == py_malloc as *const () as usize) << (RAW as usize + index);
+    }
+    mask
+}
+
+/// Notes which object holds `PyObject_Malloc`: the executable itself or a shared library.
+fn note_object() {
+    let Some(path) = find(c"PyObject_Malloc").and_then(|address| sys::object_of(address)) else { return };
+    let path = path.to_bytes();
+    let base_name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    rawfile::set_text(text::PYTHON_OBJECT, base_name);
+    if !contains(base_name, b".so") {
+        rawfile::add_flags(flag::STATIC);
+    }
+}
+
+/// Writes the installed packages that modules came from: their paths up to the name after `*-packages/`.
+fn list_imports(api: &Api) {
+    // SAFETY: the GIL keeps other writers out.
+    let Some(list) = (unsafe { rawfile::area(LIST_AT, LIST_BYTES) }) else { return };
+    let mut used = 0;
+    // SAFETY: the GIL is held.
+    let modules = unsafe { (api.modules)() };
+    if modules.is_null() {
+        return;
+    }
+    for_each_module(api, modules, |module| {
+        let file = module_item(api, module, FILE);
+        if file.is_null() || file == NONE.load(Ordering::Relaxed) {
+            return true;
+        }
+        // SAFETY: a live object; null when it is no text, with an error set.
+        let path = unsafe { (api.text)(file) };
+        if path.is_null() {
+            // SAFETY: the GIL is held.
+            unsafe { (api.clear_error)() };
+            return true;
+        }
+        // SAFETY: the string lives as long as its object.
+        if let Some(package) = package_path(unsafe { CStr::from_ptr(path) }.to_bytes()) {
+            let is_known = list[..used].split(|&byte| byte == 0).any(|known| known == package);
+            if !is_known && used + package.len() < LIST_BYTES {
+                list[used..used + package.len()].copy_from_slice(package);
+                list[used + package.len()] = 0;
+                used += package.len() + 1;
+            }
+        }
+        true
+    });
+    rawfile::set(word::LIST, used as u64);
+}
+
+fn package_path(path: &[u8]) -> Option<&[u8]> {
+    const MARKER: &[u8] = b"-packages/";
+    let after = path.windows(MARKER.len()).position(|window| window == MARKER)? + MARKER.len();
+    let end = path[after..].iter().position(|&byte| byte == b'/').map_or(path.len(), |at| after + at);
+    Some(&path[..end])
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}

@@ -1,0 +1,294 @@
+//! A call becomes a record: each thread's own place in the file, the global order, the guard against recording twice.
+//!
+//! Invariant: an allocation takes its number after the call returned, a free before the call is made, so the numbers
+//! order any two uses of one address as they really happened. On one thread, numbers only rise.
+
+use crate::large;
+use crate::raw::{CHUNK_HEADER_BYTES, Kind, LARGE_BYTES, RECORD_BYTES, Record, TIME_SHIFT};
+use crate::{life, rawfile, sys};
+use core::cell::Cell;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+static SEQUENCE: AtomicU64 = AtomicU64::new(1);
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+static START_TICKS: AtomicU64 = AtomicU64::new(0);
+/// Time stamp at which [`life::deadline`] wants to be called.
+static DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// A thread's first window is small, since programs with hundreds of short threads exist.
+const WINDOW_BYTES_FIRST: usize = 4 << 10;
+/// The last one stays in the second-level cache.
+const WINDOW_BYTES_LAST: usize = 256 << 10;
+
+/// What a thread needs to write its records.
+pub struct Thread {
+    /// Above zero while an outer hook is at work, or the recorder itself.
+    pub depth: Cell<u32>,
+    next: Cell<*mut [AtomicU64; 4]>,
+    end: Cell<*mut [AtomicU64; 4]>,
+    window: Cell<*mut u8>,
+    window_bytes: Cell<usize>,
+    serial: Cell<u32>,
+    /// Python requests until the interpreter is looked at again.
+    pub until_poll: Cell<u32>,
+    /// Rounds of thread-exit destructors seen.
+    pub exit_rounds: Cell<u32>,
+}
+
+thread_local! {
+    // Constant and without a destructor, so that reaching it neither allocates nor registers anything.
+    static THREAD: Thread = const {
+        Thread {
+            depth: Cell::new(0),
+            next: Cell::new(null_mut()),
+            end: Cell::new(null_mut()),
+            window: Cell::new(null_mut()),
+            window_bytes: Cell::new(0),
+            serial: Cell::new(0),
+            until_poll: Cell::new(1),
+            exit_rounds: Cell::new(0),
+        }
+    };
+}
+
+/// Runs `body` with the calling thread's state.
+#[inline(always)]
+pub fn with<T>(body: impl FnOnce(&Thread) -> T) -> T {
+    THREAD.with(body)
+}
+
+impl Thread {
+    /// Whether an outer hook records the current request.
+    #[inline(always)]
+    pub fn is_held(&self) -> bool {
+        self.depth.get() != 0
+    }
+
+    /// Runs `body` with recording held back on this thread.
+    #[inline(always)]
+    pub fn holding<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.depth.set(self.depth.get() + 1);
+        let result = body();
+        self.depth.set(self.depth.get() - 1);
+        result
+    }
+
+    /// An allocation returned. A null block is a failed call and leaves no record.
+    #[inline(always)]
+    pub fn allocated(&self, kind: Kind, domain: u8, align_log2: u8, block: usize, size: usize, caller: usize) {
+        if block != 0 {
+            self.push(kind, domain | align_log2 << 3, block, size as u64, caller);
+            if size as u64 >= LARGE_BYTES {
+                large::insert(block, size);
+            }
+        }
+    }
+
+    /// A block is about to be freed.
+    #[inline(always)]
+    pub fn freeing(&self, domain: u8, block: usize) {
+        self.push(Kind::Free, domain, block, large::take_touched(block), 0);
+    }
+
+    /// A block is about to be resized.
+    #[inline(always)]
+    pub fn resizing(&self, domain: u8, block: usize) {
+        self.push(Kind::ReallocBegin, domain, block, large::take_touched(block), 0);
+    }
+
+    /// A resize returned; `block` is 0 when it failed.
+    #[inline(always)]
+    pub fn resized(&self, domain: u8, block: usize, size: usize, caller: usize) {
+        self.push(Kind::ReallocEnd, domain, block, size as u64, caller);
+        if block != 0 && size as u64 >= LARGE_BYTES {
+            large::insert(block, size);
+        }
+    }
+
+    /// Writes one record; its number is taken here.
+    #[inline(always)]
+    pub fn push(&self, kind: Kind, tag: u8, address: usize, size: u64, caller: usize) {
+        if self.next.get() == self.end.get() && !self.refill() {
+            return;
+        }
+        let ticks = sys::ticks();
+        if ticks >= DEADLINE.load(Ordering::Relaxed) {
+            self.deadline(ticks);
+            if self.next.get() == self.end.get() && !self.refill() {
+                return;
+            }
+        }
+        let record = Record {
+            kind,
+            domain: tag & 7,
+            align_log2: tag >> 3,
+            seq: SEQUENCE.fetch_add(1, Ordering::SeqCst),
+            time: ticks.wrapping_sub(START_TICKS.load(Ordering::Relaxed)) >> TIME_SHIFT,
+            address: address as u64,
+            size,
+            caller: caller as u64,
+        };
+        let at = self.next.get();
+        // SAFETY: `next` is below `end`, inside this thread's window.
+        unsafe { write(at, record) };
+        // SAFETY: at most one past the last record of the window.
+        self.next.set(unsafe { at.add(1) });
+    }
+
+    #[cold]
+    fn deadline(&self, ticks: u64) {
+        // About 30 ms ahead at 3 GHz; the clock decides, the counter only says when to look.
+        DEADLINE.store(ticks + (1 << 26), Ordering::Relaxed);
+        sys::keeping_errno(|| self.holding(|| life::deadline(self)));
+    }
+
+    /// Makes room; false when nothing is to be recorded.
+    #[cold]
+    #[inline(never)]
+    fn refill(&self) -> bool {
+        sys::keeping_errno(|| self.holding(|| self.refill_held()))
+    }
+
+    fn refill_held(&self) -> bool {
+        if !rawfile::start() {
+            if rawfile::ended_for_want_of_room() {
+                rawfile::count_lost();
+            }
+            return false;
+        }
+        let is_new = self.serial.get() == 0;
+        if is_new {
+            self.serial.set(SERIAL.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        let bytes = self.window_bytes.get();
+        let is_whole = self.log()
+            && if bytes < WINDOW_BYTES_LAST {
+                self.enlarge()
+            } else {
+                self.rewind();
+                true
+            };
+        if is_new {
+            life::watch_thread_end();
+        }
+        if !is_whole {
+            self.place(null_mut(), 0);
+        } else if bytes == WINDOW_BYTES_LAST {
+            life::rolled_over();
+        }
+        is_whole
+    }
+
+    /// Writes what the window holds to the file; false when recording is over.
+    fn log(&self) -> bool {
+        let window = self.window.get();
+        if window.is_null() {
+            return true;
+        }
+        // SAFETY: inside the window.
+        let records = unsafe { window.add(CHUNK_HEADER_BYTES) };
+        rawfile::log(records, self.next.get() as usize - records as usize, self.serial.get())
+    }
+
+    /// Gets a window, larger than the one before.
+    fn enlarge(&self) -> bool {
+        let bytes = (self.window_bytes.get() * 4).max(WINDOW_BYTES_FIRST);
+        let window = rawfile::window(bytes, self.serial.get());
+        rawfile::release(self.window.get(), self.window_bytes.get());
+        self.place(window, bytes);
+        !window.is_null()
+    }
+
+    fn place(&self, window: *mut u8, bytes: usize) {
+        self.window.set(window);
+        self.window_bytes.set(if window.is_null() { 0 } else { bytes });
+        self.rewind();
+    }
+
+    /// The next record goes to the start of the window.
+    fn rewind(&self) {
+        let window = self.window.get();
+        if window.is_null() {
+            self.next.set(null_mut());
+            self.end.set(null_mut());
+            return;
+        }
+        // SAFETY: inside the window.
+        self.next.set(unsafe { window.add(CHUNK_HEADER_BYTES) }.cast());
+        let records = (self.window_bytes.get() - CHUNK_HEADER_BYTES) / RECORD_BYTES;
+        // SAFETY: the window holds that many records.
+        self.end.set(unsafe { self.next.get().add(records) });
+    }
+
+    /// The thread is over: its window is written out and given back.
+    pub fn leave(&self) {
+        self.holding(|| self.log());
+        rawfile::release(self.window.get(), self.window_bytes.get());
+        self.place(null_mut(), 0);
+    }
+
+    /// In a forked child, which has this thread only.
+    pub fn begin_anew(&self) {
+        SERIAL.store(0, Ordering::Relaxed);
+        // The window is the parent's: what it holds is the parent's to write.
+        rawfile::release(self.window.get(), self.window_bytes.get());
+        self.place(null_mut(), 0);
+        self.serial.set(0);
+        self.until_poll.set(1);
+    }
+}
+
+/// # Safety
+/// `at` points to room for a record.
+#[inline(always)]
+unsafe fn write(at: *mut [AtomicU64; 4], record: Record) {
+    // SAFETY: the caller's word.
+    let cells = unsafe { &*at };
+    let words = record.pack();
+    // This word says that the record is there: it goes first and comes last, so that a process killed in between
+    // leaves no mixture of an old record and a new one.
+    cells[0].store(0, Ordering::Release);
+    for index in 1..4 {
+        cells[index].store(words[index], Ordering::Release);
+    }
+    cells[0].store(words[0], Ordering::Release);
+}
+
+/// The number that the next record will get.
+pub fn sequence() -> u64 {
+    SEQUENCE.load(Ordering::SeqCst)
+}
+
+/// Sets where time begins, and whether the clock must be looked at.
+pub fn begin(ticks: u64, watches_clock: bool) {
+    START_TICKS.store(ticks, Ordering::Relaxed);
+    DEADLINE.store(if watches_clock { 0 } else { u64::MAX }, Ordering::Relaxed);
+}
+
+/// What one record costs here, picoseconds: the same steps into a scratch record, the best of a few rounds.
+pub fn calibrate_ps() -> u64 {
+    const STEPS: u64 = 512;
+    let scratch = [const { AtomicU64::new(0) }; 4];
+    let counter = AtomicU64::new(0);
+    let round = || {
+        let begin = sys::clock_ns(sys::CLOCK_MONOTONIC);
+        for step in 0..STEPS {
+            let depth = with(|thread| core::hint::black_box(thread.depth.get()));
+            let record = Record {
+                kind: Kind::Alloc,
+                domain: depth as u8 & 7,
+                align_log2: 0,
+                seq: counter.fetch_add(1, Ordering::SeqCst),
+                time: sys::ticks(),
+                address: step,
+                size: step,
+                caller: step,
+            };
+            // SAFETY: `scratch` is a record's room.
+            unsafe { write(core::ptr::from_ref(core::hint::black_box(&scratch)).cast_mut(), record) };
+        }
+        (sys::clock_ns(sys::CLOCK_MONOTONIC) - begin) * 1000 / STEPS
+    };
+    (0..4).map(|_| round()).min().unwrap_or(0)
+}

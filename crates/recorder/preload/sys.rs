@@ -1,0 +1,122 @@
+//! The C library's functions and constants that the recorder calls, and nothing else.
+//!
+//! Invariant: none of these allocates, except `dlopen` and `dlsym`, which are called with recording held back.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr::{null, null_mut};
+
+pub const RTLD_DEFAULT: *mut c_void = core::ptr::null_mut();
+pub const RTLD_NEXT: *mut c_void = -1_isize as *mut c_void;
+pub const RTLD_LAZY: c_int = 1;
+pub const RTLD_NOLOAD: c_int = 4;
+pub const O_RDONLY: c_int = 0;
+pub const O_RDWR_CREAT_EXCL_CLOEXEC: c_int = 0o2 | 0o100 | 0o200 | 0o2_000_000;
+pub const O_RDWR_CLOEXEC: c_int = 0o2 | 0o2_000_000;
+pub const PROT_READ_WRITE: c_int = 3;
+pub const MAP_SHARED: c_int = 1;
+pub const MAP_POPULATE: c_int = 0x8000;
+pub const MADV_HUGEPAGE: c_int = 14;
+pub const CLOCK_MONOTONIC: c_int = 1;
+pub const CLOCK_PROCESS_CPUTIME_ID: c_int = 2;
+pub const RLIMIT_FSIZE: c_int = 1;
+pub const EINVAL: c_int = 22;
+pub const ENOMEM: c_int = 12;
+pub const SYS_MADVISE: i64 = 28;
+pub const SYS_EXIT_GROUP: i64 = 231;
+pub const OS_PAGE: usize = 4096;
+
+#[repr(C)]
+pub struct Timespec {
+    pub seconds: i64,
+    pub nanoseconds: i64,
+}
+
+/// `struct iovec`.
+#[repr(C)]
+pub struct Part {
+    pub at: *const c_void,
+    pub bytes: usize,
+}
+
+#[repr(C)]
+struct DlInfo {
+    file_name: *const c_char,
+    file_base: *mut c_void,
+    symbol_name: *const c_char,
+    symbol_address: *mut c_void,
+}
+
+unsafe extern "C" {
+    pub fn __libc_malloc(size: usize) -> *mut c_void;
+    pub fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
+    pub fn __libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    pub fn __libc_memalign(align: usize, size: usize) -> *mut c_void;
+    pub fn __libc_valloc(size: usize) -> *mut c_void;
+    pub fn __libc_pvalloc(size: usize) -> *mut c_void;
+    pub fn __libc_free(block: *mut c_void);
+
+    pub fn open(path: *const c_char, flags: c_int, ...) -> c_int;
+    pub fn close(fd: c_int) -> c_int;
+    pub fn read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize;
+    pub fn pwritev(fd: c_int, parts: *const Part, count: c_int, offset: i64) -> isize;
+    pub fn posix_fallocate(fd: c_int, offset: i64, bytes: i64) -> c_int;
+    pub fn mmap(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
+    pub fn munmap(at: *mut c_void, bytes: usize) -> c_int;
+    pub fn mincore(at: *mut c_void, bytes: usize, vector: *mut u8) -> c_int;
+    pub fn getrlimit(resource: c_int, limits: *mut [u64; 2]) -> c_int;
+    pub fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int;
+    pub fn syscall(number: i64, ...) -> i64;
+    pub fn getpid() -> c_int;
+    pub fn getppid() -> c_int;
+    pub fn sched_yield() -> c_int;
+    pub fn __errno_location() -> *mut c_int;
+    pub fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> c_int;
+    pub fn pthread_key_create(key: *mut u32, destructor: Option<extern "C" fn(*mut c_void)>) -> c_int;
+    pub fn pthread_setspecific(key: u32, value: *const c_void) -> c_int;
+    pub fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    pub fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+    fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
+}
+
+/// Time on this clock, nanoseconds.
+pub fn clock_ns(clock: c_int) -> u64 {
+    let mut time = Timespec { seconds: 0, nanoseconds: 0 };
+    // SAFETY: `time` is a live timespec.
+    unsafe { clock_gettime(clock, &mut time) };
+    time.seconds as u64 * 1_000_000_000 + time.nanoseconds as u64
+}
+
+/// The time stamp counter.
+#[inline(always)]
+pub fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Runs `body` and puts `errno` back: a hooked call must not show that it was recorded.
+#[inline]
+pub fn keeping_errno<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: the location is the calling thread's own and always valid.
+    let errno = unsafe { __errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *errno };
+    let result = body();
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    result
+}
+
+/// The path of the loaded object that holds this address, as the loader knows it.
+pub fn object_of(address: *const c_void) -> Option<&'static CStr> {
+    let mut info = DlInfo { file_name: null(), file_base: null_mut(), symbol_name: null(), symbol_address: null_mut() };
+    // SAFETY: `info` has the layout of `Dl_info`.
+    if unsafe { dladdr(address, &mut info) } == 0 || info.file_name.is_null() {
+        return None;
+    }
+    // SAFETY: the loader's own string, which lives as long as the object.
+    Some(unsafe { CStr::from_ptr(info.file_name) })
+}

@@ -1,0 +1,87 @@
+//! What can go wrong with a recording, each as a sentence that ends with what the user can do.
+//!
+//! Invariant: nothing here is about the recorded program: its own failures are passed through as its exit code.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a recording could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// No such program.
+    #[error("{0}: no such program; give a path, or a name that PATH has")]
+    NotFound(String),
+    /// The program cannot be run.
+    #[error("{program}: {why}")]
+    NotRunnable {
+        /// The program as given.
+        program: String,
+        /// Why, with what to do.
+        why: String,
+    },
+    /// The program runs, but nothing can be preloaded into it.
+    #[error("{program}: {why}")]
+    CannotRecord {
+        /// The program as given.
+        program: String,
+        /// Why, with what to do.
+        why: String,
+    },
+    /// This build carries no recorder.
+    #[error("recording works on x86-64 Linux with glibc only; record there and replay the trace here")]
+    Unsupported,
+    /// The command asks for something that would disable the recorder.
+    #[error("`-X dev` makes Python replace its allocators, which hides them from the recorder; leave it out")]
+    DevMode,
+    /// The raw data would go to memory.
+    #[error(
+        "{0} is on a memory file system, where raw data would count as memory; give -o a path on a disk (or set TMPDIR to one)"
+    )]
+    MemoryFileSystem(PathBuf),
+    /// A folder or file of the recorder's own.
+    #[error("{path} cannot be written: {error}; give -o a path in a writable folder")]
+    Output {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// The program could not be started.
+    #[error("{program} could not be started: {error}; try the command without `record` first")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Nothing was recorded.
+    #[error("nothing was recorded: {0}")]
+    Nothing(String),
+    /// A raw file cannot be read.
+    #[error("the raw data in {path} cannot be read: {error}; record again")]
+    Raw {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// The trace cannot be written.
+    #[error(transparent)]
+    Trace(#[from] trace::TraceError),
+}
+
+impl RecordError {
+    /// The exit code: 127 for a missing program, 126 for one that cannot be run, 125 for the recorder's own failures.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound(_) => 127,
+            Self::NotRunnable { .. } | Self::Start { .. } => 126,
+            _ => 125,
+        }
+    }
+}

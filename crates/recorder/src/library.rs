@@ -1,0 +1,68 @@
+//! The preloaded library: embedded in this binary, written to a private folder before it is used.
+//!
+//! Invariant: the file that is preloaded has exactly the embedded bytes, and nobody else could have written it.
+
+use crate::error::RecordError;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpyalloc_recorder.so"));
+
+/// Writes the library to the user's cache folder, or else to `fallback`; its path.
+pub(crate) fn extract(fallback: &Path) -> Result<PathBuf, RecordError> {
+    if LIBRARY.is_empty() {
+        return Err(RecordError::Unsupported);
+    }
+    let mut hasher = DefaultHasher::new();
+    LIBRARY.hash(&mut hasher);
+    let name = format!("recorder-{:016x}.so", hasher.finish());
+    let cache = cache_folder().filter(|folder| is_preloadable(folder) && make_private(folder));
+    if let Some(path) = cache.map(|folder| folder.join(&name))
+        && place(&path).is_ok()
+    {
+        return Ok(path);
+    }
+    let path = fallback.join(&name);
+    if !is_preloadable(&path) {
+        let why = std::io::Error::other("LD_PRELOAD cannot name a path with spaces or colons");
+        return Err(RecordError::Output { path, error: why });
+    }
+    place(&path).map_err(|error| RecordError::Output { path: path.clone(), error })?;
+    Ok(path)
+}
+
+fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("pyalloc-bench"))
+}
+
+/// The loader splits `LD_PRELOAD` at spaces and colons.
+fn is_preloadable(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| !text.contains([' ', ':', '\t', '\n']))
+}
+
+/// Makes the folder, or checks that it is ours alone.
+fn make_private(folder: &Path) -> bool {
+    if DirBuilder::new().mode(0o700).recursive(true).create(folder).is_err() {
+        return false;
+    }
+    // SAFETY: no preconditions.
+    let own = unsafe { libc::geteuid() };
+    fs::symlink_metadata(folder).is_ok_and(|facts| facts.is_dir() && facts.uid() == own && facts.mode() & 0o022 == 0)
+}
+
+/// Puts the library there, whole or not at all; a good one is left alone, since programs may have it mapped.
+fn place(path: &Path) -> std::io::Result<()> {
+    if fs::read(path).is_ok_and(|bytes| bytes == LIBRARY) {
+        return Ok(());
+    }
+    let partial = path.with_extension(format!("so.{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o700).open(&partial)?;
+    file.write_all(LIBRARY)?;
+    drop(file);
+    fs::rename(&partial, path)
+}

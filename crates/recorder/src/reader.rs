@@ -1,0 +1,287 @@
+//! Reads a raw file: its header, its tables, and the records of all threads in the program's own order.
+//!
+//! Invariant: memory is bounded by one chunk per thread, whatever the length of the recording; a file cut short at
+//! any point gives the records before that point.
+
+use crate::raw::{self, Record, mark, stop, text, word};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Largest chunk that is believed.
+const CHUNK_BYTES_MAX: u64 = 16 << 20;
+/// Chunks begin on these boundaries.
+const CHUNK_ALIGN: u64 = 4096;
+
+/// One entry of the table of marks.
+#[derive(Clone, Debug)]
+pub(crate) struct MarkEntry {
+    pub(crate) name: String,
+    pub(crate) words: [u64; 9],
+}
+
+impl MarkEntry {
+    pub(crate) fn by(&self) -> u64 {
+        self.words[mark::KIND]
+    }
+
+    pub(crate) fn memory(&self) -> Option<trace::MemoryReading> {
+        (self.words[mark::RSS] != 0).then(|| trace::MemoryReading {
+            rss_bytes: self.words[mark::RSS],
+            rss_anon_bytes: self.words[mark::ANON],
+            file_bytes: self.words[mark::FILE],
+            relocated_bytes: self.words[mark::RELOCATED],
+            stack_bytes: self.words[mark::STACK],
+            recorder_bytes: 0,
+        })
+    }
+}
+
+/// One code mapping.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapping {
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+    pub(crate) base: u64,
+    pub(crate) module: String,
+}
+
+/// Where one thread's records lie.
+#[derive(Clone, Debug, Default)]
+struct Chunks {
+    /// Offset and bytes of each log chunk, then (after `finish`) of each window.
+    list: Vec<(u64, u64)>,
+    windows: Vec<(u64, u64)>,
+}
+
+/// An opened raw file.
+#[derive(Debug)]
+pub(crate) struct RawFile {
+    pub(crate) path: PathBuf,
+    pub(crate) marks: Vec<MarkEntry>,
+    pub(crate) mappings: Vec<Mapping>,
+    /// Paths of the imported packages.
+    pub(crate) imports: Vec<String>,
+    file: File,
+    head: Vec<u8>,
+    threads: Vec<Chunks>,
+}
+
+impl RawFile {
+    /// Opens a raw file and reads its tables.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let mut head = vec![0; raw::CHUNKS_AT];
+        file.read_exact_at(&mut head, 0)?;
+        let mut opened = Self {
+            path: path.to_owned(),
+            marks: Vec::new(),
+            mappings: Vec::new(),
+            imports: Vec::new(),
+            file,
+            head,
+            threads: Vec::new(),
+        };
+        if opened.word(word::MAGIC) != raw::MAGIC {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it was not finished being made"));
+        }
+        opened.read_tables();
+        opened.find_chunks()?;
+        Ok(opened)
+    }
+
+    /// A word of the header.
+    pub(crate) fn word(&self, index: usize) -> u64 {
+        word_at(&self.head, index * 8)
+    }
+
+    /// A text field of the header.
+    pub(crate) fn text(&self, (at, room): (usize, usize)) -> String {
+        text_of(&self.head[at..at + room])
+    }
+
+    pub(crate) fn has_flag(&self, bit: u64) -> bool {
+        self.word(word::FLAGS) & bit != 0
+    }
+
+    /// The process that wrote it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.word(word::PID) as u32
+    }
+
+    /// Whether the process was seen to exit.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.word(word::STOP) == stop::EXIT
+    }
+
+    /// Name of the program, as the kernel knows it.
+    pub(crate) fn program(&self) -> String {
+        self.text(text::PROGRAM)
+    }
+
+    /// Room for records in the file: an upper bound of their number.
+    pub(crate) fn records_max(&self) -> u64 {
+        let bytes: u64 = self.threads.iter().flat_map(|chunks| &chunks.list).map(|chunk| chunk.1).sum();
+        bytes / raw::RECORD_BYTES as u64
+    }
+
+    /// Ticks of the time stamp counter in a second; `None` when the recording was too short to tell.
+    pub(crate) fn ticks_per_second(&self) -> Option<u64> {
+        let ticks = self.word(word::TSC_END).checked_sub(self.word(word::TSC_START))?;
+        let ns = self.word(word::MONOTONIC_END_NS).checked_sub(self.word(word::MONOTONIC_START_NS))?;
+        let per_second = u128::from(ticks) * 1_000_000_000 / u128::from(ns).max(1);
+        (ns >= 1_000_000).then(|| u64::try_from(per_second).ok()).flatten()
+    }
+
+    fn read_tables(&mut self) {
+        let table = |at: usize, bytes: usize, most: usize, used: u64| {
+            self.head[at..at + most * bytes].chunks_exact(bytes).take(used.min(most as u64) as usize)
+        };
+        self.marks = table(raw::MARKS_AT, raw::MARK_BYTES, raw::MARKS_MAX, self.word(word::MARKS))
+            .map(|entry| MarkEntry {
+                name: text_of(&entry[mark::NAME_AT..]),
+                words: std::array::from_fn(|index| word_at(entry, index * 8)),
+            })
+            .collect();
+        self.mappings = table(raw::MAPS_AT, raw::MAP_BYTES, raw::MAPS_MAX, self.word(word::MAPS))
+            .map(|entry| Mapping {
+                begin: word_at(entry, 0),
+                end: word_at(entry, 8),
+                base: word_at(entry, 16),
+                module: text_of(&entry[raw::MAP_NAME_AT..]),
+            })
+            .collect();
+        let used = self.word(word::LIST).min(raw::LIST_BYTES as u64) as usize;
+        let list = self.head[raw::LIST_AT..][..used].split(|&byte| byte == 0);
+        self.imports =
+            list.filter(|path| !path.is_empty()).map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+    }
+
+    /// Walks the file from chunk to chunk. A hole, left by a refused request for space, is skipped.
+    fn find_chunks(&mut self) -> io::Result<()> {
+        let end = self.file.metadata()?.len();
+        let mut at = raw::CHUNKS_AT as u64;
+        while at + (raw::CHUNK_HEADER_BYTES as u64) <= end {
+            let mut header = [0; 24];
+            self.file.read_exact_at(&mut header, at)?;
+            let (magic, serial, bytes) = (word_at(&header, 0), word_at(&header, 8) as usize, word_at(&header, 16));
+            let is_chunk = matches!(magic, raw::LOG_MAGIC | raw::WINDOW_MAGIC)
+                && (1..=1 << 24).contains(&serial)
+                && (raw::CHUNK_HEADER_BYTES as u64..=CHUNK_BYTES_MAX).contains(&bytes);
+            if !is_chunk {
+                at += CHUNK_ALIGN;
+                continue;
+            }
+            if self.threads.len() < serial {
+                self.threads.resize(serial, Chunks::default());
+            }
+            let chunks = &mut self.threads[serial - 1];
+            let list = if magic == raw::WINDOW_MAGIC { &mut chunks.windows } else { &mut chunks.list };
+            list.push((at, bytes.min(end - at)));
+            at += bytes.next_multiple_of(CHUNK_ALIGN);
+        }
+        // What a window holds beyond its log chunks is newer than they are.
+        for chunks in &mut self.threads {
+            chunks.list.append(&mut chunks.windows);
+        }
+        Ok(())
+    }
+
+    /// All records in the program's own order.
+    pub(crate) fn records(&self) -> io::Result<Records<'_>> {
+        let mut records = Records { raw: self, cursors: Vec::new(), heads: BinaryHeap::new(), current: None };
+        for (thread, chunks) in self.threads.iter().enumerate() {
+            let mut cursor = Cursor { chunks: &chunks.list, bytes: Vec::new(), at: 0, head: None, last: 0 };
+            cursor.advance(&self.file)?;
+            if let Some(head) = cursor.head {
+                records.heads.push(Reverse((head.seq, thread)));
+            }
+            records.cursors.push(cursor);
+        }
+        Ok(records)
+    }
+}
+
+/// One thread's records.
+struct Cursor<'a> {
+    chunks: &'a [(u64, u64)],
+    bytes: Vec<u8>,
+    at: usize,
+    head: Option<Record>,
+    /// Number of the last record taken: what is not above it was read before.
+    last: u64,
+}
+
+impl Cursor<'_> {
+    /// Moves to the next record.
+    fn advance(&mut self, file: &File) -> io::Result<()> {
+        loop {
+            if let Some(bytes) = self.bytes.get(self.at..self.at + raw::RECORD_BYTES) {
+                let words = std::array::from_fn(|index| word_at(bytes, index * 8));
+                self.at += raw::RECORD_BYTES;
+                self.head = Record::unpack(words).filter(|record| record.seq > self.last);
+                if let Some(record) = self.head {
+                    self.last = record.seq;
+                    return Ok(());
+                }
+            }
+            let Some((&(offset, bytes), rest)) = self.chunks.split_first() else {
+                self.head = None;
+                self.bytes = Vec::new();
+                return Ok(());
+            };
+            self.chunks = rest;
+            self.bytes.resize(bytes as usize, 0);
+            file.read_exact_at(&mut self.bytes, offset)?;
+            self.at = raw::CHUNK_HEADER_BYTES;
+        }
+    }
+}
+
+/// The records of all threads, merged by sequence number.
+pub(crate) struct Records<'a> {
+    raw: &'a RawFile,
+    cursors: Vec<Cursor<'a>>,
+    /// Next sequence number of every thread but the current one.
+    heads: BinaryHeap<Reverse<(u64, usize)>>,
+    current: Option<usize>,
+}
+
+impl Records<'_> {
+    /// The next record and the thread (from 0, in the order of first appearance in the file) that wrote it.
+    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, Record)>> {
+        let mine = self.current.and_then(|thread| Some((self.cursors[thread].head?.seq, thread)));
+        let first = self.heads.peek().map(|head| head.0);
+        let thread = match (mine, first) {
+            (Some(mine), Some(first)) if first < mine => {
+                self.heads.pop();
+                self.heads.push(Reverse(mine));
+                first.1
+            }
+            (Some(mine), _) => mine.1,
+            (None, Some(first)) => {
+                self.heads.pop();
+                first.1
+            }
+            (None, None) => return Ok(None),
+        };
+        self.current = Some(thread);
+        let record = self.cursors[thread].head;
+        self.cursors[thread].advance(&self.raw.file)?;
+        Ok(record.map(|record| (thread, record)))
+    }
+}
+
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

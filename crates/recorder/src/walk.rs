@@ -1,0 +1,331 @@
+//! From raw records to the events of a trace.
+//!
+//! Invariant: what [`Walk::feed`] emits is a possible trace: every free, reallocation and advice names a live slot.
+//! Feeding the same records twice emits the same events, which is how the marks' places are known before the trace
+//! is written.
+
+use crate::raw::{self, Kind, Record};
+use crate::sites::Sites;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use trace::{Domain, Event, EventKind, SIZE_MAX, SlotAllocator};
+
+/// Addresses spread well enough by one multiplication.
+#[derive(Default)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+/// A map from addresses.
+pub(crate) type ByAddress<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
+
+/// What the first look at a recording found, needed to walk it.
+#[derive(Default)]
+pub(crate) struct Survey {
+    /// Touched bytes by ordinal of the record that made or resized the block.
+    pub(crate) touched: ByAddress<u64>,
+    /// By thread: the sequence number of its last record, if it was seen to end.
+    pub(crate) thread_ends: Vec<Option<u64>>,
+}
+
+/// A mark that the walk puts in: from this sequence number on, the mark with this index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Injected {
+    pub(crate) seq: u64,
+    pub(crate) mark: u32,
+}
+
+/// What was dropped or repaired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Frees and resizes of blocks never seen allocated.
+    pub(crate) unknown_frees: u64,
+    /// Allocations at the address of a live block, whose free was missed.
+    pub(crate) missed_frees: u64,
+}
+
+/// The events of one recording.
+pub(crate) struct Walk<'a, F> {
+    survey: &'a Survey,
+    sites: &'a mut Sites,
+    /// By mark entry: its index in the trace, or none for a reading that is no mark.
+    marks: &'a [Option<u32>],
+    injected: Vec<Injected>,
+    emit: F,
+    pub(crate) events: u64,
+    pub(crate) dropped: Dropped,
+    /// Where each emitted mark fell: mark entry (none for an injected one), index in the trace, event.
+    pub(crate) mark_events: Vec<(Option<usize>, u32, u64)>,
+    ordinal: u64,
+    slots: SlotAllocator,
+    live: ByAddress<(u32, Domain)>,
+    /// Large live blocks by address: end and slot.
+    large: BTreeMap<u64, (u64, u32)>,
+    threads: Vec<ThreadState>,
+    threads_seen: u32,
+    current: u32,
+    time: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct ThreadState {
+    dense: Option<u32>,
+    /// A block between the two ends of a resize: its old address, slot and domain.
+    resizing: Option<(u64, u32, Domain)>,
+}
+
+impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
+    pub(crate) fn new(
+        survey: &'a Survey,
+        sites: &'a mut Sites,
+        marks: &'a [Option<u32>],
+        injected: Vec<Injected>,
+        emit: F,
+    ) -> Self {
+        Self {
+            survey,
+            sites,
+            marks,
+            injected,
+            emit,
+            events: 0,
+            dropped: Dropped::default(),
+            mark_events: Vec::new(),
+            ordinal: 0,
+            slots: SlotAllocator::new(),
+            live: ByAddress::default(),
+            large: BTreeMap::new(),
+            threads: Vec::new(),
+            threads_seen: 0,
+            current: 0,
+            time: 0,
+        }
+    }
+
+    fn put(&mut self, kind: EventKind) -> Result<(), E> {
+        self.events += 1;
+        (self.emit)(Event { time: self.time, kind })
+    }
+
+    /// Takes the next record.
+    pub(crate) fn feed(&mut self, thread: usize, record: &Record) -> Result<(), E> {
+        self.ordinal += 1;
+        self.time = record.time << raw::TIME_SHIFT;
+        while let Some(injected) = self.injected.first().copied().filter(|mark| mark.seq <= record.seq) {
+            self.injected.remove(0);
+            self.put_mark(None, injected.mark)?;
+        }
+        if matches!(record.kind, Kind::Touch) {
+            return Ok(());
+        }
+        self.enter(thread)?;
+        match record.kind {
+            Kind::Alloc | Kind::AllocZeroed | Kind::AllocAligned => self.alloc(record)?,
+            Kind::Free => match self.take(record.address) {
+                Some((slot, _)) => self.free(slot)?,
+                None => self.dropped.unknown_frees += 1,
+            },
+            Kind::ReallocBegin => match self.take(record.address) {
+                Some((slot, domain)) => self.threads[thread].resizing = Some((record.address, slot, domain)),
+                None => self.dropped.unknown_frees += 1,
+            },
+            Kind::ReallocEnd => self.resized(thread, record)?,
+            Kind::Advise => {
+                let below = self.large.range(..=record.address).next_back();
+                if let Some((_, &(end, slot))) = below
+                    && record.address < end
+                {
+                    self.put(EventKind::Advise { slot })?;
+                }
+            }
+            Kind::Mark => {
+                let entry = record.address as usize;
+                if let Some(mark) = self.marks.get(entry).copied().flatten() {
+                    self.put_mark(Some(entry), mark)?;
+                }
+            }
+            Kind::GcStart => self.put(EventKind::GcStart { generation: record.address.min(2) as u8 })?,
+            Kind::GcStop => self.put(EventKind::GcStop { generation: record.address.min(2) as u8 })?,
+            Kind::Fork => self.put(EventKind::Fork)?,
+            Kind::Touch | Kind::ThreadEnd => {}
+        }
+        let last = self.survey.thread_ends.get(thread).copied().flatten();
+        if last == Some(record.seq)
+            && let Some(dense) = self.threads[thread].dense
+        {
+            self.put(EventKind::ThreadEnd { thread: dense })?;
+        }
+        Ok(())
+    }
+
+    fn put_mark(&mut self, entry: Option<usize>, mark: u32) -> Result<(), E> {
+        self.mark_events.push((entry, mark, self.events));
+        self.put(EventKind::Mark { mark })
+    }
+
+    /// What follows is this thread's doing.
+    fn enter(&mut self, thread: usize) -> Result<(), E> {
+        if self.threads.len() <= thread {
+            self.threads.resize(thread + 1, ThreadState::default());
+        }
+        let dense = match self.threads[thread].dense {
+            Some(dense) => dense,
+            None => {
+                let dense = self.threads_seen;
+                self.threads_seen += 1;
+                self.threads[thread].dense = Some(dense);
+                if dense != 0 {
+                    self.put(EventKind::ThreadStart { thread: dense })?;
+                }
+                dense
+            }
+        };
+        if dense != self.current {
+            self.current = dense;
+            self.put(EventKind::ThreadSwitch { thread: dense })?;
+        }
+        Ok(())
+    }
+
+    fn alloc(&mut self, record: &Record) -> Result<(), E> {
+        if let Some((slot, _)) = self.take(record.address) {
+            self.dropped.missed_frees += 1;
+            self.free(slot)?;
+        }
+        let site = self.sites.index(record.caller);
+        let domain = self.domain(record.domain, site);
+        let Some(slot) = self.slots.next() else { return Ok(()) };
+        self.settle(record, slot, domain);
+        self.put(EventKind::Alloc {
+            slot,
+            domain,
+            size: record.size.min(SIZE_MAX),
+            // glibc gives 16 bytes to everybody, so a smaller wish is a plain request.
+            align_log2: if record.align_log2 > 4 { record.align_log2.min(trace::ALIGN_LOG2_MAX) } else { 0 },
+            zeroed: record.kind == Kind::AllocZeroed,
+            touched: self.touched(record),
+            site,
+        })
+    }
+
+    fn free(&mut self, slot: u32) -> Result<(), E> {
+        self.slots.free(slot);
+        self.put(EventKind::Free { slot })
+    }
+
+    fn resized(&mut self, thread: usize, record: &Record) -> Result<(), E> {
+        let Some((old, slot, domain)) = self.threads[thread].resizing.take() else {
+            // Its beginning named an unknown block: from here on it is known.
+            return if record.address == 0 { Ok(()) } else { self.alloc(record) };
+        };
+        if record.address == 0 {
+            self.live.insert(old, (slot, domain)); // The resize failed.
+            return Ok(());
+        }
+        if let Some((other, _)) = self.take(record.address) {
+            self.dropped.missed_frees += 1;
+            self.free(other)?;
+        }
+        self.settle(record, slot, domain);
+        let site = self.sites.index(record.caller);
+        let size = record.size.clamp(1, SIZE_MAX);
+        self.put(EventKind::Realloc { slot, size, touched: self.touched(record), site })
+    }
+
+    fn settle(&mut self, record: &Record, slot: u32, domain: Domain) {
+        self.live.insert(record.address, (slot, domain));
+        if record.size >= raw::LARGE_BYTES {
+            self.large.insert(record.address, (record.address + record.size, slot));
+        }
+    }
+
+    fn take(&mut self, address: u64) -> Option<(u32, Domain)> {
+        let found = self.live.remove(&address)?;
+        if !self.large.is_empty() {
+            self.large.remove(&address);
+        }
+        Some(found)
+    }
+
+    fn touched(&self, record: &Record) -> Option<u64> {
+        if record.size < raw::LARGE_BYTES {
+            return None;
+        }
+        self.survey.touched.get(&self.ordinal).map(|&bytes| bytes.min(record.size))
+    }
+
+    /// NumPy takes array data from `malloc`, or from 2.5 on from `PyMem_RawMalloc`: the call site tells.
+    fn domain(&self, bits: u8, site: u32) -> Domain {
+        match Domain::from_bits(bits).unwrap_or(Domain::Libc) {
+            Domain::Libc | Domain::Raw if self.sites.module(site).starts_with("_multiarray_umath") => Domain::Numpy,
+            domain => domain,
+        }
+    }
+}
+
+/// The first look at a recording: touched bytes of large blocks, and which threads ended.
+#[derive(Default)]
+pub(crate) struct Surveyor {
+    pub(crate) survey: Survey,
+    ordinal: u64,
+    large: ByAddress<u64>,
+    probed: ByAddress<u64>,
+    ended: Vec<bool>,
+}
+
+impl Surveyor {
+    /// Takes the next record.
+    pub(crate) fn feed(&mut self, thread: usize, record: &Record) {
+        self.ordinal += 1;
+        if self.ended.len() <= thread {
+            self.ended.resize(thread + 1, false);
+            self.survey.thread_ends.resize(thread + 1, None);
+        }
+        self.ended[thread] |= record.kind == Kind::ThreadEnd;
+        if self.ended[thread] {
+            self.survey.thread_ends[thread] = Some(record.seq);
+        }
+        match record.kind {
+            Kind::Alloc | Kind::AllocZeroed | Kind::AllocAligned | Kind::ReallocEnd
+                if record.size >= raw::LARGE_BYTES && record.address != 0 =>
+            {
+                self.large.insert(record.address, self.ordinal);
+            }
+            Kind::Free | Kind::ReallocBegin if !self.large.is_empty() => {
+                if let Some(made) = self.large.remove(&record.address) {
+                    let probed = self.probed.remove(&made);
+                    if let Some(bytes) = record.size.checked_sub(1).or(probed) {
+                        self.survey.touched.insert(made, bytes);
+                    }
+                }
+            }
+            Kind::Touch => {
+                if let Some(&made) = self.large.get(&record.address) {
+                    self.probed.insert(made, record.size.saturating_sub(1));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What was found. Blocks that stayed live have what the last probe said.
+    pub(crate) fn finish(mut self) -> Survey {
+        self.survey.touched.extend(self.probed);
+        self.survey
+    }
+}

@@ -1,0 +1,111 @@
+//! `record`: runs a program with the recorder and leaves a trace of its allocations.
+//!
+//! Invariant: leaves with the program's own exit code; the recorder's own failures are 125 to 127, as with `env`.
+
+use clap::Args;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Options of `record`.
+#[derive(Args, Clone, Debug)]
+pub struct RecordArgs {
+    /// Trace to write
+    #[arg(short, long, value_name = "FILE", default_value = "python.trace")]
+    output: PathBuf,
+    /// Stop recording after this long; the program goes on (such as 500ms, 60s, 5m)
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    run_for: Option<Duration>,
+    /// What happens in this time after the start counts as start-up
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    after: Option<Duration>,
+    /// Most raw data per process (32 bytes an event); then recording stops and the program goes on
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
+    /// Write a trace of every Python process, however small
+    #[arg(long)]
+    all: bool,
+    /// Program and arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Records the program. Whatever is said goes to standard error: standard output is the program's.
+#[must_use]
+pub fn run(args: &RecordArgs) -> ExitCode {
+    let options = recorder::Options {
+        output: args.output.clone(),
+        run_for: args.run_for,
+        after: args.after,
+        max_bytes: args.max_size,
+        all: args.all,
+        command: args.command.clone(),
+    };
+    match recorder::record(&options, &mut |line| say(line)) {
+        Ok(report) => {
+            say(report.to_string().trim_end());
+            say(&format!("next: pyalloc-bench replay {}", args.output.display()));
+            ExitCode::from(report.exit_code)
+        }
+        Err(error) => {
+            say(&format!("record: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// A closed standard error is no reason to lose the program's exit code.
+fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A time with a unit: `500ms`, `60s`, `5m`, `1h`; seconds without one.
+fn duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (number, seconds) = UNITS
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
+        .unwrap_or((text, 1.0));
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is no time; write 500ms, 60s or 5m"))?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("`{text}` is out of range; write 500ms, 60s or 5m"))
+}
+
+/// A size with a binary unit: `512K`, `100M`, `1G`, also `1GiB`; bytes without one.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u64); 4] = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30), ('T', 1 << 40)];
+    let bare = text.strip_suffix("iB").or_else(|| text.strip_suffix('B')).unwrap_or(text);
+    let (number, bytes) = UNITS
+        .iter()
+        .find_map(|(unit, bytes)| Some((bare.strip_suffix([*unit, unit.to_ascii_lowercase()])?, *bytes)))
+        .unwrap_or((bare, 1));
+    let number: u64 = number.trim().parse().map_err(|_| format!("`{text}` is no size; write 512K, 100M or 1G"))?;
+    number.checked_mul(bytes).ok_or_else(|| format!("`{text}` is out of range; write 512K, 100M or 1G"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert!(duration("soon").is_err() && duration("-1s").is_err() && duration("0s").is_err());
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(size("1G"), Ok(1 << 30));
+        assert_eq!(size("100m"), Ok(100 << 20));
+        assert_eq!(size("4KiB"), Ok(4096));
+        assert_eq!(size("17"), Ok(17));
+        assert!(size("big").is_err() && size("999999999T").is_err());
+    }
+}
