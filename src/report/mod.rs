@@ -17,7 +17,7 @@ pub use terminal::terminal;
 
 use crate::analysis::{self, Analysis};
 use crate::{chart, run};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,6 +133,22 @@ pub fn write(dir: &Path, analysis: &Analysis) -> Result<Vec<PathBuf>> {
     }
     written.extend(write_charts(dir, &charts)?);
     Ok(written)
+}
+
+/// Writes one chart alone, for every workload.
+///
+/// # Errors
+/// When no chart has this name, nothing was measured that it shows, or a file cannot be written.
+pub fn write_chart(dir: &Path, analysis: &Analysis, name: &str) -> Result<Vec<PathBuf>> {
+    if !chart::ALL.iter().any(|chart| chart.key == name) {
+        let names: Vec<&str> = chart::ALL.iter().map(|chart| chart.key).collect();
+        bail!("There is no chart {name:?}. Name one of: {}.", names.join(", "));
+    }
+    let charts = charts(analysis, Some(name));
+    if charts.is_empty() {
+        bail!("This result measured nothing that the chart {name:?} shows. Measure again with every pass.");
+    }
+    write_charts(dir, &charts)
 }
 
 /// Writes a file beside its place and renames it there, so that a full disk leaves the old one.

@@ -166,7 +166,10 @@ fn a_chart_can_be_asked_for_alone() {
     let found = fixture::analysis(&Invention { blocks: 6, footprint_runs: 1, latency_runs: 1, ..Invention::default() });
     let stems: Vec<String> = charts(&found, Some("time")).into_iter().map(|chart| chart.stem).collect();
     assert_eq!(stems, ["time-small-objects", "time-large-arrays"]);
-    assert!(charts(&found, Some("no such chart")).is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(write_chart(dir.path(), &found, "time").unwrap().len(), 2 * 3);
+    let error = write_chart(dir.path(), &found, "pie").unwrap_err().to_string();
+    assert!(error.starts_with("There is no chart \"pie\". Name one of: memory, peak-rest,"), "{error}");
 }
 
 #[test]
