@@ -46,7 +46,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let estimates: Vec<Estimate> = configs.iter().map(|(_, figure)| figure.value).collect();
     let words = Words {
         title: format!("{}: time per call against {}", subject.workload.name, subject.baseline_label()),
-        subtitle: subtitle(&subject),
+        subtitle: subtitle(&subject, floor.is_some()),
         alt: alt(&subject, &shown),
         plot_height: 46.0 * shown.len() as f64,
     };
@@ -89,11 +89,8 @@ fn columns(shown: &[(&ConfigAnalysis, &Figure, Option<Estimate>)]) -> Vec<Column
 }
 
 fn ratio_text(ratio: &Estimate) -> String {
-    if ratio.low < ratio.high {
-        format!("{:.2} [{:.2}, {:.2}]", ratio.median, ratio.low, ratio.high)
-    } else {
-        format!("{:.2}", ratio.median)
-    }
+    let [median, low, high] = [ratio.median, ratio.low, ratio.high].map(units::significant);
+    if ratio.low < ratio.high { format!("{median} [{low}, {high}]") } else { median }
 }
 
 fn verdict(verdict: Verdict) -> &'static str {
@@ -105,8 +102,8 @@ fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-fn subtitle(subject: &Subject<'_>) -> String {
-    let floor = subject.workload.floor_null.map_or(String::new(), |floor| {
+fn subtitle(subject: &Subject<'_>, floor_drawn: bool) -> String {
+    let floor = subject.workload.floor_null.filter(|_| floor_drawn).map_or(String::new(), |floor| {
         format!(" Grey: {} per call for replay and touch alone.", units::nanoseconds(floor.median))
     });
     format!("Steady phase, first touch included. Left of 1: quicker than {}.{floor}", subject.baseline_label())
