@@ -7,7 +7,7 @@
 use super::Drawing;
 use super::axis;
 use super::figure::{EndLabels, Mark, Note, Panel, Rule, Series, Tick};
-use super::subject::{Subject, Words, processes};
+use super::subject::{Subject, Words, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, MemoryAnalysis};
 use crate::run::MemoryPoint;
@@ -40,7 +40,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         plot_height: (GROUP * 20.0 * configs.len() as f64).max(200.0),
     };
     let panels = left.into_iter().chain([right]).collect();
-    Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
+    Some(Drawing::new(subject.figure(words, panels, median_run(&estimates))))
 }
 
 type Configs<'a> = [(&'a ConfigAnalysis, &'a MemoryAnalysis)];

@@ -5,7 +5,7 @@
 use super::Drawing;
 use super::axis::{self, ByteUnit};
 use super::figure::{Axis, Band, EndLabels, Mark, Panel, Rule, Series};
-use super::subject::{Subject, Words, curve, delay, processes};
+use super::subject::{Subject, Words, curve, delay, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, MemoryAnalysis};
 use crate::run::{RestPoint, RestState};
@@ -65,7 +65,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         alt: alt(&subject),
         plot_height: 290.0,
     };
-    Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
+    Some(Drawing::new(subject.figure(words, panels, median_run(&estimates))))
 }
 
 fn axis_shared(axis: Axis, unit: ByteUnit) -> Axis {

@@ -43,14 +43,20 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         }
     }
     panel.columns = columns(&shown);
-    let estimates: Vec<Estimate> = configs.iter().map(|(_, figure)| figure.value).collect();
+    // The baseline's own ratio has no spread.
+    let drawn = configs.iter().filter_map(|(_, figure)| figure.versus);
+    let mut estimates: Vec<Estimate> = drawn.map(|versus| versus.ratio).collect();
+    if estimates.is_empty() {
+        estimates.extend(configs.iter().map(|(_, figure)| Estimate { interval: false, ..figure.value }));
+    }
+    let interval = "bootstrap interval, 95 % for all verdicts together";
     let words = Words {
         title: format!("{}: time per call against {}", subject.workload.name, subject.baseline_label()),
         subtitle: subtitle(&subject, floor.is_some()),
         alt: alt(&subject, &shown),
         plot_height: 46.0 * shown.len() as f64,
     };
-    Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates))))
+    Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates, interval))))
 }
 
 const FLOOR: &str = "floor: the null allocator";
