@@ -135,12 +135,12 @@ fn powers(title: &str, what: &str, counts: &[u64], bytes: Option<&[u64]>) -> Str
     if bytes.is_some() {
         rows[0].push("MiB".to_owned());
     }
-    for power in first..last {
-        let mut row = vec![count(2f64.powi(power as i32)), count(counts[power] as f64)];
+    for (power, blocks) in counts.iter().enumerate().take(last).skip(first) {
+        let mut row = vec![count(2f64.powi(power as i32)), count(*blocks as f64)];
         if let Some(bytes) = bytes {
             row.push(mib(bytes.get(power).copied().unwrap_or(0) as f64));
         }
-        row.push("#".repeat((counts[power] * 40).div_ceil(most) as usize));
+        row.push("#".repeat((blocks * 40).div_ceil(most) as usize));
         rows.push(row);
     }
     format!("{title}\n{}", columns(&rows, &[0, 1, 2]))

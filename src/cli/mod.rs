@@ -6,6 +6,7 @@
 mod doctor;
 mod inspect;
 mod out;
+mod record;
 mod replay;
 mod report;
 mod trace;
@@ -27,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run a program with the recorder and leave a trace of its allocations
+    Record(record::RecordArgs),
     /// Say what is in a trace: sizes, lifetimes, domains, threads, collections, phases
     Inspect(inspect::InspectArgs),
     /// Replay workloads or traces on allocators, and report
@@ -55,6 +58,7 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
     };
     let done = match arguments.verb {
         None => replay::run(&replay::ReplayArgs::bundled(arguments.run)),
+        Some(Verb::Record(a)) => return record::run(&a),
         Some(Verb::Inspect(a)) => inspect::run(&a),
         Some(Verb::Replay(a)) => replay::run(&a),
         Some(Verb::Report(a)) => report::run(&a),

@@ -5,10 +5,10 @@
 use super::out::{Stop, print};
 use crate::units::{count, mib};
 use crate::workload::{Bundle, OpenTrace, trace_sentence};
-use ::trace::{TraceError, TraceReader, WriteOptions};
+use ::trace::{Totals, TraceError, TraceReader, TraceWriter, WriteOptions};
 use clap::{Args, Subcommand};
 use std::fs::{self, File};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `trace`.
@@ -41,6 +41,14 @@ enum TraceVerb {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Write a trace again, compressed as far as it goes
+    Pack {
+        /// A trace file, or a bundled workload by name
+        trace: String,
+        /// The same trace, smaller
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
 }
 
 /// Does what was asked for.
@@ -49,6 +57,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), Stop> {
         TraceVerb::Validate { trace } => validate(trace),
         TraceVerb::Text { trace } => text(trace),
         TraceVerb::Cut { trace, events, output } => cut(trace, *events, output),
+        TraceVerb::Pack { trace, output } => pack(trace, output),
     }
 }
 
@@ -93,6 +102,26 @@ fn text(word: &str) -> Result<(), Stop> {
 }
 
 fn cut(word: &str, events: u64, output: &Path) -> Result<(), Stop> {
+    rewrite(word, output, |reader, to| ::trace::cut(reader, to, events, WriteOptions::BUNDLED))
+}
+
+fn pack(word: &str, output: &Path) -> Result<(), Stop> {
+    rewrite(word, output, |from, to| {
+        let mut reader = TraceReader::new(from)?;
+        let columns = WriteOptions { time: reader.has_times(), sites: reader.has_sites(), ..WriteOptions::BUNDLED };
+        let mut writer = TraceWriter::new(to, &reader.metadata().clone(), columns)?;
+        for event in &mut reader {
+            writer.push(event?)?;
+        }
+        Ok(writer.finish()?.1)
+    })
+}
+
+/// Reads the trace that `word` means and puts what `make` writes of it at `output`.
+fn rewrite<F>(word: &str, output: &Path, make: F) -> Result<(), Stop>
+where
+    F: FnOnce(&mut dyn Read, &mut dyn Write) -> Result<Totals, TraceError>,
+{
     let (mut trace, named) = open(word)?;
     let mut fresh = output.as_os_str().to_owned();
     fresh.push(".new");
@@ -101,8 +130,8 @@ fn cut(word: &str, events: u64, output: &Path) -> Result<(), Stop> {
         Stop::Unusable(format!("{} cannot be written: {e}. Choose another file with -o.", output.display()))
     };
     let mut to = BufWriter::new(File::create(&fresh).map_err(unwritable)?);
-    let reader = trace.rewound().map_err(&named)?;
-    let written = ::trace::cut(reader, &mut to, events, WriteOptions::BUNDLED)
+    let mut reader = trace.rewound().map_err(&named)?;
+    let written = make(&mut reader, &mut to)
         .map_err(|e| named(trace_sentence(&e)))
         .and_then(|totals| to.flush().and_then(|()| fs::rename(&fresh, output)).map(|()| totals).map_err(unwritable));
     if written.is_err() {

@@ -106,14 +106,14 @@ impl Prepared {
     /// Runs one child to its end.
     #[must_use]
     pub fn measure(&self, cell: &Cell) -> Measured {
-        self.start(cell).map_or_else(|failed| failed, Worker::wait)
+        self.start(cell).map_or_else(|failed| *failed, Worker::wait)
     }
 
     /// Starts one child.
     ///
     /// # Errors
     /// The failed measurement when there is no process to wait for.
-    pub fn start(&self, cell: &Cell) -> Result<Worker, Measured> {
+    pub fn start(&self, cell: &Cell) -> Result<Worker, Box<Measured>> {
         let (image, config) = (&self.images[cell.workload], &self.configs[cell.config]);
         Worker::start(&self.exe, image, config, cell.pass, cell.padding_bytes, &self.settings)
     }

@@ -55,8 +55,8 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
 
     /// A block of `bytes`, aligned to `G::ALIGNMENT_BYTES` if it comes from a pool, else as the raw allocator does.
     ///
-    /// Requests of 0 bytes and of more than `G::SMALL_BYTES_MAX` go to the raw allocator; 0 bytes as 1. Null if there is
-    /// no memory or `bytes` exceeds `isize::MAX`.
+    /// Requests of 0 bytes and of more than `G::SMALL_BYTES_MAX` go to the raw allocator; 0 bytes as 1. Null if there
+    /// is no memory or `bytes` exceeds `isize::MAX`.
     #[inline]
     pub fn allocate(&mut self, bytes: usize) -> *mut u8 {
         let block = self.allocate_small(bytes);

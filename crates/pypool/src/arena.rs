@@ -178,7 +178,7 @@ impl ArenaTable {
         // SAFETY: a usable arena is a live descriptor with at least one free pool, whose memory belongs to it.
         unsafe {
             let free = (*arena).free_pools as usize;
-            // The front arena has the fewest free pools: no other one can have `free - 1`, unless that is its own new group.
+            // The front arena has the fewest free pools, so it is alone in its new group.
             if self.last_with[free] == arena {
                 self.last_with[free] = ptr::null_mut();
             }

@@ -61,7 +61,7 @@ impl<G: Geometry> Derived<G> {
         assert!(G::SMALL_BYTES_MAX.is_multiple_of(G::ALIGNMENT_BYTES), "the threshold ends a size class");
         assert!(Self::CLASSES >= 1 && Self::CLASSES <= CLASSES_MAX);
         assert!(Self::blocks_per_pool(Self::CLASSES - 1) >= 2, "a pool holds two blocks of the largest class");
-        // A misaligned arena holds one pool less, and a usable arena must be able to have none, some and all pools free.
+        // A misaligned arena holds one pool less, and must still be able to have none, some and all of its pools free.
         assert!(Self::POOLS_PER_ARENA >= 4 && Self::POOLS_PER_ARENA <= POOLS_PER_ARENA_MAX);
         assert!(G::ARENA_BYTES <= 1 << 30, "offsets within an arena fit 32 bits");
     };

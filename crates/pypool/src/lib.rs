@@ -1,7 +1,8 @@
 //! CPython's small-object allocator, pymalloc, as a Rust library.
 //!
-//! [`Allocator`] follows the policy of CPython 3.10 to 3.13 decision by decision, so that the same calls return the same
-//! addresses, given arenas at the same addresses. It is a model of pymalloc, not a copy of its code, and contains no C.
+//! [`Allocator`] follows the policy of CPython 3.10 to 3.13 decision by decision, so that the same calls return the
+//! same addresses, given arenas at the same addresses. It is a model of pymalloc, not a copy of its code, and contains
+//! no C.
 //!
 //! # Vocabulary
 //! - A *block* is what a request gets. Requests of 1 to 512 bytes are served in 32 *classes*, 16 bytes apart.

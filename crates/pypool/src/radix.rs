@@ -10,8 +10,9 @@
 //! begins here (`tail_bytes`). CPython stores the start offset instead of the tail's length, with -1 for "all of it";
 //! a length makes the test one comparison each, without special cases.
 //!
-//! CPython walks three dependent loads per lookup. Here the last leaf that answered yes is remembered with the 16 GiB of
-//! addresses that it covers, so a lookup near the last one is a subtraction, a comparison and one load. The answer is the same.
+//! CPython walks three dependent loads per lookup. Here the last leaf that answered yes is remembered, with the 16 GiB
+//! of addresses that it covers, so a lookup near the last one is a subtraction, a comparison and one load. The answer
+//! is the same.
 //!
 //! **Invariant:** an address is covered exactly if it lies in an arena that has been marked and not unmarked since.
 

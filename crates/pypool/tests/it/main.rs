@@ -1,0 +1,11 @@
+//! Tests of the pool allocator through its public interface.
+//!
+//! Arenas come from numbered slots at fixed distances, so a block's address is a pair (arena ordinal, offset) that can
+//! be worked out by hand or by a simpler model.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod contents;
+mod naive;
+mod policy;
+mod sources;
+mod statistics;

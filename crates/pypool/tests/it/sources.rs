@@ -1,0 +1,143 @@
+//! An arena source with predictable addresses and a raw allocator that counts.
+
+use std::ptr;
+
+use pypool::{Allocator, ArenaSource, Geometry, LibcRaw, RawAllocator};
+
+const SLOT_BYTES: usize = 2 << 20;
+const SLOTS: usize = 256;
+
+/// Arenas in numbered slots of a reserved range; the lowest free slot is given first.
+pub(crate) struct SlotArenas {
+    reserved: *mut u8,
+    base: *mut u8,
+    /// Distance of each arena from its slot's start: 0 for arenas aligned to a pool.
+    shift_bytes: usize,
+    pub(crate) in_use: Vec<bool>,
+    /// Slots of the arenas that were given back, in order.
+    pub(crate) released: Vec<usize>,
+    /// How many more arenas it gives before it fails.
+    pub(crate) left: usize,
+}
+
+impl SlotArenas {
+    pub(crate) fn new(shift_bytes: usize) -> Self {
+        // SAFETY: an inaccessible anonymous mapping at an address of the kernel's choice touches nothing.
+        let reserved = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            libc::mmap(ptr::null_mut(), SLOT_BYTES * (SLOTS + 1), libc::PROT_NONE, flags, -1, 0)
+        };
+        assert_ne!(reserved, libc::MAP_FAILED, "no address space for the test's arenas");
+        let reserved: *mut u8 = reserved.cast();
+        let base = reserved.wrapping_add(reserved.addr().wrapping_neg() % SLOT_BYTES);
+        Self { reserved, base, shift_bytes, in_use: vec![false; SLOTS], released: Vec::new(), left: usize::MAX }
+    }
+
+    /// (arena ordinal, offset from the slot's start), if the address lies in the slots.
+    pub(crate) fn place(&self, address: *mut u8) -> Option<(usize, usize)> {
+        let distance = address.addr().wrapping_sub(self.base.addr());
+        (distance < SLOTS * SLOT_BYTES).then_some((distance / SLOT_BYTES, distance % SLOT_BYTES))
+    }
+
+    pub(crate) fn mapped(&self) -> usize {
+        self.in_use.iter().filter(|&&in_use| in_use).count()
+    }
+
+    /// Sets the access to a whole slot.
+    fn protect(&self, slot: usize, protection: i32) {
+        let start = self.base.wrapping_add(slot * SLOT_BYTES);
+        // SAFETY: the slot lies in the reserved mapping.
+        let code = unsafe { libc::mprotect(start.cast(), SLOT_BYTES, protection) };
+        assert_eq!(code, 0, "a slot's access can be changed");
+    }
+}
+
+impl Drop for SlotArenas {
+    fn drop(&mut self) {
+        // SAFETY: the allocator that used the arenas is gone: it owns this source.
+        unsafe { libc::munmap(self.reserved.cast(), SLOT_BYTES * (SLOTS + 1)) };
+    }
+}
+
+// SAFETY: slots do not overlap, and stay mapped until the source is dropped.
+unsafe impl ArenaSource for SlotArenas {
+    fn map(&mut self, bytes: usize) -> *mut u8 {
+        if self.left == 0 {
+            return ptr::null_mut();
+        }
+        self.left -= 1;
+        let slot = self.in_use.iter().position(|in_use| !in_use).expect("the test uses fewer arenas than slots");
+        self.in_use[slot] = true;
+        assert!(self.shift_bytes + bytes <= SLOT_BYTES, "an arena fits its slot");
+        self.protect(slot, libc::PROT_READ | libc::PROT_WRITE);
+        self.base.wrapping_add(slot * SLOT_BYTES + self.shift_bytes)
+    }
+
+    unsafe fn unmap(&mut self, arena: *mut u8, _bytes: usize) {
+        let (slot, offset) = self.place(arena).expect("an arena of this source");
+        assert_eq!(offset, self.shift_bytes, "an arena is given back by its start");
+        assert!(self.in_use[slot], "an arena is given back once");
+        self.in_use[slot] = false;
+        self.released.push(slot);
+        // A use after release faults.
+        self.protect(slot, libc::PROT_NONE);
+    }
+}
+
+/// The C library's allocator with a log of what was asked of it.
+#[derive(Default)]
+pub(crate) struct CountingRaw {
+    pub(crate) requests_bytes: Vec<usize>,
+    pub(crate) live: usize,
+}
+
+// SAFETY: delegates to the C library's allocator.
+unsafe impl RawAllocator for CountingRaw {
+    fn allocate(&mut self, bytes: usize) -> *mut u8 {
+        self.requests_bytes.push(bytes);
+        self.live += 1;
+        LibcRaw.allocate(bytes)
+    }
+
+    fn allocate_zeroed(&mut self, count: usize, element_bytes: usize) -> *mut u8 {
+        self.requests_bytes.push(count * element_bytes);
+        self.live += 1;
+        LibcRaw.allocate_zeroed(count, element_bytes)
+    }
+
+    unsafe fn reallocate(&mut self, block: *mut u8, bytes: usize) -> *mut u8 {
+        self.requests_bytes.push(bytes);
+        // SAFETY: by contract.
+        unsafe { LibcRaw.reallocate(block, bytes) }
+    }
+
+    unsafe fn free(&mut self, block: *mut u8) {
+        self.live -= 1;
+        // SAFETY: by contract.
+        unsafe { LibcRaw.free(block) }
+    }
+}
+
+pub(crate) type TestAllocator<G> = Allocator<CountingRaw, SlotArenas, G>;
+
+pub(crate) fn allocator<G: Geometry>(shift_bytes: usize) -> Box<TestAllocator<G>> {
+    Box::new(Allocator::new(CountingRaw::default(), SlotArenas::new(shift_bytes)))
+}
+
+/// Arenas of four small pools, so that few operations reach every rule about arenas.
+pub(crate) struct Tiny;
+
+impl Geometry for Tiny {
+    const SMALL_BYTES_MAX: usize = 128;
+    const POOL_BYTES: usize = 1 << 10;
+    const ARENA_BYTES: usize = 4 << 10;
+}
+
+/// Eight-byte alignment, as in old releases and on 32-bit machines.
+pub(crate) struct Narrow;
+
+impl Geometry for Narrow {
+    const ALIGNMENT_BYTES: usize = 8;
+    const POOL_BYTES: usize = 4 << 10;
+    const ARENA_BYTES: usize = 256 << 10;
+}

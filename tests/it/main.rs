@@ -1,0 +1,5 @@
+//! Integration tests, in one binary: a module per subject.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod source;
+mod tidy;
