@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Options of `record`.
 #[derive(Args, Clone, Debug)]
-pub struct RecordArgs {
+pub(super) struct RecordArgs {
     /// Trace to write
     #[arg(short, long, value_name = "FILE", default_value = "python.trace")]
     output: PathBuf,
@@ -32,7 +32,7 @@ pub struct RecordArgs {
 
 /// Records the program. Whatever is said goes to standard error: standard output is the program's.
 #[must_use]
-pub fn run(args: &RecordArgs) -> u8 {
+pub(super) fn run(args: &RecordArgs) -> u8 {
     let options = recorder::Options {
         output: args.output.clone(),
         run_for: args.run_for,
