@@ -4,6 +4,7 @@
 //! prints which, with its bytes an event.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io;
 use std::path::PathBuf;
@@ -43,45 +44,52 @@ fn stream() -> (String, Metadata, Vec<Event>) {
     ("a generated stream".to_owned(), metadata, generated())
 }
 
-/// Requests of a loop like an interpreter's: short-lived objects, some kept, tables that grow.
+/// Sizes of the generated stream's requests, bytes.
+const SIZES: [u64; 10] = [24, 28, 32, 48, 56, 64, 72, 120, 184, 4000];
+
+/// A service's requests: each makes much the same objects, frees most at once, grows a table, and leaves one block in
+/// a cache that drops its oldest.
 fn generated() -> Vec<Event> {
     let mut slots = SlotAllocator::new();
+    let (mut kept, mut cache) = (Vec::new(), VecDeque::new());
+    let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
     let mut random = 88_172_645_463_325_252_u64;
-    let mut live: Vec<u32> = Vec::new();
-    let mut events = Vec::with_capacity(EVENTS);
-    for turn in 0.. {
-        if events.len() >= EVENTS {
-            break;
-        }
+    let mut push = |kind| {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let kind = match random % 16 {
-            0..=3 if live.len() > 20_000 => {
-                let slot = live.swap_remove((random >> 20) as usize % live.len());
-                slots.free(slot);
-                EventKind::Free { slot }
+        let time = events.last().map_or(0, |event: &Event| event.time) + 200 + random % 256;
+        events.push(Event { time, kind });
+        if events.len() < EVENTS { None } else { Some(std::mem::take(&mut events)) }
+    };
+    for turn in 0_usize.. {
+        let (request, step) = (turn / 50, turn % 50);
+        let slot = slots.next().expect("few blocks are live");
+        let (domain, size) = (Domain::ALL[step % 4], SIZES[(step * 7 + request % 3) % SIZES.len()]);
+        let mut kinds =
+            vec![EventKind::Alloc { slot, domain, size, align_log2: 0, zeroed: false, touched: None, site: 0 }];
+        match step {
+            49 => {
+                cache.push_back(slot);
+                kept.extend(if cache.len() > 4000 { cache.pop_front() } else { None });
+                kinds.extend(
+                    kept.drain(..).rev().inspect(|slot| slots.free(*slot)).map(|slot| EventKind::Free { slot }),
+                );
             }
-            4..=8 if !live.is_empty() => {
-                let slot = live.pop().expect("it was just looked at");
-                slots.free(slot);
-                EventKind::Free { slot }
-            }
-            9 if !live.is_empty() => {
-                let slot = live[(random >> 20) as usize % live.len()];
-                EventKind::Realloc { slot, size: 64 + (random >> 40) % 4000, touched: None, site: 0 }
-            }
+            _ if (step + request % 5) % 3 == 0 => kept.push(slot),
             _ => {
-                let slot = slots.next().expect("few blocks are live");
-                live.push(slot);
-                let domain = Domain::ALL[(random >> 8) as usize % 4];
-                let size = [24, 28, 32, 48, 56, 64, 72, 120, 184, 232][(random >> 12) as usize % 10];
-                EventKind::Alloc { slot, domain, size, align_log2: 0, zeroed: false, touched: None, site: 0 }
+                let table = kept.first().copied().filter(|_| step % 12 == 1);
+                let size = 64 * (step as u64 + 1);
+                kinds.extend(table.map(|slot| EventKind::Realloc { slot, size, touched: None, site: 0 }));
+                slots.free(slot);
+                kinds.push(EventKind::Free { slot });
             }
-        };
-        events.push(Event { time: turn * 300 + random % 256, kind });
+        }
+        if let Some(events) = kinds.into_iter().find_map(&mut push) {
+            return events;
+        }
     }
-    events
+    Vec::new()
 }
 
 fn written(metadata: &Metadata, events: &[Event], options: WriteOptions) -> Vec<u8> {
@@ -119,5 +127,10 @@ fn codec(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec);
+criterion_group! {
+    name = benches;
+    // plotters is built without system fonts here, and criterion's own plots would ask it for one.
+    config = Criterion::default().without_plots();
+    targets = codec
+}
 criterion_main!(benches);
