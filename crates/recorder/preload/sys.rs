@@ -79,6 +79,7 @@ unsafe extern "C" {
     pub fn pthread_setspecific(key: u32, value: *const c_void) -> c_int;
     pub fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     pub fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlerror() -> *const c_char;
     fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
 }
 
@@ -108,6 +109,16 @@ pub fn keeping_errno<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: as above.
     unsafe { *errno = before };
     result
+}
+
+/// Frees the loader's message about a failed look-up. Called with recording held back, as the look-up was: otherwise
+/// the free would be seen without its allocation.
+pub fn forget_loader_error() {
+    // SAFETY: no preconditions. The first call takes the message over, the second one frees it.
+    unsafe {
+        dlerror();
+        dlerror();
+    }
 }
 
 /// The path of the loaded object that holds this address, as the loader knows it.
