@@ -86,16 +86,17 @@ fn groups(criterion: &mut Criterion, request: &Request) -> Result<(), String> {
         group.sample_size(SAMPLES).sampling_mode(SamplingMode::Flat).warm_up_time(WARM_UP);
         group.throughput(Throughput::Elements(image.compiled.summary.calls_by_phase[Phase::Steady as usize]));
         for (config, words) in prepared.configs.iter().enumerate() {
-            // One child per sample whatever a child takes: criterion divides this by its own estimate.
-            group.measurement_time(Duration::from_millis(1));
             let cell = Cell { workload, config, pass: Pass::Throughput, block: 0, padding_bytes: 0 };
             let mut children = 0u32;
+            // Criterion derives the number of children from this: one and a half per sample round up to two.
+            group.measurement_time(pilot(&prepared, &cell)? * SAMPLES as u32 * 3 / 2);
             group.bench_function(BenchmarkId::from_parameter(&words.name), |bencher| {
                 bencher.iter_custom(|iterations| {
                     (0..iterations)
                         .map(|_| {
                             children += 1;
                             steady(&prepared, &Cell { padding_bytes: padding(children), ..cell })
+                                .unwrap_or_else(|reason| panic!("{reason}"))
                         })
                         .sum()
                 });
@@ -111,15 +112,20 @@ fn padding(child: u32) -> u32 {
     child.wrapping_mul(2_654_435_761) >> 20
 }
 
+/// As [`steady`], never nothing.
+fn pilot(prepared: &Prepared, cell: &Cell) -> Result<Duration, String> {
+    steady(prepared, cell).map(|took| took.max(Duration::from_micros(1)))
+}
+
 /// What one fresh child took for the steady phase.
-fn steady(prepared: &Prepared, cell: &Cell) -> Duration {
+fn steady(prepared: &Prepared, cell: &Cell) -> Result<Duration, String> {
     match prepared.measure(cell).outcome {
         Outcome::Ok(Observation::Throughput(seen)) => {
             let phases = seen.phases.iter().filter(|cost| cost.phase == Phase::Steady);
-            Duration::from_nanos(phases.map(|cost| cost.wall_ns).sum())
+            Ok(Duration::from_nanos(phases.map(|cost| cost.wall_ns).sum()))
         }
-        Outcome::Ok(_) => panic!("a throughput child reported something else"),
-        Outcome::Failed { stage, reason } => panic!("a child failed, {stage}: {reason}"),
+        Outcome::Ok(_) => Err("A throughput child reported something else. Please report this.".to_owned()),
+        Outcome::Failed { stage, reason } => Err(format!("A child failed, {stage}: {reason}")),
     }
 }
 

@@ -169,7 +169,7 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
     let mut estimate = Estimate::by_pilot(&prepared, &cells);
     let total = estimate.total();
     progress.say(&format!(
-        "{} workloads x {} allocators, {} runs, about {}",
+        "workloads: {}, allocators: {}, {} runs, about {}",
         prepared.images.len(),
         prepared.configs.iter().filter(|config| !config.floor).count(),
         cells.len(),
