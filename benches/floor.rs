@@ -97,9 +97,6 @@ fn replay_ns(key: &str, file: &File, image: &ImageSummary) -> u64 {
 }
 
 fn floor(criterion: &mut Criterion) {
-    // Criterion draws with the same plotters as the harness, which has no system fonts.
-    let font = include_bytes!("../assets/DejaVuSans.ttf");
-    let _ = plotters::style::register_font("sans-serif", plotters::style::FontStyle::Normal, font);
     let (file, image) = image();
     let mut group = criterion.benchmark_group("floor");
     group.throughput(Throughput::Elements(image.ops));

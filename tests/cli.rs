@@ -284,7 +284,12 @@ fn a_debug_build_refuses_to_measure() {
 fn a_reader_that_goes_away_is_no_error() {
     let (folder, ..) = sample(10);
     let trace = folder.path().join("sample.trace");
-    for arguments in [vec!["replay", "--list"], vec!["inspect", trace.to_str().unwrap()], vec!["--help"]] {
+    for arguments in [
+        vec!["replay", "--list"],
+        vec!["inspect", trace.to_str().unwrap()],
+        vec!["--help"],
+        vec!["trace", "text", trace.to_str().unwrap()],
+    ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let done = bench().args(&arguments).stdout(writer).output().unwrap();
@@ -304,6 +309,8 @@ fn a_trace_can_be_looked_into_and_checked() {
     let (code, stdout, _) = output(bench().args(["trace", "validate"]).arg(&trace));
     assert_eq!(code, 0);
     assert!(stdout.starts_with("valid: 4.0 k events, 2.0 k allocations"), "{stdout}");
+    let (code, stdout, _) = output(bench().args(["trace", "text"]).arg(&trace));
+    assert_eq!((code, stdout.lines().filter(|line| line.starts_with("a ")).count() > 1_000), (0, true));
     let cut = folder.path().join("cut.trace");
     let (code, _, stderr) = output(bench().args(["trace", "cut", "--events", "500", "-o"]).arg(&cut).arg(&trace));
     assert_eq!(code, 0, "{stderr}");

@@ -122,7 +122,7 @@ pub(super) fn ratio(label: &str, low: f64, high: f64) -> Axis {
         decades(low / 10.0, high).flat_map(|power| [power, 2.0 * power, 5.0 * power]).filter(within).collect();
     let values: Vec<f64> = match one_two_five.len() {
         0..=3 => {
-            let step = round_step(high - low, 6.0);
+            let step = round_step(high - low, 8.0);
             let first = (low / step).ceil() as i64;
             (first..).map(|i| i as f64 * step).take_while(|at| *at <= high).collect()
         }

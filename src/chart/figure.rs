@@ -33,7 +33,7 @@ pub struct Panel {
     /// Vertical axis.
     pub y: Axis,
     /// Shaded spans of x, under everything.
-    pub bands: Vec<(f64, f64)>,
+    pub bands: Vec<Band>,
     /// Vertical lines with a label above the panel.
     pub rules: Vec<Rule>,
     /// What is drawn.
@@ -44,6 +44,17 @@ pub struct Panel {
     pub columns: Vec<Column>,
     /// Texts at data coordinates, to the right of the point.
     pub notes: Vec<Note>,
+}
+
+/// A shaded span of x.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Band {
+    /// Where it begins.
+    pub from: f64,
+    /// Where it ends.
+    pub to: f64,
+    /// Strength of the shade, 0 to 1: less where a band stands for spans with gaps between them.
+    pub strength: f64,
 }
 
 /// Where series are named.

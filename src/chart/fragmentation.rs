@@ -7,7 +7,7 @@
 use super::Drawing;
 use super::axis;
 use super::figure::{EndLabels, Mark, Note, Panel, Rule, Series, Tick};
-use super::subject::{Subject, Words, processes};
+use super::subject::{Subject, Words, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, MemoryAnalysis};
 use crate::run::MemoryPoint;
@@ -25,19 +25,22 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let left = ratio_panel(&subject, &configs);
     let right = parts_panel(&subject, &configs);
     let estimates: Vec<_> = configs.iter().flat_map(|(_, m)| [m.peak.value, m.rest.value]).collect();
-    let blank = if left.is_none() { " Less than 4 MiB is ever live, so no ratio is drawn." } else { "" };
+    let blank = match left {
+        Some(_) => "The ratio is blank below 4 MiB live and during exit.",
+        None => "Less than 4 MiB is ever live, so no ratio is drawn.",
+    };
     let words = Words {
         title: format!("{}: where resident memory goes", subject.workload.name),
         subtitle: format!(
-            "Held free is what no live block covers: free blocks, and OS pages not given back. Rest is after {} idle. The \
-             ratio is blank below 4 MiB live and during exit.{blank}",
+            "Held free is what no live block covers: free blocks, and OS pages not given back. Rest is after {} idle. \
+             {blank}",
             super::subject::delay(first.rest_after_ms)
         ),
         alt: alt(&subject, &configs),
         plot_height: (GROUP * 20.0 * configs.len() as f64).max(200.0),
     };
     let panels = left.into_iter().chain([right]).collect();
-    Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
+    Some(Drawing::new(subject.figure(words, panels, median_run(&estimates))))
 }
 
 type Configs<'a> = [(&'a ConfigAnalysis, &'a MemoryAnalysis)];

@@ -25,6 +25,8 @@ const LABEL_LINE: f64 = 17.0;
 const PANEL_GAP: f64 = 30.0;
 /// Between panels that share an axis: room for the tick labels at their ends.
 const SHARED_GAP: f64 = 46.0;
+/// Between tick labels and plot: more than the radius of a dot at zero.
+pub(super) const TICK_GAP: f64 = 11.0;
 /// Longest tick label left of a panel; longer ones are cut.
 pub(super) const TICK_MOST: f64 = 220.0;
 /// Longest name right of a line.
@@ -183,7 +185,7 @@ fn left_gutter(panel: &Panel) -> f64 {
         return SHARED_GAP;
     }
     let widest = panel.y.ticks.iter().map(|tick| font::width(&tick.text, TEXT)).fold(0.0, f64::max);
-    if widest > 0.0 { widest.min(TICK_MOST) + 10.0 } else { 0.0 }
+    if widest > 0.0 { widest.min(TICK_MOST) + TICK_GAP } else { 0.0 }
 }
 
 /// Width of end labels or columns right of a panel.

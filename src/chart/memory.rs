@@ -4,8 +4,8 @@
 
 use super::Drawing;
 use super::axis::{self, ByteUnit};
-use super::figure::{Axis, EndLabels, Mark, Panel, Rule, Series};
-use super::subject::{Subject, Words, curve, delay, processes};
+use super::figure::{Axis, Band, EndLabels, Mark, Panel, Rule, Series};
+use super::subject::{Subject, Words, curve, delay, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, MemoryAnalysis};
 use crate::run::{RestPoint, RestState};
@@ -16,6 +16,8 @@ const COLLECTIONS_MOST: usize = 120;
 /// Shades nearer to each other than this, in per cent of the recording, become one.
 const COLLECTIONS_NEAR: f64 = 0.2;
 
+/// Strength of a shade that stands for hardly any time in collections.
+const STRENGTH_LEAST: f64 = 0.3;
 /// Width of the place of a step after the idle time, as a share of that time.
 const SLOT: f64 = 0.56;
 
@@ -63,7 +65,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         alt: alt(&subject),
         plot_height: 290.0,
     };
-    Some(Drawing::new(subject.figure(words, panels, processes(&estimates))))
+    Some(Drawing::new(subject.figure(words, panels, median_run(&estimates))))
 }
 
 fn axis_shared(axis: Axis, unit: ByteUnit) -> Axis {
@@ -103,13 +105,20 @@ fn shade_collections(subject: &Subject<'_>, panel: &mut Panel) {
     let oldest = all.iter().map(|(_, _, generation)| *generation).max().unwrap_or(0);
     let only_oldest = all.len() > COLLECTIONS_MOST;
     let shown = all.iter().filter(|(_, _, generation)| !only_oldest || *generation == oldest);
-    let mut count = 0;
+    let (mut count, mut covered) = (0, 0.0);
     for (from, to, _) in shown {
         count += 1;
         let (from, to) = (subject.event_progress(*from), subject.event_progress(*to));
         match panel.bands.last_mut() {
-            Some(last) if from - last.1 < COLLECTIONS_NEAR => last.1 = last.1.max(to),
-            _ => panel.bands.push((from, to)),
+            Some(last) if from - last.to < COLLECTIONS_NEAR => {
+                covered += to - from;
+                last.to = last.to.max(to);
+                last.strength = (covered / (last.to - last.from).max(f64::MIN_POSITIVE)).clamp(STRENGTH_LEAST, 1.0);
+            }
+            _ => {
+                covered = to - from;
+                panel.bands.push(Band { from, to, strength: 1.0 });
+            }
         }
     }
     if count == 0 {

@@ -4,7 +4,7 @@
 
 use super::figure::{EndLabels, Mark, Panel, Series};
 use super::labels;
-use super::layout::{END_MOST, Frame, LABEL, TEXT, TICK_MOST, column_edges};
+use super::layout::{END_MOST, Frame, LABEL, TEXT, TICK_GAP, TICK_MOST, column_edges};
 use super::scene::{Anchor, Point, Scene, Shape, TextBox};
 use super::theme::{self, Ink, Marker};
 
@@ -113,10 +113,10 @@ impl Canvas<'_> {
                 self.scene.shapes.push(Shape::Polygon { points, ink: series.ink, alpha: AREA_ALPHA });
             }
         }
-        for (from, to) in &self.panel.bands {
-            let (left, right) = (self.x(*from), self.x(*to));
+        for band in &self.panel.bands {
+            let (left, right) = (self.x(band.from), self.x(band.to));
             let right = right.max(left + 1.0).min(plot.right);
-            self.rect((left.min(right - 1.0), plot.top), (right, plot.bottom), Ink::Band, BAND_ALPHA);
+            self.rect((left.min(right - 1.0), plot.top), (right, plot.bottom), Ink::Band, BAND_ALPHA * band.strength);
         }
     }
 
@@ -255,7 +255,7 @@ impl Canvas<'_> {
             return;
         }
         for tick in &panel.y.ticks {
-            let at = (plot.left - 8.0, self.y(tick.at) + TEXT * 0.36);
+            let at = (plot.left - TICK_GAP, self.y(tick.at) + TEXT * 0.36);
             self.text(&labels::shorten(&tick.text, TEXT, TICK_MOST), at, Anchor::End, TEXT, tick.ink);
         }
     }

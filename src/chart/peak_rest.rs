@@ -46,7 +46,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         alt: alt(&subject, &configs),
         plot_height: 46.0 * configs.len() as f64,
     };
-    Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates))))
+    Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates, "95 % bootstrap interval"))))
 }
 
 struct Row<'a> {

@@ -157,19 +157,30 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 * 100.0 / whole as f64).min(100.0) }
 }
 
-/// How many processes the estimates stand on, and what their spread is.
-#[must_use]
-pub(super) fn processes(shown: &[Estimate]) -> Option<String> {
+/// How many processes estimates stand on: `12`, `11 to 12`.
+fn count(shown: &[Estimate]) -> Option<String> {
     let (least, most) = (shown.iter().map(|e| e.n).min()?, shown.iter().map(|e| e.n).max()?);
-    let count = if least == most { least.to_string() } else { format!("{least} to {most}") };
     let noun = if most == 1 { "process" } else { "processes" };
+    Some(if least == most { format!("{least} {noun}") } else { format!("{least} to {most} {noun}") })
+}
+
+/// The caption's first piece: how many processes, and what the spread of their median is. `interval` says what kind of
+/// interval six and more of them have.
+#[must_use]
+pub(super) fn processes(shown: &[Estimate], interval: &str) -> Option<String> {
     let spread = match (shown.iter().all(|e| e.interval), shown.iter().any(|e| e.interval)) {
-        (true, _) => "median and 95 % bootstrap interval",
-        (false, true) => "median; 95 % bootstrap interval where 6 and more, else range",
-        (false, false) if most > 1 => "median and range",
-        (false, false) => "no spread known",
+        (true, _) => format!("median and {interval}"),
+        (false, true) => format!("median; {interval} where 6 and more, else range"),
+        (false, false) if shown.iter().any(|e| e.n > 1) => "median and range".into(),
+        (false, false) => "no spread known".into(),
     };
-    Some(format!("{count} {noun} per allocator, {spread}"))
+    Some(format!("{} per allocator, {spread}", count(shown)?))
+}
+
+/// The same for charts of one run out of several.
+#[must_use]
+pub(super) fn median_run(shown: &[Estimate]) -> Option<String> {
+    Some(format!("median run (by peak) of {} per allocator", count(shown)?))
 }
 
 /// Milliseconds since the epoch as a date in UTC.

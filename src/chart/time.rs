@@ -43,14 +43,20 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         }
     }
     panel.columns = columns(&shown);
-    let estimates: Vec<Estimate> = configs.iter().map(|(_, figure)| figure.value).collect();
+    // The baseline's own ratio has no spread.
+    let drawn = configs.iter().filter_map(|(_, figure)| figure.versus);
+    let mut estimates: Vec<Estimate> = drawn.map(|versus| versus.ratio).collect();
+    if estimates.is_empty() {
+        estimates.extend(configs.iter().map(|(_, figure)| Estimate { interval: false, ..figure.value }));
+    }
+    let interval = "bootstrap interval, 95 % for all verdicts together";
     let words = Words {
         title: format!("{}: time per call against {}", subject.workload.name, subject.baseline_label()),
-        subtitle: subtitle(&subject),
+        subtitle: subtitle(&subject, floor.is_some()),
         alt: alt(&subject, &shown),
         plot_height: 46.0 * shown.len() as f64,
     };
-    Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates))))
+    Some(Drawing::new(subject.figure(words, vec![panel], processes(&estimates, interval))))
 }
 
 const FLOOR: &str = "floor: the null allocator";
@@ -89,11 +95,8 @@ fn columns(shown: &[(&ConfigAnalysis, &Figure, Option<Estimate>)]) -> Vec<Column
 }
 
 fn ratio_text(ratio: &Estimate) -> String {
-    if ratio.low < ratio.high {
-        format!("{:.2} [{:.2}, {:.2}]", ratio.median, ratio.low, ratio.high)
-    } else {
-        format!("{:.2}", ratio.median)
-    }
+    let [median, low, high] = [ratio.median, ratio.low, ratio.high].map(units::significant);
+    if ratio.low < ratio.high { format!("{median} [{low}, {high}]") } else { median }
 }
 
 fn verdict(verdict: Verdict) -> &'static str {
@@ -105,8 +108,8 @@ fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-fn subtitle(subject: &Subject<'_>) -> String {
-    let floor = subject.workload.floor_null.map_or(String::new(), |floor| {
+fn subtitle(subject: &Subject<'_>, floor_drawn: bool) -> String {
+    let floor = subject.workload.floor_null.filter(|_| floor_drawn).map_or(String::new(), |floor| {
         format!(" Grey: {} per call for replay and touch alone.", units::nanoseconds(floor.median))
     });
     format!("Steady phase, first touch included. Left of 1: quicker than {}.{floor}", subject.baseline_label())

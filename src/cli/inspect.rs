@@ -17,7 +17,7 @@ pub(super) struct InspectArgs {
 
 /// Prints everything in one go, after every event was checked.
 pub(super) fn run(args: &InspectArgs) -> Result<(), Stop> {
-    let bundle = Bundle::find().map_err(Stop::Unusable)?;
+    let bundle = Bundle::find();
     let workload = bundle.resolve(&args.trace, false).map_err(Stop::Unusable)?;
     let name = |reason: String| Stop::Unusable(format!("{}: {reason}", workload.source.describe()));
     let mut trace = OpenTrace::open(&workload.source).map_err(name)?;
@@ -135,12 +135,12 @@ fn powers(title: &str, what: &str, counts: &[u64], bytes: Option<&[u64]>) -> Str
     if bytes.is_some() {
         rows[0].push("MiB".to_owned());
     }
-    for power in first..last {
-        let mut row = vec![count(2f64.powi(power as i32)), count(counts[power] as f64)];
+    for (power, blocks) in counts.iter().enumerate().take(last).skip(first) {
+        let mut row = vec![count(2f64.powi(power as i32)), count(*blocks as f64)];
         if let Some(bytes) = bytes {
             row.push(mib(bytes.get(power).copied().unwrap_or(0) as f64));
         }
-        row.push("#".repeat((counts[power] * 40).div_ceil(most) as usize));
+        row.push("#".repeat((blocks * 40).div_ceil(most) as usize));
         rows.push(row);
     }
     format!("{title}\n{}", columns(&rows, &[0, 1, 2]))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Options of `record`.
 #[derive(Args, Clone, Debug)]
-pub struct RecordArgs {
+pub(super) struct RecordArgs {
     /// Trace to write
     #[arg(short, long, value_name = "FILE", default_value = "python.trace")]
     output: PathBuf,
@@ -32,7 +32,7 @@ pub struct RecordArgs {
 
 /// Records the program. Whatever is said goes to standard error: standard output is the program's.
 #[must_use]
-pub fn run(args: &RecordArgs) -> u8 {
+pub(super) fn run(args: &RecordArgs) -> u8 {
     let options = recorder::Options {
         output: args.output.clone(),
         run_for: args.run_for,
@@ -63,10 +63,8 @@ fn say(line: &str) {
 /// A time with a unit: `500ms`, `60s`, `5m`, `1h`; seconds without one.
 fn duration(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let (number, seconds) = UNITS
-        .iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
-        .unwrap_or((text, 1.0));
+    let (number, seconds) =
+        UNITS.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds))).unwrap_or((text, 1.0));
     let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is no time; write 500ms, 60s or 5m"))?;
     Duration::try_from_secs_f64(number * seconds)
         .ok()

@@ -72,7 +72,7 @@ impl ReplayArgs {
 
 /// Measures and shows.
 pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
-    let bundle = Bundle::find().map_err(Stop::Unusable)?;
+    let bundle = Bundle::find();
     if args.list {
         return print(&list(&bundle));
     }
@@ -127,7 +127,7 @@ pub(super) fn default_base() -> PathBuf {
 fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
     let options = &args.options;
     let workloads: Vec<Workload> = if args.what.is_empty() {
-        bundle.all(options.quick)
+        bundle.all(options.quick).map_err(Stop::Unusable)?
     } else {
         args.what
             .iter()

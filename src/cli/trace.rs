@@ -1,4 +1,4 @@
-//! `trace`: check a trace, or take a smaller one out of it.
+//! `trace`: check a trace, print it, or take a smaller one out of it.
 //!
 //! Invariant: a file appears under its name only when it is complete.
 
@@ -8,7 +8,7 @@ use crate::workload::{Bundle, OpenTrace, trace_sentence};
 use ::trace::{Totals, TraceError, TraceReader, TraceWriter, WriteOptions};
 use clap::{Args, Subcommand};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `trace`.
@@ -22,6 +22,11 @@ pub(super) struct TraceArgs {
 enum TraceVerb {
     /// Check every event of a trace against its totals
     Validate {
+        /// A trace file, or a bundled workload by name
+        trace: String,
+    },
+    /// Print the events of a trace as text, one a line
+    Text {
         /// A trace file, or a bundled workload by name
         trace: String,
     },
@@ -50,6 +55,7 @@ enum TraceVerb {
 pub(super) fn run(args: &TraceArgs) -> Result<(), Stop> {
     match &args.verb {
         TraceVerb::Validate { trace } => validate(trace),
+        TraceVerb::Text { trace } => text(trace),
         TraceVerb::Cut { trace, events, output } => cut(trace, *events, output),
         TraceVerb::Pack { trace, output } => pack(trace, output),
     }
@@ -57,7 +63,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), Stop> {
 
 /// Opens what a word means; errors begin with its name.
 fn open(word: &str) -> Result<(OpenTrace, impl Fn(String) -> Stop), Stop> {
-    let bundle = Bundle::find().map_err(Stop::Unusable)?;
+    let bundle = Bundle::find();
     let workload = bundle.resolve(word, false).map_err(Stop::Unusable)?;
     let shown = workload.source.describe();
     let named = move |reason: String| Stop::Unusable(format!("{shown}: {reason}"));
@@ -77,6 +83,22 @@ fn validate(word: &str) -> Result<(), Stop> {
         mib(totals.live_bytes_peak as f64),
         bytes as f64 / totals.events.max(1) as f64
     ))
+}
+
+fn text(word: &str) -> Result<(), Stop> {
+    let (mut trace, named) = open(word)?;
+    let reader = TraceReader::new(trace.rewound().map_err(&named)?).map_err(|e| named(trace_sentence(&e)))?;
+    let metadata = reader.metadata().clone();
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = ::trace::text::write(&mut out, &metadata, reader);
+    match written.and_then(|()| out.flush().map_err(TraceError::Io)) {
+        Err(TraceError::Io(e)) if e.kind() == ErrorKind::BrokenPipe => {
+            let _ = out.into_parts(); // what nobody reads is dropped, not written again
+            Ok(())
+        }
+        Err(e) => Err(named(trace_sentence(&e))),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn cut(word: &str, events: u64, output: &Path) -> Result<(), Stop> {

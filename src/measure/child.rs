@@ -88,9 +88,9 @@ impl Worker {
         pass: Pass,
         padding_bytes: u32,
         settings: &Settings,
-    ) -> Result<Self, Measured> {
+    ) -> Result<Self, Box<Measured>> {
         let started_unix_ms = unix_ms();
-        let fail = |stage: &str, reason: String| Measured::failed(stage, reason, started_unix_ms, 0);
+        let fail = |stage: &str, reason: String| Box::new(Measured::failed(stage, reason, started_unix_ms, 0));
         let feed = image.feed(exe).map_err(|reason| fail("image", reason))?;
         let job = Job {
             pass,

@@ -58,7 +58,7 @@ pub(super) fn side_by_side(
 fn one(prepared: &Prepared, cell: &Cell, replaying: &Turnstile) -> Measured {
     let turn = replaying.enter();
     match prepared.start(cell) {
-        Err(failed) => failed,
+        Err(failed) => *failed,
         Ok(worker) => {
             wait_until_idle(worker.id());
             drop(turn);

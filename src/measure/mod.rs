@@ -106,14 +106,14 @@ impl Prepared {
     /// Runs one child to its end.
     #[must_use]
     pub fn measure(&self, cell: &Cell) -> Measured {
-        self.start(cell).map_or_else(|failed| failed, Worker::wait)
+        self.start(cell).map_or_else(|failed| *failed, Worker::wait)
     }
 
     /// Starts one child.
     ///
     /// # Errors
     /// The failed measurement when there is no process to wait for.
-    pub fn start(&self, cell: &Cell) -> Result<Worker, Measured> {
+    pub fn start(&self, cell: &Cell) -> Result<Worker, Box<Measured>> {
         let (image, config) = (&self.images[cell.workload], &self.configs[cell.config]);
         Worker::start(&self.exe, image, config, cell.pass, cell.padding_bytes, &self.settings)
     }
@@ -169,7 +169,7 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
     let mut estimate = Estimate::by_pilot(&prepared, &cells);
     let total = estimate.total();
     progress.say(&format!(
-        "{} workloads x {} allocators, {} runs, about {}",
+        "workloads: {}, allocators: {}, {} runs, about {}",
         prepared.images.len(),
         prepared.configs.iter().filter(|config| !config.floor).count(),
         cells.len(),

@@ -6,7 +6,7 @@ use super::table::Table;
 use super::words::{self, UNKNOWN};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, LatencyRow, WorkloadAnalysis};
 use crate::metric::{self, Unit};
-use crate::run::{CallKind, SIZE_CLASS_BOUNDS, WorkloadFacts};
+use crate::run::{CallKind, RestPoint, RestState, SIZE_CLASS_BOUNDS, WorkloadFacts};
 use crate::units;
 use std::collections::BTreeMap;
 use trace::Phase;
@@ -60,7 +60,7 @@ pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
             words::percentile(malloc.and_then(|row| row.percentiles[3])),
             median(memory.map(|m| &m.peak), Unit::Bytes),
             median(memory.map(|m| &m.rest), Unit::Bytes),
-            or_unknown(memory, |m| words::ratio(m.rest.value.median / m.rest_live_bytes)),
+            or_unknown(memory, |m| words::resident_over_live(m.rest.value.median, m.rest_live_bytes)),
             median(config.faults.as_ref(), Unit::Count),
         ]);
     }
@@ -144,9 +144,9 @@ fn at_rest(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
         .rest_curve
         .iter()
         .map(|p| match p.state {
-            crate::run::RestState::Idle => format!(">{}", words::idle(p.after_ms)),
-            crate::run::RestState::Trickle => ">trickle of calls".to_owned(),
-            crate::run::RestState::Release => ">explicit release".to_owned(),
+            RestState::Idle => format!(">{}", words::idle(p.after_ms)),
+            RestState::Trickle => ">trickle of calls".to_owned(),
+            RestState::Release => ">explicit release".to_owned(),
         })
         .collect();
     let headings: Vec<&str> = ["allocator"]
@@ -158,18 +158,14 @@ fn at_rest(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     let mut table = Table::new(caption, &headings);
     for (config, m) in with_rest() {
         let mut cells = vec![name(analysis, config)];
-        // A configuration that was read at other moments has no cells under these headings.
-        let at = |p: &crate::run::RestPoint| m.rest_curve.iter().find(|q| q.state == p.state && same_delay(p, q));
-        cells
-            .extend(first.rest_curve.iter().map(|p| or_unknown(at(p), |p| units::mib(p.memory.resident_bytes as f64))));
+        // Readings correspond by their state and place; the delay itself is as measured and differs by milliseconds.
+        let same = |i: usize, p: &RestPoint| m.rest_curve.get(i).filter(|own| own.state == p.state).copied();
+        let readings = first.rest_curve.iter().enumerate().map(|(i, p)| same(i, p));
+        cells.extend(readings.map(|p| or_unknown(p, |p| units::mib(p.memory.resident_bytes as f64))));
         cells.push(units::mib(m.at_rest.lazy_free_bytes as f64));
         table.row(cells);
     }
     Some(table)
-}
-
-fn same_delay(a: &crate::run::RestPoint, b: &crate::run::RestPoint) -> bool {
-    a.state != crate::run::RestState::Idle || a.after_ms == b.after_ms
 }
 
 fn fragmentation(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a number never stands without what is known of its spread, and no verdict is worded outside this page.
 
+use crate::analysis::memory::RATIO_LIVE_BYTES_MIN;
 use crate::analysis::{Analysis, Comparison, ConfigAnalysis, Estimate, Figure, Percentile, Verdict, WorkloadAnalysis};
 use crate::metric::Unit;
 use crate::run::{ConfigFacts, Mode, WorkloadFacts};
@@ -93,16 +94,21 @@ pub fn percentile(percentile: Option<Percentile>) -> String {
     }
 }
 
-/// Name and version of what a configuration is about: `mimalloc 3.3.2`.
+/// Name and version of what a configuration is about: `mimalloc 3.3.2`. The revision that some libraries append to
+/// their version (`5.3.1-0-g81034ce`) is left to the table of configurations.
 #[must_use]
 pub fn allocator(config: &ConfigFacts) -> String {
-    match config.allocators.iter().find(|a| a.key == config.name) {
-        Some(facts) if !facts.version.is_empty() => {
-            let version = facts.version.strip_prefix(&config.name).unwrap_or(&facts.version);
-            format!("{} {}", config.name, version.trim())
-        }
-        _ => config.name.clone(),
-    }
+    let Some(facts) = config.allocators.iter().find(|a| a.key == config.name) else { return config.name.clone() };
+    let own = facts.version.split(" over ").next().unwrap_or_default(); // what the pool stands on has its own row
+    let words = own.split_whitespace().filter(|word| !word.ends_with(config.name.as_str()));
+    let short = words.map(|word| word.split_once('-').map_or(word, |(version, _)| version));
+    [config.name.as_str()].into_iter().chain(short).collect::<Vec<_>>().join(" ")
+}
+
+/// Resident over live bytes; unknown where so little is live that the ratio says nothing.
+#[must_use]
+pub fn resident_over_live(resident: f64, live: f64) -> String {
+    if live >= RATIO_LIVE_BYTES_MIN as f64 { ratio(resident / live) } else { UNKNOWN.to_owned() }
 }
 
 /// Cuts a text to a number of characters, the last of them saying so.
@@ -215,13 +221,14 @@ fn change(comparison: &Comparison) -> String {
     }
 }
 
-/// `10 s idle`, `1.5 s idle`, `100 ms idle`.
+/// `10 s idle`, `1.5 s idle`, `100 ms idle`; a delay overslept by less than 50 ms reads as it was meant.
 #[must_use]
 pub fn idle(ms: u64) -> String {
-    match ms {
-        ms if ms < 1000 => format!("{ms} ms idle"),
-        ms if ms.is_multiple_of(1000) => format!("{} s idle", ms / 1000),
-        ms => format!("{} s idle", units::significant(ms as f64 / 1000.0)),
+    let tenths = (ms + 50) / 100;
+    match (tenths / 10, tenths % 10) {
+        (0, _) => format!("{ms} ms idle"),
+        (seconds, 0) => format!("{seconds} s idle"),
+        (seconds, tenths) => format!("{seconds}.{tenths} s idle"),
     }
 }
 
@@ -253,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn delays_read_as_they_were_meant() {
+        assert_eq!(
+            [0, 101, 1000, 1536, 10_004].map(idle),
+            ["0 ms", "101 ms", "1 s", "1.5 s", "10 s"].map(|t| format!("{t} idle"))
+        );
+    }
+
+    #[test]
+    fn a_tiny_base_gives_no_ratio() {
+        assert_eq!(resident_over_live(8e6, 1e6), UNKNOWN);
+        assert_eq!(resident_over_live(16e6, 8e6), "2.00");
+    }
+
+    #[test]
     fn a_version_is_said_once() {
         let facts = |key: &str, version: &str| crate::run::AllocatorFacts {
             key: key.into(),
@@ -266,6 +287,8 @@ mod tests {
         };
         assert_eq!(allocator(&config("3.3.2")), "mimalloc 3.3.2");
         assert_eq!(allocator(&config("mimalloc 3.3.2")), "mimalloc 3.3.2");
+        assert_eq!(allocator(&config("3.3.2-0-g81034ce")), "mimalloc 3.3.2");
+        assert_eq!(allocator(&config("3.3.2 over glibc 2.36")), "mimalloc 3.3.2");
         assert_eq!(allocator(&config("")), "mimalloc");
         assert_eq!(cut("abcdef", 4), "abc…");
     }

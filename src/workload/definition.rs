@@ -79,8 +79,10 @@ impl Definition {
     /// # Errors
     /// A sentence when the text is not a definition.
     pub fn parse(text: &str, file: &str) -> Result<Self, String> {
-        let definition: Self =
-            toml::from_str(text).map_err(|e| format!("{file} is not a workload definition: {e}. Correct the file."))?;
+        let definition: Self = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            format!("{file} is not a workload definition: line {line}: {}. Correct the file.", e.message())
+        })?;
         let stem = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".toml");
         if definition.name != stem {
             return Err(format!(

@@ -68,6 +68,8 @@ pub fn embedded(name: &str) -> Option<&'static [u8]> {
 #[derive(Clone, Debug, Default)]
 pub struct Bundle {
     definitions: Vec<Definition>,
+    /// What is wrong with a definition that is not among them: no hindrance to those who did not ask for it.
+    broken: Option<String>,
     /// The `workloads` folder; `None` for the definitions in the binary, which have cuts only.
     folder: Option<PathBuf>,
 }
@@ -75,48 +77,47 @@ pub struct Bundle {
 impl Bundle {
     /// Looks in the clone around the current folder, then in the clone that this binary was built from, then in the
     /// binary itself.
-    ///
-    /// # Errors
-    /// A sentence when a definition is malformed.
-    pub fn find() -> Result<Self, String> {
+    #[must_use]
+    pub fn find() -> Self {
         let built_from = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        for root in clone_around_current_folder().into_iter().chain([built_from]) {
-            let bundle = Self::in_folder(&root.join(FOLDER))?;
-            if !bundle.definitions.is_empty() {
-                return Ok(bundle);
-            }
-        }
-        Self::in_binary()
+        clone_around_current_folder()
+            .into_iter()
+            .chain([built_from])
+            .map(|root| Self::in_folder(&root.join(FOLDER)))
+            .find(|bundle| !bundle.definitions.is_empty() || bundle.broken.is_some())
+            .unwrap_or_else(Self::in_binary)
     }
 
     /// The definitions of one folder; none when there is no such folder.
-    ///
-    /// # Errors
-    /// A sentence when a definition is malformed or cannot be read.
-    pub fn in_folder(folder: &Path) -> Result<Self, String> {
-        let Ok(entries) = fs::read_dir(folder) else { return Ok(Self::default()) };
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        let Ok(entries) = fs::read_dir(folder) else { return Self::default() };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == "toml"));
         paths.sort();
-        let definitions = paths
-            .iter()
-            .map(|path| {
-                let shown = path.display().to_string();
-                let text = fs::read_to_string(path)
-                    .map_err(|e| format!("{shown} cannot be read: {e}. Make it readable, or remove it."))?;
-                Definition::parse(&text, &shown)
-            })
-            .collect::<Result<_, String>>()?;
-        Ok(Self { definitions, folder: Some(folder.to_path_buf()) })
+        let read = |path: &PathBuf| {
+            let shown = path.display().to_string();
+            let text = fs::read_to_string(path)
+                .map_err(|e| format!("{shown} cannot be read: {e}. Make it readable, or remove it."))?;
+            Definition::parse(&text, &shown)
+        };
+        Self { folder: Some(folder.to_path_buf()), ..Self::of(paths.iter().map(read)) }
     }
 
-    fn in_binary() -> Result<Self, String> {
-        let definitions = EMBEDDED
-            .iter()
-            .filter(|(name, _)| name.ends_with(".toml"))
-            .map(|(name, bytes)| Definition::parse(&String::from_utf8_lossy(bytes), name))
-            .collect::<Result<_, String>>()?;
-        Ok(Self { definitions, folder: None })
+    fn in_binary() -> Self {
+        let definitions = EMBEDDED.iter().filter(|(name, _)| name.ends_with(".toml"));
+        Self::of(definitions.map(|(name, bytes)| Definition::parse(&String::from_utf8_lossy(bytes), name)))
+    }
+
+    fn of(parsed: impl Iterator<Item = Result<Definition, String>>) -> Self {
+        let mut bundle = Self::default();
+        for definition in parsed {
+            match definition {
+                Ok(definition) => bundle.definitions.push(definition),
+                Err(reason) => bundle.broken = bundle.broken.or(Some(reason)),
+            }
+        }
+        bundle
     }
 
     /// Whether only the small cuts are at hand.
@@ -132,15 +133,20 @@ impl Bundle {
     }
 
     /// Every workload, as its full recording or as its cut.
-    #[must_use]
-    pub fn all(&self, cuts: bool) -> Vec<Workload> {
-        self.definitions.iter().map(|definition| self.workload(definition, cuts)).collect()
+    ///
+    /// # Errors
+    /// A sentence when a definition is malformed.
+    pub fn all(&self, cuts: bool) -> Result<Vec<Workload>, String> {
+        match &self.broken {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(self.definitions.iter().map(|definition| self.workload(definition, cuts)).collect()),
+        }
     }
 
     /// The workload that a word on the command line means: a bundled name, else a trace file.
     ///
     /// # Errors
-    /// A sentence that lists the names when the word is neither.
+    /// A sentence that lists the names when the word is neither, or that says which definition is malformed.
     pub fn resolve(&self, word: &str, cuts: bool) -> Result<Workload, String> {
         if let Some(definition) = self.definitions.iter().find(|definition| definition.name == word) {
             return Ok(self.workload(definition, cuts));
@@ -154,7 +160,7 @@ impl Bundle {
         Err(format!(
             "{word} {what}. Give a trace file or one of: {}.",
             if names.is_empty() { "(no workload is bundled)".to_owned() } else { names.join(", ") }
-        ))
+        ) + &self.broken.as_ref().map_or_else(String::new, |reason| format!(" {reason}")))
     }
 
     fn workload(&self, definition: &Definition, cuts: bool) -> Workload {
@@ -206,7 +212,7 @@ mod tests {
     fn names_come_first_then_files_then_a_sentence() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("sample.toml"), super::super::definition::tests::TEXT).unwrap();
-        let bundle = Bundle::in_folder(folder.path()).unwrap();
+        let bundle = Bundle::in_folder(folder.path());
         let full = bundle.resolve("sample", false).unwrap();
         assert_eq!(full.source, TraceSource::File(folder.path().join("traces/sample.zst")));
         let cut = bundle.resolve("sample", true).unwrap();
@@ -222,8 +228,11 @@ mod tests {
     fn a_malformed_definition_is_a_sentence_not_a_gap() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("bad.toml"), "name = 1").unwrap();
-        assert!(Bundle::in_folder(folder.path()).unwrap_err().contains("bad.toml"));
-        assert!(Bundle::in_folder(&folder.path().join("absent")).unwrap().definitions().is_empty());
+        let bundle = Bundle::in_folder(folder.path());
+        assert!(bundle.all(false).unwrap_err().contains("bad.toml"));
+        assert!(bundle.resolve("anything", false).unwrap_err().contains("bad.toml"));
+        assert!(bundle.resolve(folder.path().join("bad.toml").to_str().unwrap(), false).is_ok());
+        assert!(Bundle::in_folder(&folder.path().join("absent")).all(false).unwrap().is_empty());
     }
 
     #[test]
@@ -234,7 +243,7 @@ mod tests {
     #[test]
     fn everything_embedded_keeps_its_promise() {
         use sha2::{Digest, Sha256};
-        for workload in Bundle::in_binary().unwrap().all(true) {
+        for workload in Bundle::in_binary().all(true).unwrap() {
             let TraceSource::Embedded(name) = &workload.source else { panic!("{workload:?} is not embedded") };
             let bytes = embedded(name).unwrap_or_else(|| panic!("{name} is not in the binary"));
             let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,12 +1,15 @@
 //! Arrow's own memory pool: from version 25 on its calls into the bundled mimalloc go through exported entry points.
 //!
+//! Before version 25 there are none and the default pool cannot be seen: such a library is told to take its buffers from
+//! the system's allocator, unless the user chose a pool.
+//!
 //! Invariant: the real functions are those that the library would have called: next in the global order, or the
 //! caller's own.
 
 use crate::entry::with_caller;
 use crate::raw::{Kind, flag};
 use crate::{rawfile, stream, sys};
-use core::ffi::{CStr, c_void};
+use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -17,6 +20,56 @@ with_caller! {
     arrow_mi_malloc_aligned => malloc_from, "rdx";
     arrow_mi_realloc_aligned => realloc_from, "rcx";
     arrow_mi_free => free_from, "rsi";
+}
+
+with_caller! {
+    getenv => getenv_from, "rsi";
+}
+
+type GetEnv = unsafe extern "C" fn(*const c_char) -> *const c_char;
+
+/// The next `getenv` in the global order.
+static GETENV: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+
+unsafe extern "C" fn getenv_from(name: *const c_char, caller: usize) -> *const c_char {
+    let mut real = GETENV.load(Ordering::Relaxed);
+    if real.is_null() {
+        // SAFETY: a NUL-terminated name.
+        real = stream::with(|thread| thread.holding(|| unsafe { sys::dlsym(sys::RTLD_NEXT, c"getenv".as_ptr()) }));
+        GETENV.store(real, Ordering::Relaxed);
+    }
+    // SAFETY: the C library always has it, with this signature; the program's own argument.
+    let value = unsafe { transmute::<*mut c_void, GetEnv>(real)(name) };
+    // SAFETY: the program's own argument is a NUL-terminated string.
+    let asks_for_pool = value.is_null() && unsafe { CStr::from_ptr(name) } == c"ARROW_DEFAULT_MEMORY_POOL";
+    if asks_for_pool && rawfile::is_active() && has_hidden_pool(caller) {
+        rawfile::add_flags(flag::ARROW_TO_SYSTEM);
+        return c"system".as_ptr();
+    }
+    value
+}
+
+/// Whether the caller is an Arrow library without the entry points above.
+fn has_hidden_pool(caller: usize) -> bool {
+    let Some(object) = sys::object_of(caller as *const c_void) else { return false };
+    let base_name = object.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    base_name.starts_with(b"libarrow.so") && own_symbol(object, MALLOC.name).is_null()
+}
+
+/// The symbol as the loaded object itself has it; null when it has not.
+fn own_symbol(object: &CStr, name: &CStr) -> *mut c_void {
+    let find = || {
+        // SAFETY: the name of a loaded object, as the loader gave it.
+        let handle = unsafe { sys::dlopen(object.as_ptr(), sys::RTLD_LAZY | sys::RTLD_NOLOAD) };
+        if handle.is_null() {
+            return null_mut(); // A null handle would mean the global order, which leads back here.
+        }
+        // SAFETY: an open handle.
+        let found = unsafe { sys::dlsym(handle, name.as_ptr()) };
+        sys::forget_loader_error();
+        found
+    };
+    stream::with(|thread| sys::keeping_errno(|| thread.holding(find)))
 }
 
 type Malloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
@@ -53,14 +106,7 @@ impl Real {
                 return next;
             }
             // Python loads extension modules outside the global scope: ask the library that is calling.
-            let Some(object) = sys::object_of(caller as *const c_void) else { return null_mut() };
-            // SAFETY: the name of a loaded object, as the loader gave it.
-            let handle = unsafe { sys::dlopen(object.as_ptr(), sys::RTLD_LAZY | sys::RTLD_NOLOAD) };
-            if handle.is_null() {
-                return null_mut(); // A null handle would mean the global order, which leads back here.
-            }
-            // SAFETY: an open handle.
-            unsafe { sys::dlsym(handle, self.name.as_ptr()) }
+            sys::object_of(caller as *const c_void).map_or(null_mut(), |object| own_symbol(object, self.name))
         };
         let found = stream::with(|thread| sys::keeping_errno(|| thread.holding(find)));
         self.address.store(found, Ordering::Relaxed);

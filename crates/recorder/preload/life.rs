@@ -65,7 +65,7 @@ extern "C" fn thread_exit(_value: *mut c_void) {
             return;
         }
         thread.push(Kind::ThreadEnd, 0, 0, 0, 0);
-        sys::keeping_errno(|| thread.leave_chunk());
+        sys::keeping_errno(|| thread.leave());
     });
 }
 
@@ -176,7 +176,7 @@ fn put(entry: &mut [u8], index: usize, value: u64) {
     entry[index * 8..][..8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// A thread has filled a chunk of the largest size: from time to time the code mappings are noted, so that call
+/// A thread has filled a window of the largest size: from time to time the code mappings are noted, so that call
 /// sites can be named even when the program is killed.
 pub fn rolled_over() {
     let now = rawfile::elapsed_ns();

@@ -170,7 +170,6 @@ fn make() -> bool {
         (word::PARENT_PID, parent),
         (word::TSC_START, sys::ticks()),
         (word::MONOTONIC_START_NS, sys::clock_ns(sys::CLOCK_MONOTONIC)),
-        (word::CHUNKS_END, raw::CHUNKS_AT as u64),
         (word::FORK_SEQ, setup.fork_seq),
         (word::FLAGS, if setup.fork_seq != 0 { flag::FORKED } else { 0 }),
     ] {
@@ -210,17 +209,19 @@ fn create(setup: &mut Setup, pid: u64) -> bool {
     !mapped.is_null()
 }
 
-/// Maps `bytes` from `offset` with their space reserved; null when the file system or a limit refuses.
-fn reserve_and_map(fd: i32, offset: u64, bytes: usize, extra_flags: i32) -> *mut u8 {
+/// Whether the file may grow to this many bytes. Past this limit the kernel would send SIGXFSZ, which ends most
+/// programs.
+fn may_grow_to(bytes: u64) -> bool {
     let mut limits = [u64::MAX; 2];
     // SAFETY: `limits` has the layout of `struct rlimit`.
     unsafe { sys::getrlimit(sys::RLIMIT_FSIZE, &mut limits) };
-    // Past this limit the kernel would send SIGXFSZ, which ends most programs.
-    if offset + bytes as u64 > limits[0] {
-        return null_mut();
-    }
-    // SAFETY: an open descriptor and a range below the limit.
-    if unsafe { sys::posix_fallocate(fd, offset as i64, bytes as i64) } != 0 {
+    bytes <= limits[0]
+}
+
+/// Maps `bytes` from `offset` with their space reserved; null when the file system or a limit refuses.
+fn reserve_and_map(fd: i32, offset: u64, bytes: usize, extra_flags: i32) -> *mut u8 {
+    // SAFETY: an open descriptor; the limit was checked.
+    if !may_grow_to(offset + bytes as u64) || unsafe { sys::posix_fallocate(fd, offset as i64, bytes as i64) } != 0 {
         return null_mut();
     }
     // SAFETY: a fresh mapping at an address of the kernel's choice.
@@ -229,41 +230,65 @@ fn reserve_and_map(fd: i32, offset: u64, bytes: usize, extra_flags: i32) -> *mut
     if at as isize == -1 { null_mut() } else { at.cast() }
 }
 
-/// A fresh chunk of `bytes`, mapped and with its header written; null when recording is over.
-pub fn chunk(bytes: usize, serial: u32) -> *mut u8 {
-    let offset = CHUNKS_NEXT.fetch_add(bytes as u64, Ordering::Relaxed);
-    if offset + bytes as u64 > setup().max_bytes {
+/// Calls `body` with a descriptor of the file and the offset of the next `bytes`; ends the recording when there are
+/// none, or when `body` says that the file system refused.
+fn extend(bytes: usize, body: impl FnOnce(i32, u64) -> bool) -> bool {
+    let room = bytes.next_multiple_of(sys::OS_PAGE) as u64;
+    let offset = CHUNKS_NEXT.fetch_add(room, Ordering::Relaxed);
+    if offset + room > setup().max_bytes {
         end(stop::SIZE);
-        return null_mut();
+        return false;
     }
     // SAFETY: the path ends with a NUL.
     let fd = unsafe { sys::open(setup().path.as_ptr().cast::<c_char>(), sys::O_RDWR_CLOEXEC) };
-    let at = if fd < 0 { null_mut() } else { reserve_and_map(fd, offset, bytes, sys::MAP_POPULATE) };
+    let done = fd >= 0 && body(fd, offset);
     if fd >= 0 {
         // SAFETY: opened above.
         unsafe { sys::close(fd) };
     }
-    if at.is_null() {
+    if !done {
         end(stop::DISK);
-        return null_mut();
     }
-    // SAFETY: no preconditions.
-    let tid = unsafe { sys::syscall(sys::SYS_GETTID) } as u64;
-    for (index, value) in [raw::CHUNK_MAGIC, u64::from(serial), bytes as u64, tid].into_iter().enumerate() {
-        // SAFETY: the chunk is longer than its header and page-aligned.
-        unsafe { at.cast::<u64>().add(index).write(value) };
-    }
-    if let Some(end) = header(word::CHUNKS_END) {
-        end.fetch_max(offset + bytes as u64, Ordering::Relaxed);
+    done
+}
+
+/// A fresh window of `bytes`, mapped and with its header written; null when recording is over.
+pub fn window(bytes: usize, serial: u32) -> *mut u8 {
+    let mut at = null_mut::<u8>();
+    extend(bytes, |fd, offset| {
+        at = reserve_and_map(fd, offset, bytes, sys::MAP_POPULATE);
+        !at.is_null()
+    });
+    if !at.is_null() {
+        for (index, value) in [raw::WINDOW_MAGIC, u64::from(serial), bytes as u64].into_iter().enumerate() {
+            // SAFETY: the window is longer than its header and page-aligned.
+            unsafe { at.cast::<u64>().add(index).write(value) };
+        }
     }
     at
 }
 
-/// Gives a chunk's mapping back; its records are in the file.
-pub fn release(chunk: *mut u8, bytes: usize) {
-    if !chunk.is_null() {
-        // SAFETY: a mapping made by `chunk`, which its thread uses no more.
-        unsafe { sys::munmap(chunk.cast::<c_void>(), bytes) };
+/// Writes the first `bytes` of records of a window to the file as a log chunk; false when recording is over.
+pub fn log(records: *const u8, bytes: usize, serial: u32) -> bool {
+    let whole = raw::CHUNK_HEADER_BYTES + bytes;
+    let mut header = [0_u64; raw::CHUNK_HEADER_BYTES / 8];
+    header[..3].copy_from_slice(&[raw::LOG_MAGIC, u64::from(serial), whole as u64]);
+    extend(whole, |fd, offset| {
+        let parts = [
+            sys::Part { at: header.as_ptr().cast(), bytes: raw::CHUNK_HEADER_BYTES },
+            sys::Part { at: records.cast(), bytes },
+        ];
+        // SAFETY: both parts are readable; the limit is checked first.
+        may_grow_to(offset + whole as u64)
+            && unsafe { sys::pwritev(fd, parts.as_ptr(), 2, offset as i64) } == whole as isize
+    })
+}
+
+/// Gives a window's mapping back; its records are in the file.
+pub fn release(window: *mut u8, bytes: usize) {
+    if !window.is_null() {
+        // SAFETY: a mapping made by `window`, which its thread uses no more.
+        unsafe { sys::munmap(window.cast::<c_void>(), bytes) };
     }
 }
 

@@ -16,9 +16,10 @@ static START_TICKS: AtomicU64 = AtomicU64::new(0);
 /// Time stamp at which [`life::deadline`] wants to be called.
 static DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// A thread's first chunk is small, since programs with hundreds of short threads exist.
-const CHUNK_BYTES_FIRST: usize = 4 << 10;
-const CHUNK_BYTES_LAST: usize = 1 << 20;
+/// A thread's first window is small, since programs with hundreds of short threads exist.
+const WINDOW_BYTES_FIRST: usize = 4 << 10;
+/// The last one stays in the second-level cache.
+const WINDOW_BYTES_LAST: usize = 256 << 10;
 
 /// What a thread needs to write its records.
 pub struct Thread {
@@ -26,8 +27,8 @@ pub struct Thread {
     pub depth: Cell<u32>,
     next: Cell<*mut [AtomicU64; 4]>,
     end: Cell<*mut [AtomicU64; 4]>,
-    chunk: Cell<*mut u8>,
-    chunk_bytes: Cell<usize>,
+    window: Cell<*mut u8>,
+    window_bytes: Cell<usize>,
     serial: Cell<u32>,
     /// Python requests until the interpreter is looked at again.
     pub until_poll: Cell<u32>,
@@ -42,8 +43,8 @@ thread_local! {
             depth: Cell::new(0),
             next: Cell::new(null_mut()),
             end: Cell::new(null_mut()),
-            chunk: Cell::new(null_mut()),
-            chunk_bytes: Cell::new(0),
+            window: Cell::new(null_mut()),
+            window_bytes: Cell::new(0),
             serial: Cell::new(0),
             until_poll: Cell::new(1),
             exit_rounds: Cell::new(0),
@@ -129,9 +130,9 @@ impl Thread {
             caller: caller as u64,
         };
         let at = self.next.get();
-        // SAFETY: `next` is below `end`, inside this thread's mapped chunk.
+        // SAFETY: `next` is below `end`, inside this thread's window.
         unsafe { write(at, record) };
-        // SAFETY: at most one past the last record of the chunk.
+        // SAFETY: at most one past the last record of the window.
         self.next.set(unsafe { at.add(1) });
     }
 
@@ -142,7 +143,7 @@ impl Thread {
         sys::keeping_errno(|| self.holding(|| life::deadline(self)));
     }
 
-    /// Gets a new chunk; false when nothing is to be recorded.
+    /// Makes room; false when nothing is to be recorded.
     #[cold]
     #[inline(never)]
     fn refill(&self) -> bool {
@@ -160,45 +161,79 @@ impl Thread {
         if is_new {
             self.serial.set(SERIAL.fetch_add(1, Ordering::Relaxed) + 1);
         }
-        let bytes = (self.chunk_bytes.get() * 4).clamp(CHUNK_BYTES_FIRST, CHUNK_BYTES_LAST);
-        let chunk = rawfile::chunk(bytes, self.serial.get());
-        rawfile::release(self.chunk.get(), self.chunk_bytes.get());
-        self.place(chunk, bytes);
+        let bytes = self.window_bytes.get();
+        let is_whole = self.log()
+            && if bytes < WINDOW_BYTES_LAST {
+                self.enlarge()
+            } else {
+                self.rewind();
+                true
+            };
         if is_new {
             life::watch_thread_end();
         }
-        if bytes == CHUNK_BYTES_LAST {
+        if !is_whole {
+            self.place(null_mut(), 0);
+        } else if bytes == WINDOW_BYTES_LAST {
             life::rolled_over();
         }
-        !chunk.is_null()
+        is_whole
     }
 
-    fn place(&self, chunk: *mut u8, bytes: usize) {
-        self.chunk.set(chunk);
-        if chunk.is_null() {
-            self.chunk_bytes.set(0);
+    /// Writes what the window holds to the file; false when recording is over.
+    fn log(&self) -> bool {
+        let window = self.window.get();
+        if window.is_null() {
+            return true;
+        }
+        // SAFETY: inside the window.
+        let records = unsafe { window.add(CHUNK_HEADER_BYTES) };
+        rawfile::log(records, self.next.get() as usize - records as usize, self.serial.get())
+    }
+
+    /// Gets a window, larger than the one before.
+    fn enlarge(&self) -> bool {
+        let bytes = (self.window_bytes.get() * 4).max(WINDOW_BYTES_FIRST);
+        let window = rawfile::window(bytes, self.serial.get());
+        rawfile::release(self.window.get(), self.window_bytes.get());
+        self.place(window, bytes);
+        !window.is_null()
+    }
+
+    fn place(&self, window: *mut u8, bytes: usize) {
+        self.window.set(window);
+        self.window_bytes.set(if window.is_null() { 0 } else { bytes });
+        self.rewind();
+    }
+
+    /// The next record goes to the start of the window.
+    fn rewind(&self) {
+        let window = self.window.get();
+        if window.is_null() {
             self.next.set(null_mut());
             self.end.set(null_mut());
             return;
         }
-        self.chunk_bytes.set(bytes);
-        // SAFETY: inside the chunk.
-        self.next.set(unsafe { chunk.add(CHUNK_HEADER_BYTES) }.cast());
-        let records = (bytes - CHUNK_HEADER_BYTES) / RECORD_BYTES;
-        // SAFETY: the chunk holds that many records.
+        // SAFETY: inside the window.
+        self.next.set(unsafe { window.add(CHUNK_HEADER_BYTES) }.cast());
+        let records = (self.window_bytes.get() - CHUNK_HEADER_BYTES) / RECORD_BYTES;
+        // SAFETY: the window holds that many records.
         self.end.set(unsafe { self.next.get().add(records) });
     }
 
-    /// The thread is over (or, in a forked child, begins anew): its chunk is given back.
-    pub fn leave_chunk(&self) {
-        rawfile::release(self.chunk.get(), self.chunk_bytes.get());
+    /// The thread is over: its window is written out and given back.
+    pub fn leave(&self) {
+        self.holding(|| self.log());
+        rawfile::release(self.window.get(), self.window_bytes.get());
         self.place(null_mut(), 0);
     }
 
     /// In a forked child, which has this thread only.
     pub fn begin_anew(&self) {
         SERIAL.store(0, Ordering::Relaxed);
-        self.leave_chunk();
+        // The window is the parent's: what it holds is the parent's to write.
+        rawfile::release(self.window.get(), self.window_bytes.get());
+        self.place(null_mut(), 0);
         self.serial.set(0);
         self.until_poll.set(1);
     }
@@ -211,10 +246,12 @@ unsafe fn write(at: *mut [AtomicU64; 4], record: Record) {
     // SAFETY: the caller's word.
     let cells = unsafe { &*at };
     let words = record.pack();
-    for index in (1..4).rev() {
-        cells[index].store(words[index], Ordering::Relaxed);
+    // This word says that the record is there: it goes first and comes last, so that a process killed in between
+    // leaves no mixture of an old record and a new one.
+    cells[0].store(0, Ordering::Release);
+    for index in 1..4 {
+        cells[index].store(words[index], Ordering::Release);
     }
-    // Last, since this word says that the record is there.
     cells[0].store(words[0], Ordering::Release);
 }
 

@@ -22,7 +22,6 @@ pub const RLIMIT_FSIZE: c_int = 1;
 pub const EINVAL: c_int = 22;
 pub const ENOMEM: c_int = 12;
 pub const SYS_MADVISE: i64 = 28;
-pub const SYS_GETTID: i64 = 186;
 pub const SYS_EXIT_GROUP: i64 = 231;
 pub const OS_PAGE: usize = 4096;
 
@@ -30,6 +29,13 @@ pub const OS_PAGE: usize = 4096;
 pub struct Timespec {
     pub seconds: i64,
     pub nanoseconds: i64,
+}
+
+/// `struct iovec`.
+#[repr(C)]
+pub struct Part {
+    pub at: *const c_void,
+    pub bytes: usize,
 }
 
 #[repr(C)]
@@ -52,6 +58,7 @@ unsafe extern "C" {
     pub fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     pub fn close(fd: c_int) -> c_int;
     pub fn read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize;
+    pub fn pwritev(fd: c_int, parts: *const Part, count: c_int, offset: i64) -> isize;
     pub fn posix_fallocate(fd: c_int, offset: i64, bytes: i64) -> c_int;
     pub fn mmap(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
     pub fn munmap(at: *mut c_void, bytes: usize) -> c_int;
@@ -72,6 +79,7 @@ unsafe extern "C" {
     pub fn pthread_setspecific(key: u32, value: *const c_void) -> c_int;
     pub fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     pub fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlerror() -> *const c_char;
     fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
 }
 
@@ -101,6 +109,16 @@ pub fn keeping_errno<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: as above.
     unsafe { *errno = before };
     result
+}
+
+/// Frees the loader's message about a failed look-up. Called with recording held back, as the look-up was: otherwise
+/// the free would be seen without its allocation.
+pub fn forget_loader_error() {
+    // SAFETY: no preconditions. The first call takes the message over, the second one frees it.
+    unsafe {
+        dlerror();
+        dlerror();
+    }
 }
 
 /// The path of the loaded object that holds this address, as the loader knows it.

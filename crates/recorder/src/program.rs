@@ -87,8 +87,8 @@ fn interpreter(head: &[u8]) -> Option<&[u8]> {
     for index in 0..usize::from(entries) {
         let entry = usize::try_from(at).ok()?.checked_add(index * usize::from(entry_bytes))?;
         if word(head, entry)? == PROGRAM_HEADER_INTERP {
-            let begin = usize::try_from(long(head, entry + 8)?).ok()?;
-            let bytes = usize::try_from(long(head, entry + 32)?).ok()?;
+            let begin = usize::try_from(long(head, entry.checked_add(8)?)?).ok()?;
+            let bytes = usize::try_from(long(head, entry.checked_add(32)?)?).ok()?;
             return head.get(begin..begin.checked_add(bytes)?);
         }
     }
@@ -96,15 +96,15 @@ fn interpreter(head: &[u8]) -> Option<&[u8]> {
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
 }
 
 fn long(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
 }
 
 fn is_python(path: &Path, name: &OsStr) -> bool {

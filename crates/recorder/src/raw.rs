@@ -7,18 +7,25 @@
 //! MARKS_AT  mark entries, MARK_BYTES each                  MARKS_MAX entries
 //! MAPS_AT   code mappings, MAP_BYTES each                  MAPS_MAX entries
 //! LIST_AT   imported files, NUL-terminated                 LIST_BYTES
-//! CHUNKS_AT chunks: CHUNK_HEADER_BYTES, then records       up to the header's CHUNKS_END
+//! CHUNKS_AT chunks: CHUNK_HEADER_BYTES, then records       to the end of the file
 //! ```
 //!
+//! A thread writes its records into its *window*, a chunk that it has mapped; when that is full, it is written to the
+//! file once more as a *log* chunk, and the window is used again from its start. Mapped memory survives a kill, and
+//! one copy costs a fraction of what fresh pages of a mapped file cost.
+//!
 //! Invariant: this module has no dependency, so that the preloaded library and the converter compile the same text;
-//! a chunk belongs to one thread, a thread's chunks lie in the file in the order in which it filled them, and the
-//! sequence numbers of a thread's records only rise. A record is there when its first word is not zero.
+//! a chunk belongs to one thread, a thread's log chunks lie in the file in the order in which it filled them, and the
+//! sequence numbers of a thread's records only rise. So a window's records count up to the first whose number is
+//! not above the last one before it. A record whose first word is zero is not there.
 #![allow(dead_code, reason = "each side of the file uses its own half")]
 
 /// First word of every raw file.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PYALREC1");
-/// First word of every chunk.
-pub(crate) const CHUNK_MAGIC: u64 = u64::from_le_bytes(*b"PYALCHNK");
+/// First word of every log chunk.
+pub(crate) const LOG_MAGIC: u64 = u64::from_le_bytes(*b"PYALLOGC");
+/// First word of every window.
+pub(crate) const WINDOW_MAGIC: u64 = u64::from_le_bytes(*b"PYALWNDW");
 
 /// Bytes of the header: words from [`word`], text from [`text`].
 pub(crate) const HEADER_BYTES: usize = 4096;
@@ -86,8 +93,6 @@ pub(crate) mod word {
     pub(crate) const MAPS: usize = 15;
     /// Bytes in use of the list of imported files.
     pub(crate) const LIST: usize = 16;
-    /// Offset after the last chunk.
-    pub(crate) const CHUNKS_END: usize = 17;
     /// Sequence number at which the start-up of a Python program was over, found by itself; 0 when not found.
     pub(crate) const STEADY_SEQ: usize = 18;
     /// CPU time of the process at that moment, nanoseconds.

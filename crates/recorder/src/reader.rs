@@ -49,8 +49,13 @@ pub(crate) struct Mapping {
     pub(crate) module: String,
 }
 
-/// Where a thread's chunks lie: offset and bytes of each, in the order in which it filled them.
-type Chunks = Vec<(u64, u64)>;
+/// Where one thread's records lie.
+#[derive(Clone, Debug, Default)]
+struct Chunks {
+    /// Offset and bytes of each log chunk, then (after `finish`) of each window.
+    list: Vec<(u64, u64)>,
+    windows: Vec<(u64, u64)>,
+}
 
 /// An opened raw file.
 #[derive(Debug)]
@@ -119,7 +124,7 @@ impl RawFile {
 
     /// Room for records in the file: an upper bound of their number.
     pub(crate) fn records_max(&self) -> u64 {
-        let bytes: u64 = self.threads.iter().flatten().map(|chunk| chunk.1).sum();
+        let bytes: u64 = self.threads.iter().flat_map(|chunks| &chunks.list).map(|chunk| chunk.1).sum();
         bytes / raw::RECORD_BYTES as u64
     }
 
@@ -162,19 +167,25 @@ impl RawFile {
         while at + (raw::CHUNK_HEADER_BYTES as u64) <= end {
             let mut header = [0; 24];
             self.file.read_exact_at(&mut header, at)?;
-            let (serial, bytes) = (word_at(&header, 8) as usize, word_at(&header, 16));
-            let is_chunk = word_at(&header, 0) == raw::CHUNK_MAGIC
+            let (magic, serial, bytes) = (word_at(&header, 0), word_at(&header, 8) as usize, word_at(&header, 16));
+            let is_chunk = matches!(magic, raw::LOG_MAGIC | raw::WINDOW_MAGIC)
                 && (1..=1 << 24).contains(&serial)
-                && (CHUNK_ALIGN..=CHUNK_BYTES_MAX).contains(&bytes);
+                && (raw::CHUNK_HEADER_BYTES as u64..=CHUNK_BYTES_MAX).contains(&bytes);
             if !is_chunk {
                 at += CHUNK_ALIGN;
                 continue;
             }
             if self.threads.len() < serial {
-                self.threads.resize(serial, Vec::new());
+                self.threads.resize(serial, Chunks::default());
             }
-            self.threads[serial - 1].push((at, bytes.min(end - at)));
+            let chunks = &mut self.threads[serial - 1];
+            let list = if magic == raw::WINDOW_MAGIC { &mut chunks.windows } else { &mut chunks.list };
+            list.push((at, bytes.min(end - at)));
             at += bytes.next_multiple_of(CHUNK_ALIGN);
+        }
+        // What a window holds beyond its log chunks is newer than they are.
+        for chunks in &mut self.threads {
+            chunks.list.append(&mut chunks.windows);
         }
         Ok(())
     }
@@ -183,7 +194,7 @@ impl RawFile {
     pub(crate) fn records(&self) -> io::Result<Records<'_>> {
         let mut records = Records { raw: self, cursors: Vec::new(), heads: BinaryHeap::new(), current: None };
         for (thread, chunks) in self.threads.iter().enumerate() {
-            let mut cursor = Cursor { chunks, bytes: Vec::new(), at: 0, head: None };
+            let mut cursor = Cursor { chunks: &chunks.list, bytes: Vec::new(), at: 0, head: None, last: 0 };
             cursor.advance(&self.file)?;
             if let Some(head) = cursor.head {
                 records.heads.push(Reverse((head.seq, thread)));
@@ -200,6 +211,8 @@ struct Cursor<'a> {
     bytes: Vec<u8>,
     at: usize,
     head: Option<Record>,
+    /// Number of the last record taken: what is not above it was read before.
+    last: u64,
 }
 
 impl Cursor<'_> {
@@ -209,8 +222,9 @@ impl Cursor<'_> {
             if let Some(bytes) = self.bytes.get(self.at..self.at + raw::RECORD_BYTES) {
                 let words = std::array::from_fn(|index| word_at(bytes, index * 8));
                 self.at += raw::RECORD_BYTES;
-                self.head = Record::unpack(words);
-                if self.head.is_some() {
+                self.head = Record::unpack(words).filter(|record| record.seq > self.last);
+                if let Some(record) = self.head {
+                    self.last = record.seq;
                     return Ok(());
                 }
             }

@@ -30,7 +30,7 @@ pub fn cut(
     let (live, before, time) = read_to_steady(&mut reader)?;
     let mut metadata = reader.metadata().clone();
     if metadata.marks.len() < Phase::ALL.len() {
-        metadata.marks = Phase::ALL.map(|phase| phase.name().to_owned()).to_vec();
+        metadata.marks = Metadata::phase_marks();
     }
     let mut cutter = Cutter::new(&metadata, WriteOptions { time: options.time && reader.has_times(), ..options })?;
     cutter.prologue(&live, time)?;

@@ -3,6 +3,7 @@
 //! Invariant: private by construction. Sizes, order, threads, domains, module base names; never contents, a command
 //! line, a path or a stack. Unknown is `null`, never a guess; integers are in base units.
 
+use crate::Phase;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -58,6 +59,20 @@ pub struct Metadata {
     pub cut: Option<(u64, u64)>,
     /// Totals; written again in the footer, where a reader checks them.
     pub totals: Totals,
+}
+
+impl Metadata {
+    /// The same without the table of call sites, for reports: a result is read without its trace's events.
+    #[must_use]
+    pub fn without_sites(&self) -> Self {
+        Self { sites: Vec::new(), ..self.clone() }
+    }
+
+    /// The marks that every trace's [`Self::marks`] begins with, in this order: the four phases.
+    #[must_use]
+    pub fn phase_marks() -> Vec<String> {
+        Phase::ALL.map(|phase| phase.name().to_owned()).to_vec()
+    }
 }
 
 /// The recorded interpreter.

@@ -57,7 +57,7 @@ impl Parser {
         Self {
             slots: SlotAllocator::new(),
             live: HashMap::new(),
-            marks: Phase::ALL.map(|phase| phase.name().to_owned()).to_vec(),
+            marks: Metadata::phase_marks(),
             time: 0,
             events: Vec::new(),
         }
