@@ -78,6 +78,15 @@ def statistics(rng, count):
     return total
 
 
+def mosaic(archive):
+    """One large picture of everything that was kept; every page of it is written."""
+    picture = np.full((3400, 3400), 64.0, dtype=np.float32)
+    for number, image in enumerate(archive):
+        row, column = number // 4 % 4 * 800, number % 4 * 800
+        picture[row : row + image.shape[0], column : column + image.shape[1]] = image
+    return float(picture.mean())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", type=float, default=1.0, help="amount of work, 1.0 as recorded")
@@ -86,22 +95,23 @@ def main():
     mark("steady")
 
     total, archive, thumbnails = 0.0, [], []
-    sides = (96, 160, 256, 384, 512, 768, 1024, 1280)
-    for step in range(int(48 * scale)):
+    sides = (96, 160, 256, 320, 448, 576, 704, 800)
+    for step in range(int(72 * scale)):
         image = sharpen(frame(rng, sides[int(rng.integers(0, len(sides)))]))
         mean, bin_index, frequency = describe(image)
         archive.append(image.astype(np.uint8) if step % 6 else image)
         thumbnails.append(image[::4, ::4].copy())
-        if step % 6 == 0:
+        if step % 2 == 0 and step < 24:
             total += canvas(rng, int(rng.integers(8, 64)))
         if step % 5 == 0:
             quantiles, first = series(rng, int(rng.integers(20, 160)))
             total += float(quantiles.sum()) + first
-        total += statistics(rng, 150) + mean + bin_index + frequency
+        total += statistics(rng, 100) + mean + bin_index + frequency
         if step % 24 == 23:
             total += float(np.concatenate([np.ravel(kept)[:32768] for kept in archive]).mean())
             del archive[: len(archive) // 2]
     stack = np.concatenate([np.ravel(kept) for kept in archive])
+    total += mosaic(archive)
     stack.sort()
     total += float(stack[:: max(1, stack.size // 100)].sum())
     kept = len(archive)
