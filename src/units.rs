@@ -46,6 +46,17 @@ pub fn nanoseconds(ns: f64) -> String {
     }
 }
 
+/// A delay to a tenth of a second, below one second in milliseconds: `200 ms`, `1.5 s`, `10 s`.
+#[must_use]
+pub fn delay(ms: u64) -> String {
+    let tenths = (ms + 50) / 100;
+    match (tenths / 10, tenths % 10) {
+        (0, _) => format!("{ms} ms"),
+        (seconds, 0) => format!("{seconds} s"),
+        (seconds, tenths) => format!("{seconds}.{tenths} s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +71,6 @@ mod tests {
         assert_eq!(nanoseconds(31.0), "31.0 ns");
         assert_eq!(nanoseconds(1_234_000.0), "1.23 ms");
         assert_eq!(mib(1_048_576.0), "1.00");
+        assert_eq!([delay(200), delay(1500), delay(10_006)], ["200 ms", "1.5 s", "10 s"]);
     }
 }

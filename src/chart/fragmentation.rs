@@ -34,7 +34,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         subtitle: format!(
             "Held free is what no live block covers: free blocks, and OS pages not given back. Rest is after {} idle. \
              {blank}",
-            super::subject::delay(first.rest_after_ms)
+            units::delay(first.rest_after_ms)
         ),
         alt: alt(&subject, &configs),
         plot_height: (GROUP * 20.0 * configs.len() as f64).max(200.0),

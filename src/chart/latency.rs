@@ -1,4 +1,4 @@
-//! `latency-W`: which share of calls took longer than a time, for allocations and for frees, with the clock beside them.
+//! `latency-W`: which share of calls took longer than a time, for allocations and for frees, beside the clock alone.
 //!
 //! Invariant: a curve ends where the analysis ends it, at ten calls; the clock's own curve is in both panels.
 

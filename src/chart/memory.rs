@@ -5,7 +5,7 @@
 use super::Drawing;
 use super::axis::{self, ByteUnit};
 use super::figure::{Axis, Band, EndLabels, Mark, Panel, Rule, Series};
-use super::subject::{Subject, Words, curve, delay, median_run};
+use super::subject::{Subject, Words, curve, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, MemoryAnalysis};
 use crate::run::{RestPoint, RestState};
@@ -74,8 +74,8 @@ fn axis_shared(axis: Axis, unit: ByteUnit) -> Axis {
 
 fn subtitle(memory: &MemoryAnalysis) -> String {
     format!(
-        "Grey is what the program holds live; what lies above it is the allocator's. Right: idle after {}, then a trickle \
-         of small requests, then an explicit release.",
+        "Grey is what the program holds live; what lies above it is the allocator's. Right: idle after {}, \
+         then a trickle of small requests, then an explicit release.",
         moment(&memory.rest_from)
     )
 }
@@ -94,7 +94,11 @@ fn alt(subject: &Subject<'_>) -> String {
         .iter()
         .map(|(config, memory)| {
             let (peak, rest) = (units::mib(memory.peak.value.median), units::mib(memory.rest.value.median));
-            format!("{} {peak} MiB at peak and {rest} MiB after {} idle", config.name, delay(memory.rest_after_ms))
+            format!(
+                "{} {peak} MiB at peak and {rest} MiB after {} idle",
+                config.name,
+                units::delay(memory.rest_after_ms)
+            )
         })
         .collect();
     format!("Resident memory of {} over its recording and at rest: {}.", subject.workload.name, each.join("; "))

@@ -1,10 +1,10 @@
 //! Charts of a result: analysis in, pictures out.
 //!
-//! [`ALL`] is the table of charts, one file each. A chart makes a [`figure::Figure`] (what it says, with its data); layout
-//! gives everything a place ([`scene::Scene`]); rendering writes SVG or PNG through plotters' backends.
+//! [`ALL`] is the table of charts, one file each. A chart makes a [`figure::Figure`] (what it says, with its data);
+//! layout gives everything a place ([`scene::Scene`]); rendering writes SVG or PNG through plotters' backends.
 //!
-//! Invariant: the same analysis gives the same bytes; a chart shows numbers of the analysis and computes none but ratios
-//! and differences of them.
+//! Invariant: the same analysis gives the same bytes; a chart shows numbers of the analysis and computes none but
+//! ratios and differences of them.
 
 mod axis;
 pub mod figure;
@@ -33,7 +33,8 @@ pub struct Chart {
     pub key: &'static str,
     /// What it shows, for lists.
     pub title: &'static str,
-    /// Draws it for the workload at an index of [`Analysis::workloads`]; `None` when nothing was measured that it shows.
+    /// Draws it for the workload at an index of [`Analysis::workloads`]; `None` when nothing was measured that it
+    /// shows.
     pub draw: fn(&Analysis, usize) -> Option<Drawing>,
 }
 

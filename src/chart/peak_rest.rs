@@ -5,7 +5,7 @@
 use super::Drawing;
 use super::axis;
 use super::figure::{Column, Mark, Panel, Series, Tick};
-use super::subject::{Subject, Words, delay, processes, with_spread};
+use super::subject::{Subject, Words, processes, with_spread};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis};
 use crate::units;
@@ -26,7 +26,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     });
     let x = axis::from_zero(&format!("resident memory, {}", unit.name), max / unit.bytes, 7.0);
     let mut panel = Panel::new(1.0, x, axis::rows("allocator", configs.len() as f64, ticks.collect()));
-    let rest_key = format!("at rest, {} idle", delay(first.rest_after_ms));
+    let rest_key = format!("at rest, {} idle", units::delay(first.rest_after_ms));
     for (row, (config, memory)) in configs.iter().enumerate() {
         push_row(&mut panel, &Row { subject: &subject, config, memory, at: row as f64, unit: unit.bytes }, &rest_key);
     }

@@ -36,7 +36,8 @@ fn finish_svg(body: &str, scene: &Scene, title: &str, alt: &str) -> String {
     let (drawn_wide, drawn_high) = pixels(scene.size, SVG_SCALE);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide:.0}\" height=\"{high:.0}\" \
-         viewBox=\"0 0 {drawn_wide} {drawn_high}\" role=\"img\" aria-label=\"{0}\">\n<title>{1}</title>\n<desc>{0}</desc>\n",
+         viewBox=\"0 0 {drawn_wide} {drawn_high}\" role=\"img\" aria-label=\"{0}\">\n\
+         <title>{1}</title>\n<desc>{0}</desc>\n",
         escape(alt),
         escape(title)
     );

@@ -209,12 +209,6 @@ pub(super) fn with_spread(estimate: &Estimate, unit: f64) -> String {
     format!("{value} [{}, {}]", units::significant(estimate.low / unit), units::significant(estimate.high / unit))
 }
 
-/// A delay in words: `10 s`, `200 ms`.
-#[must_use]
-pub(super) fn delay(ms: u64) -> String {
-    if ms >= 1000 && ms.is_multiple_of(100) { format!("{} s", ms as f64 / 1000.0) } else { format!("{ms} ms") }
-}
-
 /// Points of a memory curve over the progress of the recording.
 #[must_use]
 pub(super) fn curve(

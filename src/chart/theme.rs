@@ -77,7 +77,8 @@ pub const DARK: Theme = Theme {
     series: OKABE_ITO_ON_DARK,
 };
 
-/// The palette of Okabe and Ito without its yellow, which white paper swallows; pool, system, mimalloc and jemalloc first.
+/// The palette of Okabe and Ito without its yellow, which white paper swallows; pool, system, mimalloc and jemalloc
+/// first.
 const OKABE_ITO: [Rgb; 8] = [
     Rgb(0, 114, 178),
     Rgb(213, 94, 0),

@@ -14,8 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Options of a run.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct RunOptions {
-    /// Configuration: an allocator (pool, system, mimalloc, jemalloc) or words such as 'pool numpy=jemalloc'; repeatable,
-    /// the first is the baseline
+    /// Configuration: an allocator (pool, system, mimalloc, jemalloc) or words such as 'pool numpy=jemalloc';
+    /// repeatable, the first is the baseline
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
     /// A first look: small cuts, few blocks

@@ -1,8 +1,9 @@
 //! The only place where the replay meets raw memory: the slot table, the calls through it, and what is written to
 //! the blocks.
 //!
-//! Invariant: a slot holds null or a live block of the backend that serves its domain. Every 25-bit slot number lies inside the table, whatever the image says. That a block is freed and resized in
-//! the domain that allocated it is the image's promise, made when it was compiled from a validated trace.
+//! Invariant: a slot holds null or a live block of the backend that serves its domain. Every 25-bit slot number lies
+//! inside the table, whatever the image says. That a block is freed and resized in the domain that allocated it is the
+//! image's promise, made when it was compiled from a validated trace.
 
 use super::Pass;
 use crate::heap::Entry;

@@ -182,7 +182,8 @@ fn fragmentation(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Tab
         ">J&W 4: most over most",
     ];
     let caption = format!(
-        "{}: fragmentation at peak, MiB and ratios, in the run whose peak is the median; Johnstone and Wilson's four are \
+        "{}: fragmentation at peak, MiB and ratios, in the run whose peak is the median; \
+         Johnstone and Wilson's four are \
          resident over requested",
         workload.name
     );

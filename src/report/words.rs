@@ -224,12 +224,7 @@ fn change(comparison: &Comparison) -> String {
 /// `10 s idle`, `1.5 s idle`, `100 ms idle`; a delay overslept by less than 50 ms reads as it was meant.
 #[must_use]
 pub fn idle(ms: u64) -> String {
-    let tenths = (ms + 50) / 100;
-    match (tenths / 10, tenths % 10) {
-        (0, _) => format!("{ms} ms idle"),
-        (seconds, 0) => format!("{seconds} s idle"),
-        (seconds, tenths) => format!("{seconds}.{tenths} s idle"),
-    }
+    format!("{} idle", units::delay(ms))
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ pub struct Run {
 /// What came of a child.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "a failure is rare, and there are a few hundred runs at most")]
 pub enum Outcome {
     /// It measured.
     Ok(Observation),

@@ -1,7 +1,7 @@
 //! Arrow's own memory pool: from version 25 on its calls into the bundled mimalloc go through exported entry points.
 //!
-//! Before version 25 there are none and the default pool cannot be seen: such a library is told to take its buffers from
-//! the system's allocator, unless the user chose a pool.
+//! Before version 25 there are none and the default pool cannot be seen: such a library is told to take its buffers
+//! from the system's allocator, unless the user chose a pool.
 //!
 //! Invariant: the real functions are those that the library would have called: next in the global order, or the
 //! caller's own.

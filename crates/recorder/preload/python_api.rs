@@ -41,7 +41,9 @@ pub fn find(name: &CStr) -> Option<*mut c_void> {
 }
 
 macro_rules! interface {
-    ($($(#[$note:meta])* $kind:ident { $($field:ident = $symbol:literal : fn($($argument:ty),*) $(-> $result:ty)?;)* })*) => {$(
+    ($($(#[$note:meta])* $kind:ident {
+        $($field:ident = $symbol:literal : fn($($argument:ty),*) $(-> $result:ty)?;)*
+    })*) => {$(
         $(#[$note])*
         #[derive(Clone, Copy)]
         pub struct $kind {

@@ -36,7 +36,8 @@ pub enum RecordError {
     DevMode,
     /// The raw data would go to memory.
     #[error(
-        "{0} is on a memory file system, where raw data would count as memory; give -o a path on a disk (or set TMPDIR to one)"
+        "{0} is on a memory file system, where raw data would count as memory; \
+         give -o a path on a disk (or set TMPDIR to one)"
     )]
     MemoryFileSystem(PathBuf),
     /// A folder or file of the recorder's own.

@@ -278,7 +278,7 @@ fn worker_output(output: &Path, pid: u32, index: usize) -> PathBuf {
 /// Watches the main process's memory from outside, for its peak.
 struct Sampler {
     folder: PathBuf,
-    library: PathBuf,
+    preload: PathBuf,
     is_over: Arc<AtomicBool>,
     peak: Arc<Mutex<Option<MemoryReading>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -288,7 +288,7 @@ impl Sampler {
     fn new(folder: &Path, library: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
-            library: library.to_owned(),
+            preload: library.to_owned(),
             is_over: Arc::default(),
             peak: Arc::default(),
             thread: Mutex::default(),
@@ -296,7 +296,7 @@ impl Sampler {
     }
 
     fn start(&self, pid: u32) {
-        let (folder, library) = (self.folder.clone(), self.library.clone());
+        let (folder, library) = (self.folder.clone(), self.preload.clone());
         let (is_over, peak) = (Arc::clone(&self.is_over), Arc::clone(&self.peak));
         let watch = move || {
             let mut highest = 0;

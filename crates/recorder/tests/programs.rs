@@ -162,7 +162,8 @@ fn what_would_hide_the_allocations_is_repaired_or_refused() {
     assert_eq!(error.exit_code(), 125);
 
     // A program that sets it for its child: the hooks of the child are gone, and that is said.
-    let code = "import os, sys\nos.environ['PYTHONMALLOC'] = 'malloc'\nos.execv(sys.executable, [sys.executable, '-c', 'pass'])";
+    let code = "import os, sys\nos.environ['PYTHONMALLOC'] = 'malloc'\n\
+                os.execv(sys.executable, [sys.executable, '-c', 'pass'])";
     let mut options = support::options(folder.path(), &python.path, &["-c", code]);
     options.all = true;
     let report = support::record(&options);

@@ -16,7 +16,8 @@ pub enum TraceError {
     NotATrace,
     /// Another version of the format.
     #[error(
-        "this trace has format version {found} and this build reads version {VERSION}; record it again, or use the release that wrote it"
+        "this trace has format version {found} and this build reads version {VERSION}; \
+         record it again, or use the release that wrote it"
     )]
     Version {
         /// Version in the file.
@@ -49,12 +50,14 @@ pub enum TraceError {
     },
     /// A cut of a trace that has no `steady` mark.
     #[error(
-        "the trace has no `steady` mark to cut at; record it again with `pyalloc_mark(\"steady\")` where its work begins"
+        "the trace has no `steady` mark to cut at; \
+         record it again with `pyalloc_mark(\"steady\")` where its work begins"
     )]
     NoSteady,
     /// The footer does not agree with the events.
     #[error(
-        "the totals at the end of the trace do not match its events ({what}); copy it again from its source, or record it again"
+        "the totals at the end of the trace do not match its events ({what}); \
+         copy it again from its source, or record it again"
     )]
     Totals {
         /// The first total that differs.
