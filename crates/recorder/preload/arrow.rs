@@ -123,10 +123,10 @@ unsafe extern "C" fn malloc_from(size: usize, align: usize, caller: usize) -> *m
     // SAFETY: the symbol of this name has this signature.
     let real = unsafe { transmute::<*mut c_void, Malloc>(real) };
     stream::with(|thread| {
-        let was_held = thread.is_held();
+        let is_inner = thread.is_held() || thread.is_in_pool();
         // SAFETY: the library's own arguments.
-        let block = thread.holding(|| unsafe { real(size, align) });
-        if !was_held {
+        let block = thread.running_pool(|| unsafe { real(size, align) });
+        if !is_inner {
             let align_log2 = align.max(1).next_power_of_two().trailing_zeros() as u8;
             thread.allocated(Kind::AllocAligned, ARROW, align_log2, block as usize, size, caller);
         }
@@ -146,13 +146,13 @@ unsafe extern "C" fn realloc_from(block: *mut c_void, size: usize, align: usize,
     // SAFETY: the symbol of this name has this signature.
     let real = unsafe { transmute::<*mut c_void, Realloc>(real) };
     stream::with(|thread| {
-        let was_held = thread.is_held();
-        if !was_held {
+        let is_inner = thread.is_held() || thread.is_in_pool();
+        if !is_inner {
             thread.resizing(ARROW, block as usize);
         }
         // SAFETY: the library's own arguments.
-        let resized = thread.holding(|| unsafe { real(block, size, align) });
-        if !was_held {
+        let resized = thread.running_pool(|| unsafe { real(block, size, align) });
+        if !is_inner {
             thread.resized(ARROW, resized as usize, size, caller);
         }
         resized
@@ -167,10 +167,10 @@ unsafe extern "C" fn free_from(block: *mut c_void, caller: usize) {
     // SAFETY: the symbol of this name has this signature.
     let real = unsafe { transmute::<*mut c_void, Free>(real) };
     stream::with(|thread| {
-        if !thread.is_held() {
+        if !thread.is_held() && !thread.is_in_pool() {
             thread.freeing(ARROW, block as usize);
         }
         // SAFETY: the library's own argument.
-        thread.holding(|| unsafe { real(block) });
+        thread.running_pool(|| unsafe { real(block) });
     });
 }

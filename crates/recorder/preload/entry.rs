@@ -156,7 +156,8 @@ pub unsafe extern "C" fn madvise(at: *mut c_void, bytes: usize, advice: c_int) -
     let result = unsafe { sys::syscall(sys::SYS_MADVISE, at, bytes, advice) } as c_int;
     if advice == sys::MADV_HUGEPAGE && result == 0 {
         stream::with(|thread| {
-            if !thread.is_held() {
+            // A pool advises on what it took from the kernel, not on a block.
+            if !thread.is_held() && !thread.is_in_pool() {
                 thread.push(Kind::Advise, LIBC, at as usize, bytes as u64, 0);
             }
         });

@@ -25,6 +25,8 @@ const WINDOW_BYTES_LAST: usize = 256 << 10;
 pub struct Thread {
     /// Above zero while an outer hook is at work, or the recorder itself.
     pub depth: Cell<u32>,
+    /// While a pool of a library's own is at work.
+    in_pool: Cell<bool>,
     next: Cell<*mut [AtomicU64; 4]>,
     end: Cell<*mut [AtomicU64; 4]>,
     window: Cell<*mut u8>,
@@ -41,6 +43,7 @@ thread_local! {
     static THREAD: Thread = const {
         Thread {
             depth: Cell::new(0),
+            in_pool: Cell::new(false),
             next: Cell::new(null_mut()),
             end: Cell::new(null_mut()),
             window: Cell::new(null_mut()),
@@ -71,6 +74,23 @@ impl Thread {
         self.depth.set(self.depth.get() + 1);
         let result = body();
         self.depth.set(self.depth.get() - 1);
+        result
+    }
+
+    /// Whether a pool of a library's own is at work.
+    #[inline(always)]
+    pub fn is_in_pool(&self) -> bool {
+        self.in_pool.get()
+    }
+
+    /// Runs the entry point of a pool that never hands out blocks of the C library. What it asks of itself is part of
+    /// the request. What happens to ask the C library is a request of its own: the first use of the pool's
+    /// thread-local variables makes the loader allocate them, and the C library frees them when the thread is over.
+    #[inline(always)]
+    pub fn running_pool<T>(&self, body: impl FnOnce() -> T) -> T {
+        let was_in_pool = self.in_pool.replace(true);
+        let result = body();
+        self.in_pool.set(was_in_pool);
         result
     }
 

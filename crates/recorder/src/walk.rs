@@ -82,11 +82,12 @@ pub(crate) struct Walk<'a, F> {
     time: u64,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct ThreadState {
     dense: Option<u32>,
-    /// A block between the two ends of a resize: its old address, slot and domain.
-    resizing: Option<(u64, u32, Domain)>,
+    /// Resizes between their two ends, the inner ones last: the block's old address, slot and domain, or none for a
+    /// block never seen allocated. While Arrow resizes a buffer, the loader may resize a table of the thread's.
+    resizing: Vec<Option<(u64, u32, Domain)>>,
 }
 
 impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
@@ -140,10 +141,11 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
                 Some((slot, _)) => self.free(slot)?,
                 None => self.dropped.unknown_frees += 1,
             },
-            Kind::ReallocBegin => match self.take(record.address) {
-                Some((slot, domain)) => self.threads[thread].resizing = Some((record.address, slot, domain)),
-                None => self.dropped.unknown_frees += 1,
-            },
+            Kind::ReallocBegin => {
+                let block = self.take(record.address).map(|(slot, domain)| (record.address, slot, domain));
+                self.dropped.unknown_frees += u64::from(block.is_none());
+                self.threads[thread].resizing.push(block);
+            }
             Kind::ReallocEnd => self.resized(thread, record)?,
             Kind::Advise => {
                 let below = self.large.range(..=record.address).next_back();
@@ -229,7 +231,7 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
     }
 
     fn resized(&mut self, thread: usize, record: &Record) -> Result<(), E> {
-        let Some((old, slot, domain)) = self.threads[thread].resizing.take() else {
+        let Some((old, slot, domain)) = self.threads[thread].resizing.pop().flatten() else {
             // Its beginning named an unknown block: from here on it is known.
             return if record.address == 0 { Ok(()) } else { self.alloc(record) };
         };
@@ -327,5 +329,41 @@ impl Surveyor {
     pub(crate) fn finish(mut self) -> Survey {
         self.survey.touched.extend(self.probed);
         self.survey
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resize_inside_a_resize_keeps_both_blocks() {
+        const LIBC: u8 = 0;
+        const ARROW: u8 = 5;
+        let steps = [
+            (Kind::Alloc, ARROW, 0x1000, 100),
+            (Kind::Alloc, LIBC, 0x2000, 200),
+            (Kind::ReallocBegin, ARROW, 0x1000, 0),
+            (Kind::ReallocBegin, LIBC, 0x2000, 0),
+            (Kind::ReallocEnd, LIBC, 0x3000, 300),
+            (Kind::ReallocEnd, ARROW, 0x4000, 400),
+            (Kind::Free, LIBC, 0x3000, 0),
+            (Kind::Free, ARROW, 0x4000, 0),
+        ];
+        let (survey, mut sites, mut events) = (Survey::default(), Sites::new(&[]), Vec::new());
+        let mut walk = Walk::new(&survey, &mut sites, &[], Vec::new(), |event: Event| {
+            events.push(event.kind);
+            Ok::<_, ()>(())
+        });
+        for (seq, (kind, domain, address, size)) in (1..).zip(steps) {
+            let record = Record { kind, domain, align_log2: 0, seq, time: seq, address, size, caller: 0 };
+            walk.feed(0, &record).expect("the closure accepts every event");
+        }
+        assert_eq!(walk.dropped, Dropped::default());
+        let resize = |slot, size| EventKind::Realloc { slot, size, touched: None, site: 0 };
+        assert_eq!(
+            events[2..],
+            [resize(1, 300), resize(0, 400), EventKind::Free { slot: 1 }, EventKind::Free { slot: 0 }]
+        );
     }
 }

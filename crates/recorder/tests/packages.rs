@@ -84,6 +84,56 @@ fn touched_bytes_tell_a_used_array_from_an_unused_one() {
     assert!(advised >= 3, "NumPy asks for huge pages from 4 MiB on");
 }
 
+/// Threads whose first use of Arrow's pool is an allocation, a resize or a free, and which end.
+const THREADS: &str = "\
+import threading, pyarrow
+pool = pyarrow.mimalloc_memory_pool()
+def allocate(_buffer):
+    pyarrow.allocate_buffer(7000064, memory_pool=pool)
+def resize(buffer):
+    buffer.resize(7000128)
+def free(buffer):
+    kept.clear()
+for work in (allocate, resize, free) * 4:
+    kept = [pyarrow.allocate_buffer(7000000, memory_pool=pool, resizable=True)]
+    thread = threading.Thread(target=work, args=(kept[0] if work is resize else None,))
+    thread.start(); thread.join()
+";
+
+/// A thread's first use of the pool's thread-local variables makes the loader call `malloc` inside the pool; the
+/// C library frees that block when the thread is over.
+#[test]
+fn threads_that_use_arrow_leave_no_unknown_free() {
+    let _one = support::one_at_a_time();
+    let Some(python) = support::python_with_packages() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let report = support::record(&support::options(folder.path(), &python, &["-c", THREADS]));
+    assert_eq!(report.exit_code, 0);
+    let (_, converted) = report.images[0].trace.as_ref().unwrap();
+    assert_eq!((converted.unknown_frees, converted.missed_frees, converted.lost_events), (0, 0, 0));
+
+    let (_, events) = support::read(&folder.path().join("test.trace"));
+    let (mut current, mut arrow, mut by_thread) = (0, BTreeMap::new(), [0; 3]);
+    for event in &events {
+        match event.kind {
+            EventKind::ThreadSwitch { thread } => current = thread,
+            EventKind::Alloc { slot, domain: Domain::Arrow, size, .. } => {
+                arrow.insert(slot, current);
+                by_thread[0] += usize::from(current != 0 && size == 7_000_064);
+            }
+            EventKind::Realloc { slot, size, .. } if arrow.contains_key(&slot) => {
+                by_thread[1] += usize::from(current != 0 && size == 7_000_128);
+            }
+            EventKind::Free { slot } => {
+                let is_foreign = arrow.remove(&slot).is_some_and(|owner| owner == 0 && current != 0);
+                by_thread[2] += usize::from(is_foreign);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(by_thread, [4, 4, 4], "requests by threads other than the main one");
+}
+
 #[test]
 fn a_service_with_two_workers_is_recorded_under_load() {
     let _one = support::one_at_a_time();
