@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 use trace::image::{ImageSink, compile, size_bound};
 use trace::{Domain, Event, EventKind, Metadata, SlotAllocator, TraceReader, TraceWriter, WriteOptions, validate};
 
@@ -114,7 +115,8 @@ fn codec(criterion: &mut Criterion) {
     let (_, totals) = validate(bytes.as_slice()).expect("it was just written");
     let mut whole = Whole(vec![0; size_bound(&totals) as usize / 8]);
     let mut group = criterion.benchmark_group("codec");
-    group.throughput(Throughput::Elements(events.len() as u64)).sample_size(10);
+    group.throughput(Throughput::Elements(events.len() as u64)).sample_size(10).nresamples(10_000);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     group.bench_function("encode", |bencher| {
         bencher.iter(|| written(&metadata, black_box(&events), WriteOptions::default()));
     });

@@ -100,7 +100,8 @@ fn floor(criterion: &mut Criterion) {
     let (file, image) = image();
     let mut group = criterion.benchmark_group("floor");
     group.throughput(Throughput::Elements(image.ops));
-    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    group.sample_size(10).nresamples(10_000);
+    group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     for key in ["loop", "null", "pool", "system", "mimalloc", "jemalloc"] {
         group.bench_function(key, |bencher| {
             bencher.iter_custom(|n| Duration::from_nanos((0..n).map(|_| replay_ns(key, &file, &image)).sum()));

@@ -209,6 +209,7 @@ criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
+        .nresamples(10_000)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800));
     targets = pool, global_alloc

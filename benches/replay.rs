@@ -83,7 +83,7 @@ fn groups(criterion: &mut Criterion, request: &Request) -> Result<(), String> {
     let prepared = Prepared::new(request, &mut Progress::new(true))?;
     for (workload, image) in prepared.images.iter().enumerate() {
         let mut group = criterion.benchmark_group(&image.workload.name);
-        group.sample_size(SAMPLES).sampling_mode(SamplingMode::Flat).warm_up_time(WARM_UP);
+        group.sample_size(SAMPLES).nresamples(10_000).sampling_mode(SamplingMode::Flat).warm_up_time(WARM_UP);
         group.throughput(Throughput::Elements(image.compiled.summary.calls_by_phase[Phase::Steady as usize]));
         for (config, words) in prepared.configs.iter().enumerate() {
             let cell = Cell { workload, config, pass: Pass::Throughput, block: 0, padding_bytes: 0 };
