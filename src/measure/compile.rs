@@ -122,8 +122,10 @@ fn inherited(fd: i32, write: bool) -> io::Result<File> {
 /// Writes ops in the byte order of this machine, which is the worker's too.
 fn write_ops(file: &File, ops: &[u64], mut at: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
     for chunk in ops.chunks(CHUNK_OPS) {
-        bytes.clear();
-        bytes.extend(chunk.iter().flat_map(|op| op.to_ne_bytes()));
+        bytes.resize(size_of_val(chunk), 0);
+        for (place, op) in bytes.chunks_exact_mut(size_of::<u64>()).zip(chunk) {
+            place.copy_from_slice(&op.to_ne_bytes()); // the loop becomes one copy
+        }
         file.write_all_at(bytes, at)?;
         at += bytes.len() as u64;
     }
