@@ -206,13 +206,14 @@ pub fn sentence(analysis: &Analysis, config: &ConfigAnalysis) -> Option<String> 
 fn change(comparison: &Comparison) -> String {
     let Estimate { median, low, high, n, .. } = comparison.ratio;
     let word = verdict(comparison.verdict);
+    let direction = if median < 1.0 { "lower" } else { "higher" };
+    let by = percent((median - 1.0).abs());
     match comparison.verdict {
         Verdict::Better | Verdict::Worse => {
-            let direction = if median < 1.0 { "lower" } else { "higher" };
             let (near, far) = if median < 1.0 { (1.0 - high, 1.0 - low) } else { (low - 1.0, high - 1.0) };
-            let by = percent((median - 1.0).abs());
             format!("{by} {direction} ({} to {}), {word}", percent(near), percent(far))
         }
+        Verdict::Inconclusive if n == 1 => format!("{by} {direction} in the one run of each, {word}"),
         Verdict::NoDifference => format!("no difference detected (ratio {} to {})", ratio(low), ratio(high)),
         Verdict::Inconclusive => {
             let pairs = plural(n as usize, "pair");
@@ -252,6 +253,9 @@ mod tests {
         assert_eq!(say(0.99, 1.0, 1.02, Verdict::NoDifference), "no difference detected (ratio 0.99 to 1.02)");
         let few = say(0.9, 1.1, 1.2, Verdict::Inconclusive);
         assert_eq!(few, "inconclusive (ratio 1.10, 0.90 to 1.20 in 3 pairs)");
+        let mut one = comparison(1.95, 1.95, 1.95, Verdict::Inconclusive);
+        one.ratio.n = 1;
+        assert_eq!(change(&one), "95 % higher in the one run of each, inconclusive");
     }
 
     #[test]
