@@ -124,7 +124,7 @@ impl<'a> Subject<'a> {
             if !seen.contains(&allocator.key.as_str()) {
                 seen.push(&allocator.key);
                 let key = if allocator.key == "pool" { "pool (our pymalloc)" } else { &allocator.key };
-                pieces.push(format!("{key} {}", allocator.version));
+                pieces.push(format!("{key} {}", allocator.release()));
             }
         }
         let host = &environment.host;

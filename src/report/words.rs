@@ -94,15 +94,14 @@ pub fn percentile(percentile: Option<Percentile>) -> String {
     }
 }
 
-/// Name and version of what a configuration is about: `mimalloc 3.3.2`. The revision that some libraries append to
-/// their version (`5.3.1-0-g81034ce`) is left to the table of configurations.
+/// Name and version of what a configuration is about: `mimalloc 3.3.2`. The whole version is in the table of
+/// configurations.
 #[must_use]
 pub fn allocator(config: &ConfigFacts) -> String {
     let Some(facts) = config.allocators.iter().find(|a| a.key == config.name) else { return config.name.clone() };
-    let own = facts.version.split(" over ").next().unwrap_or_default(); // what the pool stands on has its own row
-    let words = own.split_whitespace().filter(|word| !word.ends_with(config.name.as_str()));
-    let short = words.map(|word| word.split_once('-').map_or(word, |(version, _)| version));
-    [config.name.as_str()].into_iter().chain(short).collect::<Vec<_>>().join(" ")
+    let release = facts.release();
+    let words = release.split_whitespace().filter(|word| !word.ends_with(config.name.as_str()));
+    [config.name.as_str()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// Resident over live bytes; unknown where so little is live that the ratio says nothing.
