@@ -134,8 +134,8 @@ pub struct WorkloadFacts {
 }
 
 impl AllocatorFacts {
-    /// The version for a line of text: without the revision that some libraries append (`5.3.1-0-g81034ce`), and without
-    /// what the allocator stands on (`0.1.0 over glibc 2.36`), which has facts of its own.
+    /// The version for a line of text: without the revision that some libraries append (`5.3.1-0-g81034ce`), and
+    /// without what the allocator stands on (`0.1.0 over glibc 2.36`), which has facts of its own.
     #[must_use]
     pub fn release(&self) -> String {
         let own = self.version.split(" over ").next().unwrap_or_default();
