@@ -186,16 +186,7 @@ pub(super) fn median_run(shown: &[Estimate]) -> Option<String> {
 /// Milliseconds since the epoch as a date in UTC.
 #[must_use]
 pub(super) fn date(unix_ms: u64) -> String {
-    // Howard Hinnant's days-to-civil, for days after the epoch.
-    let days = (unix_ms / 86_400_000) as i64 + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = units::civil_from_days(unix_ms / 86_400_000);
     format!("{year:04}-{month:02}-{day:02}")
 }
 

@@ -4,11 +4,11 @@
 
 use super::out::{Stop, complain, print};
 use super::replay::default_base;
-use crate::analysis::{self, Analysis};
+use crate::analysis;
+use crate::report;
 use crate::run::{self, LATEST_LINK};
-use crate::{chart, report};
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `report`.
 #[derive(Clone, Debug, Args)]
@@ -27,34 +27,13 @@ pub(super) fn run(args: &ReportArgs) -> Result<(), Stop> {
     stored.notes.iter().for_each(|note| complain(note));
     let analysis = analysis::analyse(stored.environment, &stored.runs);
     let written = match &args.chart {
-        Some(name) => return one_chart(&path, &analysis, name),
+        Some(name) => report::write_chart(&path, &analysis, name),
         None => {
             print(&report::terminal(&analysis))?;
             report::write(&path, &analysis)
         }
     }
     .map_err(|e| Stop::Unusable(format!("{e:#}")))?;
-    print(&lines(&written))
-}
-
-/// Draws one chart for every workload that has its data.
-fn one_chart(result: &Path, analysis: &Analysis, name: &str) -> Result<(), Stop> {
-    let Some(chart) = chart::ALL.iter().find(|chart| chart.key == name) else {
-        let names: Vec<&str> = chart::ALL.iter().map(|chart| chart.key).collect();
-        return Err(Stop::Unusable(format!("There is no chart {name:?}. Give one of: {}.", names.join(", "))));
-    };
-    let folder = result.join("charts");
-    let fail = |e: std::io::Error| Stop::Unusable(format!("{} cannot be written: {e}. Make room.", folder.display()));
-    std::fs::create_dir_all(&folder).map_err(fail)?;
-    let mut written = Vec::new();
-    for (index, workload) in analysis.workloads.iter().enumerate() {
-        let Some(drawing) = (chart.draw)(analysis, index) else { continue };
-        for (ending, bytes) in [("svg", drawing.svg().into_bytes()), ("png", drawing.png())] {
-            let file = folder.join(format!("{}-{}.{ending}", chart.key, workload.name));
-            std::fs::write(&file, bytes).map_err(fail)?;
-            written.push(file);
-        }
-    }
     print(&lines(&written))
 }
 

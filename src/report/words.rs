@@ -139,15 +139,7 @@ pub fn plural(n: usize, word: &str) -> String {
 pub fn date(unix_ms: u64) -> String {
     let minutes = unix_ms / 60_000;
     let (hour, minute) = (minutes / 60 % 24, minutes % 60);
-    // Days to a date of the Gregorian calendar, counted from 1 March of the year 0.
-    let days = minutes / 1440 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
+    let (year, month, day) = units::civil_from_days(minutes / 1440);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
