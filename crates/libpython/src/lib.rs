@@ -1,0 +1,34 @@
+//! The small-object allocator of a real CPython, pymalloc, outside of any Python program.
+//!
+//! A process that was started with a `libpython` preloaded ([`Interpreter::environment`]) can bring its pools up
+//! ([`Pymalloc::bring_up`]) and call `PyObject_Malloc` and its kin directly. Two things in this workspace need that:
+//! the test that holds `pypool` against the original address by address, and the allocator `cpython` of the harness.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let interpreter = libpython::Interpreter::find("python3.12".as_ref())?;
+//! let mut child = std::process::Command::new(std::env::current_exe()?);
+//! child.envs(interpreter.environment());
+//! // In the child, before anything else:
+//! // SAFETY: the process has one thread and uses Python for nothing else.
+//! let pymalloc = unsafe { libpython::Pymalloc::bring_up() }?;
+//! // SAFETY: one thread, which holds the GIL.
+//! let block = unsafe { (pymalloc.functions.malloc)(48) };
+//! # let _ = block;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Tested with CPython 3.10 to 3.13 on Linux, shared builds with the GIL; 3.14 is let through, untested.
+//!
+//! **Invariant:** after [`Pymalloc::bring_up`] no arena exists and no block has come from a pool, whatever the version:
+//! what an interpreter needs for itself lies in a private heap.
+
+mod functions;
+mod interpreter;
+mod private_heap;
+mod pymalloc;
+
+pub use functions::Functions;
+pub use interpreter::{FindError, Interpreter, Linkage, candidates};
+pub use pymalloc::{Arenas, BringUpError, Pymalloc};
