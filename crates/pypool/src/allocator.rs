@@ -1,7 +1,9 @@
 //! The policy's entry points: allocate, reallocate, free.
 //!
 //! The common case of each is a handful of loads and stores on one cache line, the pool's header; everything that
-//! happens once per pool or arena is out of line. The names of the CPython functions that do the same:
+//! happens once per pool or arena is out of line, in functions that the short ones end with a jump to. They are
+//! `extern "C"` because such functions never unwind (a panic in a source of memory aborts): without a frame to clean
+//! up, a jump is possible, and the common case saves no registers. The names of the CPython functions that do the same:
 //! `pymalloc_alloc`, `allocate_from_new_pool`, `pymalloc_free`, `insert_to_usedpool`, `insert_to_freepool`,
 //! `pymalloc_realloc`.
 //!
@@ -39,6 +41,7 @@ pub struct Allocator<R: RawAllocator = LibcRaw, A: ArenaSource = MappedArenas, G
 // SAFETY: all pointers lead into memory that the allocator owns alone; it may move to another thread with them.
 unsafe impl<R: RawAllocator + Send, A: ArenaSource + Send, G: Geometry> Send for Allocator<R, A, G> {}
 
+#[allow(improper_ctypes_definitions, reason = "called from Rust only; the ABI is chosen because it never unwinds")]
 impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// An allocator without arenas. Takes no memory until the first small request.
     pub const fn new(raw: R, source: A) -> Self {
@@ -59,8 +62,26 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// is no memory or `bytes` exceeds `isize::MAX`.
     #[inline]
     pub fn allocate(&mut self, bytes: usize) -> *mut u8 {
-        let block = self.allocate_small(bytes);
-        if block.is_null() { self.allocate_raw(bytes) } else { block }
+        // One comparison for both ends: 0 wraps around.
+        if bytes.wrapping_sub(1) >= G::SMALL_BYTES_MAX {
+            return self.allocate_raw(bytes);
+        }
+        let class = Derived::<G>::class_of(bytes);
+        let pool = self.used[class];
+        if pool.is_null() {
+            return self.allocate_from_new_pool(class, bytes);
+        }
+        // SAFETY: a used pool's header is initialised, its free list not empty.
+        unsafe {
+            (*pool).in_use += 1;
+            let block = (*pool).free;
+            let next = pool::link(block);
+            (*pool).free = next;
+            if next.is_null() && !pool::carve::<G>(pool, class) {
+                return self.unlink_full(pool, class, block);
+            }
+            block
+        }
     }
 
     /// A zeroed block of `count` elements of `element_bytes`; null also if the product exceeds `isize::MAX`.
@@ -69,11 +90,14 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
         let Some(bytes) = count.checked_mul(element_bytes).filter(|&bytes| bytes <= REQUEST_BYTES_MAX) else {
             return ptr::null_mut();
         };
-        let block = self.allocate_small(bytes);
-        if block.is_null() {
+        if bytes.wrapping_sub(1) >= G::SMALL_BYTES_MAX {
             return self.allocate_zeroed_raw(count, element_bytes);
         }
-        // SAFETY: the block is at least `bytes` long. The rest of it is left as it is.
+        if self.used[Derived::<G>::class_of(bytes)].is_null() && !self.has_free_pool() {
+            return self.allocate_zeroed_raw(count, element_bytes);
+        }
+        let block = self.allocate(bytes);
+        // SAFETY: it comes from a pool and is at least `bytes` long. The rest of it is left as it is.
         unsafe { block.write_bytes(0, bytes) };
         block
     }
@@ -84,10 +108,19 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// `block` is null, a live block of this allocator, or a live block of its raw allocator.
     #[inline]
     pub unsafe fn free(&mut self, block: *mut u8) {
-        if !self.map.covers(block.addr()) {
-            // SAFETY: an address outside the arenas can only be the raw allocator's, by contract, or null.
-            return unsafe { self.free_raw(block) };
+        if self.map.covers_nearby(block.addr()) {
+            // SAFETY: the block lies in an arena; the caller gives it up.
+            unsafe { self.free_to_pool(block) }
+        } else {
+            // SAFETY: by contract.
+            unsafe { self.free_far(block) }
         }
+    }
+
+    /// # Safety
+    /// `block` is a live block of a pool.
+    #[inline(always)]
+    unsafe fn free_to_pool(&mut self, block: *mut u8) {
         let pool = pool::of_block::<G>(block);
         // SAFETY: the block lies in an arena, so its pool's header is initialised; the caller gives the block up.
         unsafe {
@@ -114,24 +147,26 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// As for [`free`](Self::free); the old block is gone unless null is returned.
     #[inline]
     pub unsafe fn reallocate(&mut self, block: *mut u8, bytes: usize) -> *mut u8 {
-        if !self.map.covers(block.addr()) {
-            // SAFETY: as in `free`.
-            return unsafe { self.reallocate_raw(block, bytes) };
+        if self.map.covers_nearby(block.addr()) {
+            // SAFETY: the block lies in an arena and is live.
+            unsafe { self.reallocate_in_pool(block, bytes) }
+        } else {
+            // SAFETY: by contract.
+            unsafe { self.reallocate_far(block, bytes) }
         }
+    }
+
+    /// # Safety
+    /// `block` is a live block of a pool.
+    #[inline(always)]
+    unsafe fn reallocate_in_pool(&mut self, block: *mut u8, bytes: usize) -> *mut u8 {
         // SAFETY: the block lies in an arena, so its pool's header is initialised.
         let old_bytes = Derived::<G>::block_bytes(unsafe { (*pool::of_block::<G>(block)).class } as usize);
         if bytes <= old_bytes && 4 * bytes > 3 * old_bytes {
             return block;
         }
-        let moved = self.allocate(bytes);
-        if !moved.is_null() {
-            // SAFETY: both blocks are live, distinct and at least as long as the part that is copied.
-            unsafe {
-                ptr::copy_nonoverlapping(block, moved, bytes.min(old_bytes));
-                self.free(block);
-            }
-        }
-        moved
+        // SAFETY: a live block of a pool, `old_bytes` long.
+        unsafe { self.reallocate_by_move(block, old_bytes, bytes) }
     }
 
     /// Bytes that a pool block really has; `None` if `block` is not in an arena of this allocator.
@@ -160,35 +195,10 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
         &mut self.source
     }
 
-    /// A block from a pool; null if the request is none for pools or if no arena could be mapped.
-    #[inline(always)]
-    fn allocate_small(&mut self, bytes: usize) -> *mut u8 {
-        // One comparison for both ends: 0 wraps around.
-        if bytes.wrapping_sub(1) >= G::SMALL_BYTES_MAX {
-            return ptr::null_mut();
-        }
-        let class = Derived::<G>::class_of(bytes);
-        let pool = self.used[class];
-        if pool.is_null() {
-            return self.allocate_from_new_pool(class);
-        }
-        // SAFETY: a used pool's header is initialised, its free list not empty.
-        unsafe {
-            (*pool).in_use += 1;
-            let block = (*pool).free;
-            let next = pool::link(block);
-            (*pool).free = next;
-            if next.is_null() && !pool::carve::<G>(pool, class) {
-                self.unlink_full(pool, class);
-            }
-            block
-        }
-    }
-
     #[inline(never)]
-    fn allocate_from_new_pool(&mut self, class: usize) -> *mut u8 {
-        if self.arenas.usable.is_null() && !self.arenas.map(&mut self.map, &mut self.raw, &mut self.source) {
-            return ptr::null_mut();
+    extern "C" fn allocate_from_new_pool(&mut self, class: usize, bytes: usize) -> *mut u8 {
+        if !self.has_free_pool() {
+            return self.allocate_raw(bytes);
         }
         // SAFETY: there is a usable arena, and the pool that it gives belongs to this class from now on.
         unsafe {
@@ -203,6 +213,11 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
             (*pool).free = pool::link(block);
             block
         }
+    }
+
+    /// Whether an arena can give a pool, perhaps after one was mapped.
+    fn has_free_pool(&mut self) -> bool {
+        !self.arenas.usable.is_null() || self.arenas.map(&mut self.map, &mut self.raw, &mut self.source)
     }
 
     /// # Safety
@@ -221,12 +236,12 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
         self.used[class] = pool;
     }
 
-    /// Takes a pool that has just become full off the front of its list.
+    /// Takes a pool off the front of its list, since its last block is being handed out, and returns that block.
     ///
     /// # Safety
     /// `pool` is at the front of the list of `class`.
     #[inline(never)]
-    unsafe fn unlink_full(&mut self, pool: *mut PoolHeader, class: usize) {
+    unsafe extern "C" fn unlink_full(&mut self, pool: *mut PoolHeader, class: usize, last: *mut u8) -> *mut u8 {
         debug_assert!(self.used[class] == pool, "only the front pool can become full");
         // SAFETY: listed pools have initialised headers.
         unsafe {
@@ -236,6 +251,7 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
                 (*next).previous = ptr::null_mut();
             }
         }
+        last
     }
 
     /// Puts a pool that was full at the front of its class's list.
@@ -243,7 +259,7 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// # Safety
     /// `pool` was full until a block was freed just now.
     #[inline(never)]
-    unsafe fn relink_full(&mut self, pool: *mut PoolHeader) {
+    unsafe extern "C" fn relink_full(&mut self, pool: *mut PoolHeader) {
         // SAFETY: a full pool is in no list; its class is one of the geometry's.
         unsafe { self.link_front(pool, (*pool).class as usize) };
     }
@@ -253,7 +269,7 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// # Safety
     /// `pool` is in its class's list and no block of it is in use.
     #[inline(never)]
-    unsafe fn retire(&mut self, pool: *mut PoolHeader) {
+    unsafe extern "C" fn retire(&mut self, pool: *mut PoolHeader) {
         // SAFETY: listed pools have initialised headers.
         unsafe {
             let (next, previous) = ((*pool).next, (*pool).previous);
@@ -273,7 +289,7 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     }
 
     #[inline(never)]
-    fn allocate_raw(&mut self, bytes: usize) -> *mut u8 {
+    extern "C" fn allocate_raw(&mut self, bytes: usize) -> *mut u8 {
         if bytes > REQUEST_BYTES_MAX {
             return ptr::null_mut();
         }
@@ -283,16 +299,30 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     }
 
     #[inline(never)]
-    fn allocate_zeroed_raw(&mut self, count: usize, element_bytes: usize) -> *mut u8 {
+    extern "C" fn allocate_zeroed_raw(&mut self, count: usize, element_bytes: usize) -> *mut u8 {
         let (count, element_bytes) = if count == 0 || element_bytes == 0 { (1, 1) } else { (count, element_bytes) };
         let block = self.raw.allocate_zeroed(count, element_bytes);
         self.raw_blocks += isize::from(!block.is_null());
         block
     }
 
+    /// Frees a block that does not lie near the last one: the raw allocator's, or one in an arena far away.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[inline(never)]
+    unsafe extern "C" fn free_far(&mut self, block: *mut u8) {
+        if self.map.covers_by_walk(block.addr()) {
+            // SAFETY: the block lies in an arena; the caller gives it up.
+            unsafe { self.free_to_pool(block) }
+        } else {
+            // SAFETY: an address outside the arenas can only be the raw allocator's, by contract, or null.
+            unsafe { self.free_raw(block) }
+        }
+    }
+
     /// # Safety
     /// `block` is null or a live block of the raw allocator.
-    #[inline(never)]
     unsafe fn free_raw(&mut self, block: *mut u8) {
         if block.is_null() {
             return;
@@ -303,16 +333,37 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     }
 
     /// # Safety
-    /// `block` is null or a live block of the raw allocator.
+    /// `block` is a live block of a pool, `old_bytes` long.
     #[inline(never)]
-    unsafe fn reallocate_raw(&mut self, block: *mut u8, bytes: usize) -> *mut u8 {
+    unsafe extern "C" fn reallocate_by_move(&mut self, block: *mut u8, old_bytes: usize, bytes: usize) -> *mut u8 {
+        let moved = self.allocate(bytes);
+        if !moved.is_null() {
+            // SAFETY: both blocks are live, distinct and at least as long as the part that is copied.
+            unsafe {
+                ptr::copy_nonoverlapping(block, moved, bytes.min(old_bytes));
+                self.free(block);
+            }
+        }
+        moved
+    }
+
+    /// Reallocates what does not lie near the last block: null, the raw allocator's, or one in an arena far away.
+    ///
+    /// # Safety
+    /// As for [`reallocate`](Self::reallocate).
+    #[inline(never)]
+    unsafe extern "C" fn reallocate_far(&mut self, block: *mut u8, bytes: usize) -> *mut u8 {
         if block.is_null() {
             return self.allocate(bytes);
+        }
+        if self.map.covers_by_walk(block.addr()) {
+            // SAFETY: the block lies in an arena and is live.
+            return unsafe { self.reallocate_in_pool(block, bytes) };
         }
         if bytes > REQUEST_BYTES_MAX {
             return ptr::null_mut();
         }
-        // SAFETY: by contract.
+        // SAFETY: an address outside the arenas can only be the raw allocator's, by contract.
         unsafe { self.raw.reallocate(block, bytes.max(1)) }
     }
 }

@@ -46,7 +46,7 @@
 //!
 //! # Where it departs from CPython
 //! - Nothing is thread-safe and there is no interpreter: the caller's lock stands for the GIL.
-//! - The address map remembers the leaf that it used last; the answers are the same.
+//! - The address map remembers the leaf that it used last, and answers with one comparison; the answers are the same.
 //! - Lists of used pools end in null instead of running in a ring through a sentinel; the order is the same.
 //! - [`Before310`] finds an address's owner by the address map too, not by reading memory that may not be its own.
 

@@ -5,10 +5,11 @@
 //!                root, 15 bits  middle, 15     leaf, 14       offset
 //! ```
 //!
-//! Arenas are aligned to an OS page only, so one usually spans two leaf entries. Each entry says how many bytes at its
-//! start belong to the arena that began in the entry before (`head_bytes`) and how many at its end to the arena that
-//! begins here (`tail_bytes`). CPython stores the start offset instead of the tail's length, with -1 for "all of it";
-//! a length makes the test one comparison each, without special cases.
+//! Arenas are aligned to an OS page only, so one usually spans two leaf entries, and an entry may be shared by two
+//! arenas: the end of one lies at its start (the *head*), the beginning of the next at its end (the *tail*). What lies
+//! between is nobody's. CPython stores the two borders and compares with both. Here an entry holds the length of the
+//! head and of both together, so that one comparison answers: which of two arenas an address lies in is as good as
+//! random, and a branch on it would often be predicted wrongly.
 //!
 //! CPython walks three dependent loads per lookup. Here the last leaf that answered yes is remembered, with the 16 GiB
 //! of addresses that it covers, so a lookup near the last one is a subtraction, a comparison and one load. The answer
@@ -29,10 +30,10 @@ const INTERIOR_SLOTS: usize = 1 << INTERIOR_BITS;
 /// What one leaf entry knows about the arena-sized piece of address space that it stands for.
 #[repr(C)]
 struct Coverage {
-    /// Bytes at the end that belong to the arena that starts here.
-    tail_bytes: u32,
     /// Bytes at the start that belong to the arena that started in the piece before.
     head_bytes: u32,
+    /// Those, and the bytes at the end that belong to the arena that starts here.
+    covered_bytes: u32,
 }
 
 /// A middle node: one pointer to a leaf (an array of [`Coverage`]) per slot.
@@ -85,18 +86,21 @@ impl<G: Geometry> AddressMap<G> {
     }
 
     /// Whether `address` lies in an arena.
-    #[inline(always)]
     pub(crate) fn covers(&mut self, address: usize) -> bool {
-        let offset = address.wrapping_sub(self.window_start);
-        if offset < self.window_bytes {
-            // SAFETY: the leaf covers `window_bytes` from `window_start`, so the entry lies inside it.
-            return unsafe { Self::entry_covers(self.window_leaf.add(offset / G::ARENA_BYTES), address) };
-        }
-        self.covers_by_walk(address)
+        self.covers_nearby(address) || self.covers_by_walk(address)
     }
 
-    #[inline(never)]
-    fn covers_by_walk(&mut self, address: usize) -> bool {
+    /// Whether `address` lies in an arena near that of the last answer. If not, only a walk can tell.
+    #[inline(always)]
+    pub(crate) fn covers_nearby(&self, address: usize) -> bool {
+        let offset = address.wrapping_sub(self.window_start);
+        // SAFETY: the leaf covers `window_bytes` from `window_start`, so the entry lies inside it.
+        offset < self.window_bytes
+            && unsafe { Self::entry_covers(self.window_leaf.add(offset / G::ARENA_BYTES), address) }
+    }
+
+    /// Whether `address` lies in an arena, from the root.
+    pub(crate) fn covers_by_walk(&mut self, address: usize) -> bool {
         let leaf = self.leaf_of(address);
         if leaf.is_null() {
             return false;
@@ -120,10 +124,11 @@ impl<G: Geometry> AddressMap<G> {
     /// `entry` is the leaf entry of `address`.
     #[inline(always)]
     unsafe fn entry_covers(entry: *const Coverage, address: usize) -> bool {
-        let offset = address % G::ARENA_BYTES;
         // SAFETY: by contract.
-        let (head, tail) = unsafe { ((*entry).head_bytes as usize, (*entry).tail_bytes as usize) };
-        (offset < head) | (offset + tail >= G::ARENA_BYTES)
+        let (head, covered) = unsafe { ((*entry).head_bytes as usize, (*entry).covered_bytes as usize) };
+        // Counted from the end of the head, round the corner, the gap comes first, then tail and head.
+        let distance = address.wrapping_sub(head) % G::ARENA_BYTES;
+        distance + covered >= G::ARENA_BYTES
     }
 
     fn root_index(address: usize) -> usize {
@@ -183,10 +188,12 @@ impl<G: Geometry> AddressMap<G> {
                 return false;
             }
             // SAFETY: the index is below the number of entries of every leaf.
-            unsafe { (*second.add(Self::leaf_index(end))).head_bytes = head_bytes as u32 };
+            let entry = unsafe { &mut *second.add(Self::leaf_index(end)) };
+            entry.head_bytes = head_bytes as u32;
+            entry.covered_bytes += head_bytes as u32;
         }
-        // SAFETY: as above.
-        unsafe { (*first.add(Self::leaf_index(arena))).tail_bytes = (G::ARENA_BYTES - head_bytes) as u32 };
+        // SAFETY: as above; no other reference into a leaf is alive.
+        unsafe { (*first.add(Self::leaf_index(arena))).covered_bytes += (G::ARENA_BYTES - head_bytes) as u32 };
         self.look_through(first, arena);
         true
     }
@@ -194,11 +201,14 @@ impl<G: Geometry> AddressMap<G> {
     /// Forgets the arena that starts at `arena` and has been marked.
     pub(crate) fn unmark(&mut self, arena: usize) {
         let end = arena.wrapping_add(G::ARENA_BYTES);
+        let head_bytes = arena % G::ARENA_BYTES;
         // SAFETY: `mark` has made both leaves, nodes are never freed before the map, and the indexes are in range.
         unsafe {
-            (*self.leaf_of(arena).add(Self::leaf_index(arena))).tail_bytes = 0;
-            if !arena.is_multiple_of(G::ARENA_BYTES) {
-                (*self.leaf_of(end).add(Self::leaf_index(end))).head_bytes = 0;
+            (*self.leaf_of(arena).add(Self::leaf_index(arena))).covered_bytes -= (G::ARENA_BYTES - head_bytes) as u32;
+            if head_bytes != 0 {
+                let entry = &mut *self.leaf_of(end).add(Self::leaf_index(end));
+                entry.head_bytes = 0;
+                entry.covered_bytes -= head_bytes as u32;
             }
         }
     }
