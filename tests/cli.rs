@@ -318,6 +318,18 @@ fn a_trace_can_be_looked_into_and_checked() {
 }
 
 #[test]
+fn a_packed_trace_is_smaller_and_says_the_same() {
+    let (folder, ..) = sample(20_000);
+    let (trace, packed) = (folder.path().join("sample.trace"), folder.path().join("packed.trace"));
+    let (code, _, stderr) = output(bench().args(["trace", "pack", "-o"]).arg(&packed).arg(&trace));
+    assert_eq!(code, 0, "{stderr}");
+    let text = |path: &Path| output(bench().args(["trace", "text"]).arg(path));
+    assert_eq!(text(&packed), text(&trace));
+    let bytes = |path: &Path| fs::metadata(path).unwrap().len();
+    assert!(bytes(&packed) < bytes(&trace), "{} against {}", bytes(&packed), bytes(&trace));
+}
+
+#[test]
 fn the_allocators_keep_the_heap_contract() {
     let (code, stdout, stderr) = output(bench().args(["doctor", "--self-test"]));
     assert_eq!(code, 0, "{stdout}\n{stderr}");
