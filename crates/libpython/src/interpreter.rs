@@ -177,6 +177,26 @@ pub fn candidates() -> Vec<PathBuf> {
     list
 }
 
+/// Asks all [`candidates`]: one interpreter per shared library, oldest version first, and why each other is none.
+#[must_use]
+pub fn distinct() -> (Vec<Interpreter>, Vec<FindError>) {
+    let (mut found, mut refused): (Vec<Interpreter>, Vec<FindError>) = (Vec::new(), Vec::new());
+    let mut asked = std::collections::BTreeSet::new();
+    for candidate in candidates() {
+        // Links of one program need one answer.
+        if !asked.insert(candidate.canonicalize().unwrap_or_else(|_| candidate.clone())) {
+            continue;
+        }
+        match Interpreter::find(&candidate) {
+            Ok(interpreter) if found.iter().any(|known| known.libpython == interpreter.libpython) => {}
+            Ok(interpreter) => found.push(interpreter),
+            Err(why) => refused.push(why),
+        }
+    }
+    found.sort_by(|one, other| (one.minor, &one.version).cmp(&(other.minor, &other.version)));
+    (found, refused)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

@@ -26,9 +26,10 @@
 
 mod functions;
 mod interpreter;
+pub mod oracle;
 mod private_heap;
 mod pymalloc;
 
 pub use functions::Functions;
-pub use interpreter::{FindError, Interpreter, Linkage, candidates};
+pub use interpreter::{FindError, Interpreter, Linkage, candidates, distinct};
 pub use pymalloc::{Arenas, BringUpError, Pymalloc};
