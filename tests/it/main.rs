@@ -1,5 +1,6 @@
 //! Integration tests, in one binary: a module per subject.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod lock;
 mod source;
 mod tidy;

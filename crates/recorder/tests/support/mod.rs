@@ -9,7 +9,7 @@
 use recorder::{Options, Report};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,13 +37,12 @@ impl Interpreter {
     }
 }
 
-/// Every CPython 3.9 and later that is found on PATH, in pyenv's and uv's folders, or named by
-/// `PYALLOC_BENCH_PYTHONS` (separated by colons), and runs. The list is printed once.
+/// Every CPython 3.9 and later among [`libpython::candidates`] that runs. The list is printed once.
 pub(crate) fn interpreters() -> &'static [Interpreter] {
     static FOUND: OnceLock<Vec<Interpreter>> = OnceLock::new();
     FOUND.get_or_init(|| {
         let mut found: BTreeMap<PathBuf, Interpreter> = BTreeMap::new();
-        for candidate in candidates() {
+        for candidate in libpython::candidates() {
             match ask(&candidate) {
                 Some(interpreter) => {
                     found.entry(interpreter.path.clone()).or_insert(interpreter);
@@ -61,25 +60,6 @@ pub(crate) fn interpreters() -> &'static [Interpreter] {
         }
         found.into_values().collect()
     })
-}
-
-fn candidates() -> Vec<PathBuf> {
-    let mut list: Vec<PathBuf> = Vec::new();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for folder in std::env::split_paths(&path) {
-        list.push(folder.join("python3"));
-        list.extend((9..=14).map(|minor| folder.join(format!("python3.{minor}"))));
-    }
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let pyenv = std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
-    for folder in [pyenv.join("versions"), home.join(".local/share/uv/python")] {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        list.extend(entries.map(|entry| entry.path().join("bin/python3")));
-    }
-    let named = std::env::var_os("PYALLOC_BENCH_PYTHONS").unwrap_or_default();
-    list.extend(std::env::split_paths(&named));
-    list.retain(|candidate| candidate.exists());
-    list
 }
 
 fn ask(candidate: &Path) -> Option<Interpreter> {

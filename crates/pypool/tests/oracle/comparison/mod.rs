@@ -97,25 +97,32 @@ impl Comparison {
         calls: impl Iterator<Item = Call>,
         observe: &mut Observer<'_>,
     ) -> Result<Counts, String> {
-        let mut ours = if self.with_ours { Some(Ours::new(shift_bytes)?) } else { None };
-        let mut calls = calls.peekable();
+        let mut reference =
+            if self.with_ours { Reference::Ours(Ours::new(shift_bytes)?) } else { Reference::FirstOriginal };
         let mut state = State { case, shift_bytes, counts: Counts::default(), arena_highest: None };
-        let mut frame = Vec::new();
+        let mut calls = calls;
+        let (mut frame, mut next) = (Vec::new(), Vec::new());
         self.each(|original| original.begin(shift_bytes))?;
-        while calls.peek().is_some() {
-            frame.clear();
-            frame.extend(calls.by_ref().take(FRAME_CALLS));
-            self.each(|original| original.send(&frame))?;
-            let our_replies = ours.as_mut().map(|ours| ours.play(&frame));
+        self.send(&mut calls, &mut frame)?;
+        while !frame.is_empty() {
             for (original, replies) in self.originals.iter_mut().zip(&mut self.replies) {
                 original.receive(&frame, replies).map_err(|error| lost(original, &error))?;
             }
-            let reference = our_replies.as_ref().or(self.replies.first()).ok_or("there is nothing to compare")?;
-            state.compare(&frame, reference, &self.originals, &self.replies, self.with_ours)?;
-            observe(&frame, reference);
+            // The originals go on while ours follows. Ours is compared call by call: it may not survive a difference.
+            self.send(&mut calls, &mut next)?;
+            let answers = state.compare(&frame, &mut reference, &self.originals, &self.replies)?;
+            observe(&frame, &answers);
+            std::mem::swap(&mut frame, &mut next);
         }
         self.each(Original::end)?;
         Ok(state.counts)
+    }
+
+    /// Has the next calls played, if there are any left.
+    fn send(&mut self, calls: &mut impl Iterator<Item = Call>, frame: &mut Vec<Call>) -> Result<(), String> {
+        frame.clear();
+        frame.extend(calls.take(FRAME_CALLS));
+        self.each(|original| original.send(frame))
     }
 
     fn each(&mut self, mut act: impl FnMut(&mut Original) -> std::io::Result<()>) -> Result<(), String> {
@@ -127,6 +134,12 @@ fn lost(original: &Original, error: &std::io::Error) -> String {
     format!("the driver of {} has ended ({error}); what it said stands above.", original.interpreter.describe())
 }
 
+/// Whose answers all others have to be.
+enum Reference {
+    Ours(Ours),
+    FirstOriginal,
+}
+
 /// One case between two frames.
 struct State<'a> {
     case: &'a str,
@@ -136,40 +149,49 @@ struct State<'a> {
 }
 
 impl State<'_> {
+    /// The reference's answers to a frame, if everybody else has given the same.
     fn compare(
         &mut self,
         calls: &[Call],
-        reference: &Replies,
+        reference: &mut Reference,
         originals: &[Original],
         replies: &[Replies],
-        with_ours: bool,
-    ) -> Result<(), String> {
-        for (original, theirs) in originals.iter().zip(replies) {
-            if let Some(index) = reference.places.iter().zip(&theirs.places).position(|(one, other)| one != other) {
-                let whose = if with_ours { "ours" } else { "the newest version's" };
-                return Err(format!(
-                    "{}, op {}, {}: {whose}: {}; {}: {}",
-                    self.name(),
-                    self.counts.calls + index as u64,
-                    calls[index],
-                    reference.places[index],
-                    original.interpreter.describe(),
-                    theirs.places[index],
-                ));
-            }
-        }
-        let mut report = 0;
-        for (call, place) in calls.iter().zip(&reference.places) {
-            self.arena_highest = self.arena_highest.max(place.created());
-            if *call == Call::report() {
-                for (original, theirs) in originals.iter().zip(replies) {
-                    self.compare_report(&reference.reports[report], &theirs.reports[report], original)?;
+    ) -> Result<Replies, String> {
+        let mut answers = Replies::default();
+        for (index, call) in calls.iter().enumerate() {
+            let place = match reference {
+                Reference::Ours(ours) => ours.play(*call, &mut answers.reports),
+                Reference::FirstOriginal => {
+                    let first = replies.first().ok_or("there is nothing to compare")?;
+                    if *call == Call::report() {
+                        answers.reports.push(first.reports[answers.reports.len()].clone());
+                    }
+                    first.places[index]
                 }
-                report += 1;
+            };
+            answers.places.push(place);
+            self.arena_highest = self.arena_highest.max(place.created());
+            for (original, theirs) in originals.iter().zip(replies) {
+                if place != theirs.places[index] {
+                    return Err(self.difference(*call, place, theirs.places[index], original, reference));
+                }
+                if *call == Call::report() {
+                    let report = answers.reports.len() - 1;
+                    self.compare_report(&answers.reports[report], &theirs.reports[report], original)?;
+                }
             }
-            self.counts.add(*call, *place);
+            self.counts.add(*call, place);
         }
-        Ok(())
+        Ok(answers)
+    }
+
+    fn difference(&self, call: Call, place: Place, theirs: Place, original: &Original, of: &Reference) -> String {
+        let whose = match of {
+            Reference::Ours(_) => "ours",
+            Reference::FirstOriginal => "the newest version",
+        };
+        let (case, op, version) = (self.name(), self.counts.calls, original.interpreter.describe());
+        format!("{case}, op {op}, {call}: {whose}: {place}; {version}: {theirs}")
     }
 
     fn compare_report(&self, reference: &str, theirs: &str, original: &Original) -> Result<(), String> {

@@ -5,7 +5,7 @@
 
 use std::ptr::null_mut;
 
-use libpython::oracle::{Action, Block, Call, Place, Replies, SlotArenas};
+use libpython::oracle::{Action, Block, Call, Place, SlotArenas};
 use pypool::{Allocator, ArenaSource, Current, LibcRaw};
 
 /// Written to the start of each block, as a program would.
@@ -40,13 +40,8 @@ impl Ours {
         Ok(Self { pool: Box::new(Allocator::new(LibcRaw, Source(arenas))), blocks: Vec::new() })
     }
 
-    pub(crate) fn play(&mut self, calls: &[Call]) -> Replies {
-        let mut reports = Vec::new();
-        let places = calls.iter().map(|call| self.play_one(*call, &mut reports)).collect();
-        Replies { places, reports }
-    }
-
-    fn play_one(&mut self, call: Call, reports: &mut Vec<String>) -> Place {
+    /// Plays a call; a report is added to `reports`.
+    pub(crate) fn play(&mut self, call: Call, reports: &mut Vec<String>) -> Place {
         let slot = call.slot();
         if slot >= self.blocks.len() {
             self.blocks.resize(slot + 1, null_mut());
