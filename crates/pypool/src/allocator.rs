@@ -150,14 +150,14 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
         self.map.covers(address.addr())
     }
 
-    /// The raw allocator.
-    pub fn raw(&mut self) -> &mut R {
-        &mut self.raw
+    /// The raw allocator. Shared only: in its place another one would be given back memory that it never gave.
+    pub fn raw(&self) -> &R {
+        &self.raw
     }
 
-    /// The arena source.
-    pub fn source(&mut self) -> &mut A {
-        &mut self.source
+    /// The arena source; shared only, as [`raw`](Self::raw).
+    pub fn source(&self) -> &A {
+        &self.source
     }
 
     /// A block from a pool; null if the request is none for pools or if no arena could be mapped.
