@@ -12,6 +12,8 @@ use crate::shadow;
 
 const SLOT_BYTES: usize = 2 << 20;
 const SLOTS: usize = 256;
+/// What the raw allocator gives at most. Sanitizers take a request beyond reason for a mistake and end the process.
+const RAW_BYTES_MAX: usize = 1 << 30;
 
 /// Serves a number of requests and refuses the rest; without being told a number it serves all.
 pub(crate) struct Patience {
@@ -141,15 +143,12 @@ pub(crate) struct CountingRaw {
 }
 
 impl CountingRaw {
-    /// Logs a request and passes it on, if it is to be served. The C library may refuse it as well.
+    /// Logs a request and passes it on, if it is to be served.
     fn serve(&mut self, bytes: usize, request: impl FnOnce() -> *mut u8) -> *mut u8 {
         self.requests_bytes.push(bytes);
-        if !self.patience.serves() {
-            return ptr::null_mut();
-        }
-        let block = request();
-        self.patience.refused(usize::from(block.is_null()));
-        block
+        let excessive = bytes > RAW_BYTES_MAX;
+        self.patience.refused(usize::from(excessive));
+        if excessive || !self.patience.serves() { ptr::null_mut() } else { request() }
     }
 
     fn counted(&mut self, block: *mut u8) -> *mut u8 {
