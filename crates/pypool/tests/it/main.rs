@@ -4,8 +4,8 @@
 //! be worked out by hand or by a simpler model.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod calls;
 mod caller;
+mod calls;
 mod contents;
 mod failures;
 mod naive;
