@@ -1,4 +1,4 @@
-//! Any bytes as a sequence of calls, by the same caller that the tests run: contents, overlap, alignment, refused memory.
+//! Any bytes as a sequence of calls, made by the caller of the tests: contents, overlap, alignment, refused memory.
 
 #![no_main]
 #![allow(dead_code, reason = "the modules are the tests', which use more of them")]

@@ -38,8 +38,8 @@ const LARGEST: usize = 7;
 const BLOCKS: usize = 7;
 const POOLS: usize = 4;
 
-/// Five arenas of which three have free pools, in this order: one, two, three. Pools 12 and 13 have two blocks free; all
-/// other pools of arenas 3 and 4 are full. One pool holds three small blocks, one of them free.
+/// Five arenas of which three have free pools, in this order: one, two, three. Pools 12 and 13 have two blocks free;
+/// all other pools of arenas 3 and 4 are full. One pool has held three small blocks, and one of those is free.
 struct Scene {
     pymalloc: Box<Allocator<LibcRaw, Spaced, Small>>,
     /// A block of each pool that was filled with blocks of the largest class, in the order of the pools.
