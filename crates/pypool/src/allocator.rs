@@ -81,7 +81,8 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// Gives a block back. Null is allowed and does nothing.
     ///
     /// # Safety
-    /// `block` is null, a live block of this allocator, or a live block of its raw allocator.
+    /// `block` is null, a live block of this allocator, or a live block of its raw allocator. It is the pointer that
+    /// was returned, not one made from a reference to the content: it has to reach the pool's header.
     #[inline]
     pub unsafe fn free(&mut self, block: *mut u8) {
         if !self.map.covers(block.addr()) {

@@ -14,7 +14,8 @@ type Mark = unsafe extern "C" fn(*const c_void, usize);
 static CLOSE: LazyLock<Option<Mark>> = LazyLock::new(|| find(c"__asan_poison_memory_region"));
 static OPEN: LazyLock<Option<Mark>> = LazyLock::new(|| find(c"__asan_unpoison_memory_region"));
 
-/// Looked up when the program runs: whether a build is instrumented cannot be asked at compile time on stable Rust.
+/// Looked up when the program runs: whether a build is instrumented cannot be asked at compile time on stable Rust. An
+/// executable has to be linked with `-rdynamic` for it, as `scripts/sanitize` does.
 fn find(name: &CStr) -> Option<Mark> {
     // SAFETY: the name ends in a null byte.
     let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
