@@ -19,6 +19,7 @@ const TOP: &[&str] = &["cli"];
 /// Where unsafe code may be; a path, or a folder with everything in it.
 const UNSAFE: &[&str] = &[
     "crates/libpython/src/",
+    "crates/pypool/examples/",
     "crates/pypool/src/",
     "crates/recorder/",
     "src/backend/",

@@ -105,7 +105,8 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
     /// Gives a block back. Null is allowed and does nothing.
     ///
     /// # Safety
-    /// `block` is null, a live block of this allocator, or a live block of its raw allocator.
+    /// `block` is null, a live block of this allocator, or a live block of its raw allocator. It is the pointer that
+    /// was returned, not one made from a reference to the content: it has to reach the pool's header.
     #[inline]
     pub unsafe fn free(&mut self, block: *mut u8) {
         if self.map.covers_nearby(block.addr()) {
@@ -185,14 +186,14 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
         self.map.covers(address.addr())
     }
 
-    /// The raw allocator.
-    pub fn raw(&mut self) -> &mut R {
-        &mut self.raw
+    /// The raw allocator. Shared only: in its place another one would be given back memory that it never gave.
+    pub fn raw(&self) -> &R {
+        &self.raw
     }
 
-    /// The arena source.
-    pub fn source(&mut self) -> &mut A {
-        &mut self.source
+    /// The arena source; shared only, as [`raw`](Self::raw).
+    pub fn source(&self) -> &A {
+        &self.source
     }
 
     #[inline(never)]

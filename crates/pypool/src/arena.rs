@@ -55,7 +55,7 @@ pub(crate) struct ArenaTable {
     descriptors: *mut Arena,
     descriptors_len: usize,
     /// Descriptors without a mapping.
-    unused: *mut Arena,
+    pub(crate) unused: *mut Arena,
 }
 
 impl ArenaTable {

@@ -1,15 +1,12 @@
-//! CPython's small-object allocator, pymalloc, as a Rust library.
-//!
-//! [`Allocator`] follows the policy of CPython 3.10 to 3.13 decision by decision, so that the same calls return the
-//! same addresses, given arenas at the same addresses. It is a model of pymalloc, not a copy of its code, and contains
-//! no C. The test `oracle` plays millions of calls on it and on the pools of real libpythons, and compares every
-//! address; where there is no libpython, it compares with logs of their answers.
+#![doc = include_str!("../README.md")]
 //!
 //! # Vocabulary
 //! - A *block* is what a request gets. Requests of 1 to 512 bytes are served in 32 *classes*, 16 bytes apart.
 //! - A *pool* is 16 KiB of blocks of one class, aligned to its size: an address leads to its pool's header by a mask.
 //! - An *arena* is 1 MiB of memory that the arena source gave, cut into 64 pools (63 if it is not aligned to a pool).
 //! - The *raw allocator* serves everything else: requests of 0 bytes, of more than 512 bytes, and the tables in here.
+//!
+//! The [`guide`] tells the whole policy, and what it costs, in these words.
 //!
 //! # Layers, bottom first; a module uses only those above it in this list
 //! - `source`: the two seams to the outside.
@@ -19,31 +16,6 @@
 //! - `allocator`: allocate, reallocate, free.
 //! - `statistics`, `check`: where every byte is; whether everything holds.
 //! - `gil`: a cell that makes a process-wide allocator out of it.
-//!
-//! # Example
-//! ```
-//! use pypool::{Allocator, LibcRaw, MappedArenas, Price};
-//!
-//! let mut pool: Box<Allocator> = Box::new(Allocator::new(LibcRaw, MappedArenas));
-//! let list = pool.allocate(40);
-//! let dict = pool.allocate(48);
-//! assert_eq!(dict.addr() - list.addr(), 48, "both are of class 2: neighbours in one pool");
-//!
-//! // SAFETY: both blocks are live, and each is given up once.
-//! unsafe {
-//!     assert_eq!(pool.usable_size(list), Some(48));
-//!     assert_eq!(pool.reallocate(list, 37), list, "more than three quarters of 48 bytes stay in use");
-//!     pool.free(list);
-//!     assert_eq!(pool.allocate(33), list, "the block freed last comes first");
-//!     pool.free(list);
-//!     pool.free(dict);
-//! }
-//!
-//! pool.check(Price::Full).unwrap();
-//! let statistics = pool.statistics();
-//! assert_eq!(statistics.total_bytes(), statistics.arenas.mapped * statistics.arena_bytes);
-//! println!("{statistics}"); // as sys._debugmallocstats() prints it
-//! ```
 //!
 //! # Where it departs from CPython
 //! - Nothing is thread-safe and there is no interpreter: the caller's lock stands for the GIL.
@@ -56,6 +28,7 @@ mod arena;
 mod check;
 mod geometry;
 mod gil;
+pub mod guide;
 mod pool;
 mod radix;
 mod source;

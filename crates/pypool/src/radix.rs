@@ -223,6 +223,34 @@ impl<G: Geometry> AddressMap<G> {
         }
     }
 
+    /// Whether `address` lies in an arena, from the root and remembering nothing: the answer that a check trusts.
+    pub(crate) fn finds(&self, address: usize) -> bool {
+        let leaf = self.leaf_of(address);
+        // SAFETY: the index is below the number of entries of every leaf.
+        !leaf.is_null() && unsafe { Self::entry_covers(leaf.add(Self::leaf_index(address)), address) }
+    }
+
+    /// Whether the remembered leaf is the one of the addresses that it is remembered for.
+    pub(crate) fn remembers_rightly(&self) -> bool {
+        if self.window_bytes == 0 {
+            return self.window_leaf.is_null();
+        }
+        self.window_bytes == Self::LEAF_SPAN_BYTES
+            && self.window_start.is_multiple_of(Self::LEAF_SPAN_BYTES)
+            && !self.window_leaf.is_null()
+            && self.window_leaf == self.leaf_of(self.window_start)
+    }
+
+    pub(crate) fn counts_nodes_rightly(&self) -> bool {
+        let (mut middle_nodes, mut leaf_nodes) = (0, 0);
+        for &middle in self.root.iter().filter(|middle| !middle.is_null()) {
+            middle_nodes += 1;
+            // SAFETY: middle nodes live as long as the map; nothing changes them meanwhile.
+            leaf_nodes += unsafe { &*middle }.iter().filter(|leaf| !leaf.is_null()).count();
+        }
+        (middle_nodes, leaf_nodes) == (self.middle_nodes, self.leaf_nodes)
+    }
+
     /// Gives all nodes back and leaves the map empty.
     pub(crate) fn clear(&mut self, raw: &mut impl RawAllocator) {
         self.window_bytes = 0;
@@ -238,6 +266,21 @@ impl<G: Geometry> AddressMap<G> {
             *middle = ptr::null_mut();
         }
         (self.middle_nodes, self.leaf_nodes) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod model;
+
+/// Damage that only a test does.
+#[cfg(test)]
+impl<G: Geometry> AddressMap<G> {
+    pub(crate) fn shift_window(&mut self) {
+        self.window_start = self.window_start.wrapping_add(Self::LEAF_SPAN_BYTES);
+    }
+
+    pub(crate) fn miscount_leaves(&mut self) {
+        self.leaf_nodes += 1;
     }
 }
 

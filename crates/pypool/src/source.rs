@@ -11,9 +11,13 @@ use std::ptr;
 
 /// The allocator below: serves what no pool serves, and the allocator's own tables.
 ///
+/// Null means that there is no memory. The allocator carries on without: see
+/// [what happens then](crate::guide#when-there-is-no-memory).
+///
 /// # Safety
 /// Blocks do not overlap, are aligned to 16 bytes (8 for requests of up to 8 bytes), stay valid until freed, keep their
-/// prefix on `reallocate`. Null means failure and leaves the old block as it was.
+/// prefix on `reallocate`; a `reallocate` that returns null leaves the old block as it was. No block overlaps an arena
+/// of the same allocator, for the address alone decides whose it is.
 pub unsafe trait RawAllocator {
     /// A block of `bytes`, at least 1.
     fn allocate(&mut self, bytes: usize) -> *mut u8;
@@ -37,7 +41,8 @@ pub unsafe trait RawAllocator {
 /// Gives and takes back arenas.
 ///
 /// # Safety
-/// An arena is readable and writable, at least 16-byte aligned, overlaps nothing else, and stays until unmapped.
+/// An arena is readable and writable, overlaps nothing else, does not reach over the end of the address space, and
+/// stays until unmapped. It may start anywhere, for its first pool starts at the next multiple of a pool's size.
 pub unsafe trait ArenaSource {
     /// An arena of `bytes`, or null. Its content does not matter.
     fn map(&mut self, bytes: usize) -> *mut u8;

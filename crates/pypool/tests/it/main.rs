@@ -4,8 +4,12 @@
 //! be worked out by hand or by a simpler model.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod caller;
+mod calls;
 mod contents;
+mod failures;
 mod naive;
 mod policy;
+mod shadow;
 mod sources;
 mod statistics;

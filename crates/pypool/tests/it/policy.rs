@@ -254,12 +254,12 @@ fn tables_come_from_the_raw_allocator() {
 #[test]
 fn without_an_arena_the_raw_allocator_serves() {
     let mut pymalloc = allocator::<Current>(0);
-    pymalloc.source().left = 0;
+    pymalloc.source().patience.set(0);
     let block = pymalloc.allocate(8);
     assert!(!block.is_null() && !pymalloc.owns(block));
     assert_eq!(pymalloc.statistics().raw_blocks, 1);
     free(&mut pymalloc, block);
-    pymalloc.source().left = 1;
+    pymalloc.source().patience.set(1);
     assert_eq!(take(&mut pymalloc, 8), (0, HEADER));
 }
 

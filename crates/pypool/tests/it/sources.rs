@@ -1,11 +1,54 @@
-//! An arena source with predictable addresses and a raw allocator that counts.
+//! An arena source with predictable addresses and a raw allocator that counts. Both can be told to refuse.
+//!
+//! **Invariant:** whatever they gave has come back when they are dropped.
 
+use std::cell::Cell;
 use std::ptr;
+use std::thread;
 
 use pypool::{Allocator, ArenaSource, Geometry, LibcRaw, RawAllocator};
 
+use crate::shadow;
+
 const SLOT_BYTES: usize = 2 << 20;
 const SLOTS: usize = 256;
+/// What the raw allocator gives at most. Sanitizers take a request beyond reason for a mistake and end the process.
+const RAW_BYTES_MAX: usize = 1 << 30;
+
+/// Serves a number of requests and refuses the rest; without being told a number it serves all.
+pub(crate) struct Patience {
+    left: Cell<usize>,
+    refusals: Cell<usize>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { left: Cell::new(usize::MAX), refusals: Cell::new(0) }
+    }
+}
+
+impl Patience {
+    pub(crate) fn set(&self, requests: usize) {
+        self.left.set(requests);
+    }
+
+    pub(crate) fn refusals(&self) -> usize {
+        self.refusals.get()
+    }
+
+    fn refused(&self, requests: usize) {
+        self.refusals.set(self.refusals.get() + requests);
+    }
+
+    fn serves(&self) -> bool {
+        let left = self.left.get();
+        self.refused(usize::from(left == 0));
+        if left != usize::MAX {
+            self.left.set(left.saturating_sub(1));
+        }
+        left > 0
+    }
+}
 
 /// Arenas in numbered slots of a reserved range; the lowest free slot is given first.
 pub(crate) struct SlotArenas {
@@ -16,8 +59,7 @@ pub(crate) struct SlotArenas {
     pub(crate) in_use: Vec<bool>,
     /// Slots of the arenas that were given back, in order.
     pub(crate) released: Vec<usize>,
-    /// How many more arenas it gives before it fails.
-    pub(crate) left: usize,
+    pub(crate) patience: Patience,
 }
 
 impl SlotArenas {
@@ -29,8 +71,14 @@ impl SlotArenas {
         };
         assert_ne!(reserved, libc::MAP_FAILED, "no address space for the test's arenas");
         let reserved: *mut u8 = reserved.cast();
-        let base = reserved.wrapping_add(reserved.addr().wrapping_neg() % SLOT_BYTES);
-        Self { reserved, base, shift_bytes, in_use: vec![false; SLOTS], released: Vec::new(), left: usize::MAX }
+        Self {
+            reserved,
+            base: reserved.wrapping_add(reserved.addr().wrapping_neg() % SLOT_BYTES),
+            shift_bytes,
+            in_use: vec![false; SLOTS],
+            released: Vec::new(),
+            patience: Patience::default(),
+        }
     }
 
     /// (arena ordinal, offset from the slot's start), if the address lies in the slots.
@@ -49,11 +97,14 @@ impl SlotArenas {
         // SAFETY: the slot lies in the reserved mapping.
         let code = unsafe { libc::mprotect(start.cast(), SLOT_BYTES, protection) };
         assert_eq!(code, 0, "a slot's access can be changed");
+        shadow::open(start, SLOT_BYTES);
     }
 }
 
 impl Drop for SlotArenas {
     fn drop(&mut self) {
+        assert!(thread::panicking() || self.mapped() == 0, "an allocator gives all arenas back");
+        shadow::open(self.reserved, SLOT_BYTES * (SLOTS + 1));
         // SAFETY: the allocator that used the arenas is gone: it owns this source.
         unsafe { libc::munmap(self.reserved.cast(), SLOT_BYTES * (SLOTS + 1)) };
     }
@@ -62,10 +113,9 @@ impl Drop for SlotArenas {
 // SAFETY: slots do not overlap, and stay mapped until the source is dropped.
 unsafe impl ArenaSource for SlotArenas {
     fn map(&mut self, bytes: usize) -> *mut u8 {
-        if self.left == 0 {
+        if !self.patience.serves() {
             return ptr::null_mut();
         }
-        self.left -= 1;
         let slot = self.in_use.iter().position(|in_use| !in_use).expect("the test uses fewer arenas than slots");
         self.in_use[slot] = true;
         assert!(self.shift_bytes + bytes <= SLOT_BYTES, "an arena fits its slot");
@@ -89,26 +139,45 @@ unsafe impl ArenaSource for SlotArenas {
 pub(crate) struct CountingRaw {
     pub(crate) requests_bytes: Vec<usize>,
     pub(crate) live: usize,
+    pub(crate) patience: Patience,
+}
+
+impl CountingRaw {
+    /// Logs a request and passes it on, if it is to be served.
+    fn serve(&mut self, bytes: usize, request: impl FnOnce() -> *mut u8) -> *mut u8 {
+        self.requests_bytes.push(bytes);
+        let excessive = bytes > RAW_BYTES_MAX;
+        self.patience.refused(usize::from(excessive));
+        if excessive || !self.patience.serves() { ptr::null_mut() } else { request() }
+    }
+
+    fn counted(&mut self, block: *mut u8) -> *mut u8 {
+        self.live += usize::from(!block.is_null());
+        block
+    }
+}
+
+impl Drop for CountingRaw {
+    fn drop(&mut self) {
+        assert!(thread::panicking() || self.live == 0, "test and allocator give all raw blocks back");
+    }
 }
 
 // SAFETY: delegates to the C library's allocator.
 unsafe impl RawAllocator for CountingRaw {
     fn allocate(&mut self, bytes: usize) -> *mut u8 {
-        self.requests_bytes.push(bytes);
-        self.live += 1;
-        LibcRaw.allocate(bytes)
+        let block = self.serve(bytes, || LibcRaw.allocate(bytes));
+        self.counted(block)
     }
 
     fn allocate_zeroed(&mut self, count: usize, element_bytes: usize) -> *mut u8 {
-        self.requests_bytes.push(count * element_bytes);
-        self.live += 1;
-        LibcRaw.allocate_zeroed(count, element_bytes)
+        let block = self.serve(count * element_bytes, || LibcRaw.allocate_zeroed(count, element_bytes));
+        self.counted(block)
     }
 
     unsafe fn reallocate(&mut self, block: *mut u8, bytes: usize) -> *mut u8 {
-        self.requests_bytes.push(bytes);
         // SAFETY: by contract.
-        unsafe { LibcRaw.reallocate(block, bytes) }
+        self.serve(bytes, || unsafe { LibcRaw.reallocate(block, bytes) })
     }
 
     unsafe fn free(&mut self, block: *mut u8) {
@@ -140,4 +209,14 @@ impl Geometry for Narrow {
     const ALIGNMENT_BYTES: usize = 8;
     const POOL_BYTES: usize = 4 << 10;
     const ARENA_BYTES: usize = 256 << 10;
+}
+
+/// Blocks aligned to a cache line, which leaves a gap behind the header.
+pub(crate) struct Wide;
+
+impl Geometry for Wide {
+    const ALIGNMENT_BYTES: usize = 64;
+    const SMALL_BYTES_MAX: usize = 1024;
+    const POOL_BYTES: usize = 8 << 10;
+    const ARENA_BYTES: usize = 64 << 10;
 }

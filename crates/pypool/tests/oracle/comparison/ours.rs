@@ -3,6 +3,7 @@
 //! **Invariant:** a slot holds null or a live block; a call that would lose a block is a fault of the sequence and ends
 //! the test.
 
+use std::cell::RefCell;
 use std::ptr::null_mut;
 
 use libpython::oracle::{Action, Block, Call, Place, SlotArenas};
@@ -11,17 +12,18 @@ use pypool::{Allocator, ArenaSource, Current, LibcRaw};
 /// Written to the start of each block, as a program would.
 const TOUCH: [u8; 8] = [0xA5; 8];
 
-struct Source(SlotArenas);
+/// In a cell, since an allocator lends its source only shared.
+struct Source(RefCell<SlotArenas>);
 
 // SAFETY: slots do not overlap and can be accessed from `map` to `unmap`.
 unsafe impl ArenaSource for Source {
     fn map(&mut self, bytes: usize) -> *mut u8 {
-        self.0.map(bytes)
+        self.0.get_mut().map(bytes)
     }
 
     unsafe fn unmap(&mut self, arena: *mut u8, _bytes: usize) {
         // SAFETY: by contract.
-        let taken = unsafe { self.0.unmap(arena) };
+        let taken = unsafe { self.0.get_mut().unmap(arena) };
         assert!(taken, "an arena is given back once, by its start");
     }
 }
@@ -37,7 +39,7 @@ impl Ours {
         let arenas = SlotArenas::reserve(shift_bytes);
         let arenas =
             arenas.map_err(|error| format!("no addresses for arenas: {error}. Raise the limit (ulimit -v)."))?;
-        Ok(Self { pool: Box::new(Allocator::new(LibcRaw, Source(arenas))), blocks: Vec::new() })
+        Ok(Self { pool: Box::new(Allocator::new(LibcRaw, Source(RefCell::new(arenas)))), blocks: Vec::new() })
     }
 
     /// Plays a call; a report is added to `reports`.
@@ -70,12 +72,12 @@ impl Ours {
         self.blocks[slot] = block;
         // SAFETY: the block is `bytes` long.
         unsafe { block.copy_from_nonoverlapping(TOUCH.as_ptr(), bytes.min(TOUCH.len())) };
-        let lies = self.pool.source().0.place(block);
+        let lies = self.pool.source().0.borrow().place(block);
         self.place(lies.map_or(Block::Raw, |(ordinal, offset)| Block::Pool(ordinal, offset)))
     }
 
     fn place(&mut self, block: Block) -> Place {
-        let (created, released) = self.pool.source().0.take_events();
+        let (created, released) = self.pool.source().0.borrow_mut().take_events();
         Place::new(block, created, released)
     }
 }
