@@ -21,7 +21,6 @@ pub struct SlotArenas {
     base: *mut u8,
     shift_bytes: usize,
     is_out: Vec<bool>,
-    highest: Option<usize>,
     created: Option<usize>,
     released: Option<usize>,
 }
@@ -42,7 +41,7 @@ impl SlotArenas {
         let reserved: *mut u8 = reserved.cast();
         let base = reserved.wrapping_add(reserved.addr().wrapping_neg() % ALIGNMENT_BYTES);
         let is_out = vec![false; SLOTS];
-        Ok(Self { reserved, base, shift_bytes, is_out, highest: None, created: None, released: None })
+        Ok(Self { reserved, base, shift_bytes, is_out, created: None, released: None })
     }
 
     /// An arena in the lowest free slot; null if none is free, if it does not fit, or if there is no memory.
@@ -55,7 +54,6 @@ impl SlotArenas {
             return null_mut();
         }
         self.is_out[slot] = true;
-        self.highest = self.highest.max(Some(slot));
         self.created = Some(slot);
         self.base.wrapping_add(slot * SLOT_BYTES + self.shift_bytes)
     }
@@ -85,12 +83,6 @@ impl SlotArenas {
     /// The arena created last and the one released last, each if that was after the last time this was asked.
     pub fn take_events(&mut self) -> (Option<usize>, Option<usize>) {
         (self.created.take(), self.released.take())
-    }
-
-    /// The highest slot that an arena was ever in.
-    #[must_use]
-    pub const fn highest(&self) -> Option<usize> {
-        self.highest
     }
 
     /// Sets the access to a whole slot.

@@ -7,7 +7,7 @@ use crate::oracle::{Action, Block, Call, Place, READY, REFUSED, SlotArenas};
 use crate::{Arenas, BringUpError, Pymalloc};
 use libc::c_void;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::ptr::null_mut;
 
@@ -42,13 +42,15 @@ pub unsafe fn drive() -> Result<(), String> {
             -1 => return Err(sentence(&io::Error::last_os_error())),
             0 => {
                 let played = play_case(&pymalloc, shift_bytes as usize, &mut streams);
-                let code = played.map_or_else(
-                    |error| {
+                let code = match played {
+                    Ok(()) => 0,
+                    // The parent has found a difference and gone.
+                    Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof) => 0,
+                    Err(error) => {
                         eprintln!("{}", sentence(&error));
                         1
-                    },
-                    |()| 0,
-                );
+                    }
+                };
                 // Nothing of the interpreter is to be wound up: its state is a copy.
                 // SAFETY: ends this process and returns to nobody.
                 unsafe { libc::_exit(code) };
@@ -118,7 +120,7 @@ fn play_case(pymalloc: &Pymalloc, shift_bytes: usize, streams: &mut Streams) -> 
         places.clear();
         for word in bytes.as_chunks::<8>().0 {
             let call = Call::from_word(u64::from_ne_bytes(*word))
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an unknown call"))?;
+                .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "an unknown call"))?;
             places.push(case.play(call, &mut reports)?.word());
         }
         streams.write(&places)?;
