@@ -42,6 +42,9 @@ pub struct Interpreter {
     pub libpython: PathBuf,
     /// Value of `PYTHONHOME` with which the library finds its modules.
     pub home: String,
+    /// What the builds of program and library were optimised with beyond the compiler's level: `PGO and LTO`, `PGO`,
+    /// `LTO`, or nothing.
+    pub optimisations: String,
 }
 
 /// Why an interpreter's pools cannot be driven. The texts name the program.
@@ -79,8 +82,8 @@ impl fmt::Display for FindError {
 
 impl std::error::Error for FindError {}
 
-/// Prints, a line each: program, implementation, version, whether the GIL is missing, home, how it is linked, and the
-/// places where a library may be.
+/// Prints, a line each: program, implementation, version, whether the GIL is missing, home, how it is linked, what it
+/// was optimised with, and the places where a library may be.
 const QUESTION: &str = "
 import os, sys, sysconfig
 get = sysconfig.get_config_var
@@ -91,6 +94,8 @@ print('%d.%d.%d' % sys.version_info[:3])
 print(get('Py_GIL_DISABLED') or 0)
 print(sys.base_prefix + ':' + sys.base_exec_prefix)
 print('shared' if loaded else 'static')
+words = get('CONFIG_ARGS') or ''
+print(' and '.join([name for name, word in (('PGO', 'enable-optimizations'), ('LTO', 'with-lto')) if word in words]))
 name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]
 lib, arch = get('LIBDIR') or '', get('MULTIARCH') or ''
 folders = [lib, os.path.join(lib, arch), os.path.join(sys.base_prefix, 'lib')]
@@ -139,7 +144,7 @@ fn read(asked: &Path, answer: &str) -> Result<Interpreter, FindError> {
     let mut lines = answer.lines();
     let mut line = || lines.next().unwrap_or_default().to_owned();
     let (program, implementation, version) = (PathBuf::from(line()), line(), line());
-    let (gil_disabled, home, linkage) = (line() != "0", line(), line());
+    let (gil_disabled, home, linkage, optimisations) = (line() != "0", line(), line(), line());
     let not_fit = |what: String| FindError::NotFit(asked.to_owned(), what);
     let minor = version.strip_prefix("3.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
     if implementation != "cpython" {
@@ -154,7 +159,7 @@ fn read(asked: &Path, answer: &str) -> Result<Interpreter, FindError> {
     let libpython = lines.map(PathBuf::from).find(|path| path.is_file());
     let libpython = libpython.ok_or_else(|| FindError::NoLibrary(program.clone(), version.clone()))?;
     let linkage = if linkage == "shared" { Linkage::Shared } else { Linkage::Static };
-    Ok(Interpreter { program, version, minor, linkage, libpython, home })
+    Ok(Interpreter { program, version, minor, linkage, libpython, home, optimisations })
 }
 
 /// Programs that may be a CPython, whether they run or not: `python3` and `python3.9` to `python3.14` in the folders of
@@ -184,7 +189,7 @@ mod tests {
 
     fn answer(implementation: &str, version: &str, gil_disabled: &str, linkage: &str, library: &str) -> String {
         format!(
-            "/usr/bin/python3\n{implementation}\n{version}\n{gil_disabled}\n/usr:/usr\n{linkage}\n/none.so\n{library}\n"
+            "/python3\n{implementation}\n{version}\n{gil_disabled}\n/usr:/usr\n{linkage}\nPGO\n/none.so\n{library}\n"
         )
     }
 
@@ -194,6 +199,7 @@ mod tests {
         let here = here.to_str().unwrap();
         let found = read("python3".as_ref(), &answer("cpython", "3.12.1", "0", "shared", here)).unwrap();
         assert_eq!((found.minor, found.linkage, found.home.as_str()), (12, Linkage::Shared, "/usr:/usr"));
+        assert_eq!(found.optimisations, "PGO");
         assert_eq!(found.describe(), "CPython 3.12.1, shared libpython");
         assert_eq!(found.environment()[0], ("LD_PRELOAD".to_owned(), here.into()));
     }
