@@ -42,8 +42,8 @@ pub struct Interpreter {
     pub libpython: PathBuf,
     /// Value of `PYTHONHOME` with which the library finds its modules.
     pub home: String,
-    /// What the builds of program and library were optimised with beyond the compiler's level: `PGO and LTO`, `PGO`,
-    /// `LTO`, or nothing.
+    /// What its build was configured with beyond the compiler's level: `PGO and LTO`, `PGO`, `LTO`, or nothing. A
+    /// distribution may have added either in another way, which no interpreter tells.
     pub optimisations: String,
 }
 
@@ -82,8 +82,8 @@ impl fmt::Display for FindError {
 
 impl std::error::Error for FindError {}
 
-/// Prints, a line each: program, implementation, version, whether the GIL is missing, home, how it is linked, what it
-/// was optimised with, and the places where a library may be.
+/// Prints, a line each: program, implementation, version, whether the GIL is missing, home, how it is linked, the
+/// optimisations it was configured with, and the places where a library may be.
 const QUESTION: &str = "
 import os, sys, sysconfig
 get = sysconfig.get_config_var
