@@ -113,8 +113,7 @@ impl Interpreter {
         let output = Command::new(program).args(["-I", "-c", QUESTION]).stdin(Stdio::null()).output();
         let output = output.map_err(|error| not_runnable(&error.to_string()))?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(not_runnable(said.lines().last().unwrap_or("it ended with an error and no message")));
+            return Err(not_runnable(&complaint(&String::from_utf8_lossy(&output.stderr))));
         }
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         read(program, &text)
@@ -137,6 +136,13 @@ impl Interpreter {
             Linkage::Static => format!("CPython {}, shared libpython beside a static interpreter", self.version),
         }
     }
+}
+
+/// The line of an error output that says most, cut short: the last of a traceback, else the first.
+fn complaint(errors: &str) -> String {
+    let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = if errors.starts_with("Traceback") { lines.next_back() } else { lines.next() };
+    line.unwrap_or("it ended with an error and no message").chars().take(100).collect()
 }
 
 /// Makes sense of the answer to [`QUESTION`].
@@ -214,6 +220,11 @@ mod tests {
         assert!(said(&answer("cpython", "3.13.0", "1", "shared", here)).contains("free-threaded"));
         assert!(said(&answer("cpython", "3.11.2", "0", "static", "/none")).contains("apt-get install libpython3.11"));
         assert!(said("").contains("Name a CPython"));
+        assert_eq!(
+            complaint("\nshim: python3.13: command not found\n\nNote: x\n"),
+            "shim: python3.13: command not found"
+        );
+        assert_eq!(complaint("Traceback (most recent call last):\n  File\nImportError: x\n"), "ImportError: x");
         let error = Interpreter::find("/nonexistent/python".as_ref()).unwrap_err().to_string();
         assert!(error.contains("does not run"), "{error}");
     }
