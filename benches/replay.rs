@@ -7,6 +7,10 @@
 //!
 //! Invariant: a child that fails ends the bench; no time of it is ever reported.
 
+#[path = "arguments/mod.rs"]
+mod arguments;
+
+use arguments::Wanted;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use pyalloc_bench::measure::{self, Cell, ImageLimits, Prepared, Progress, Request, Sizes};
 use pyalloc_bench::run::{Observation, Outcome, Pass};
@@ -22,36 +26,12 @@ const SAMPLES: usize = 10;
 const WARM_UP: Duration = Duration::from_millis(1);
 /// Idle delays of the charts' footprint pass, milliseconds.
 const IDLE_MS: [u64; 3] = [0, 100, 1_000];
-/// Options of criterion that take a value, so that the value is not taken for a filter.
-const VALUED: &[&str] = &[
-    "--save-baseline",
-    "-s",
-    "--baseline",
-    "-b",
-    "--baseline-lenient",
-    "--sample-size",
-    "--warm-up-time",
-    "--measurement-time",
-    "--nresamples",
-    "--noise-threshold",
-    "--confidence-level",
-    "--significance-level",
-    "--plotting-backend",
-    "--output-format",
-    "--format",
-    "--color",
-    "--colour",
-    "-c",
-];
-/// Options under which nothing, or nothing new, is measured.
-const NOT_MEASURING: &[&str] = &["--test", "--list", "--load-baseline", "--profile-time", "--help", "-h"];
-
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let request = request();
     if let Err(reason) = groups(&mut criterion, &request).and_then(|()| {
         criterion.final_summary();
-        if is_unfiltered(std::env::args().skip(1)) { charts(&request) } else { Ok(()) }
+        if Wanted::now() == Wanted::Everything { charts(&request) } else { Ok(()) }
     }) {
         eprintln!("{reason}");
         std::process::exit(1);
@@ -127,23 +107,6 @@ fn steady(prepared: &Prepared, cell: &Cell) -> Result<Duration, String> {
         Outcome::Ok(_) => Err("A throughput child reported something else. Please report this.".to_owned()),
         Outcome::Failed { stage, reason } => Err(format!("A child failed, {stage}: {reason}")),
     }
-}
-
-/// Whether criterion was asked for everything, and to measure it now.
-fn is_unfiltered(arguments: impl Iterator<Item = String>) -> bool {
-    let mut arguments = arguments.peekable();
-    let mut is_bench = false;
-    while let Some(argument) = arguments.next() {
-        let name = argument.split('=').next().unwrap_or_default();
-        if NOT_MEASURING.contains(&name) || !name.starts_with('-') {
-            return false;
-        }
-        is_bench |= name == "--bench";
-        if VALUED.contains(&argument.as_str()) {
-            arguments.next();
-        }
-    }
-    is_bench
 }
 
 /// The latency and footprint passes through the harness itself, then where their charts are.

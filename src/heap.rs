@@ -14,7 +14,7 @@ use libc::c_void;
 /// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment;
 /// - null means that the request failed and nothing changed.
 ///
-/// The floor backends keep none of this: see [`crate::backend::Backend::floor`].
+/// The floor backends keep none of this: see [`crate::backend::Role::Floor`].
 #[derive(Clone, Copy)]
 #[repr(C, align(64))] // one cache line each: a domain indexes the table with a shift
 pub struct Entry {

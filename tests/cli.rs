@@ -206,6 +206,8 @@ fn wrong_words_are_told_from_right_ones() {
         (&["-c", "MALLOC_ARENA_MAX=2"], "environment variables"),
         (&["-c", "numpy=nothing"], "nothing"),
         (&["-c", "pool", "-c", "pool"], "twice"),
+        (&["-c", "cpython:/nonexistent/python"], "does not run as Python"),
+        (&["-c", "numpy=cpython"], "python=cpython"),
         (&["no-such-workload"], "no-such-workload"),
         (&["--blocks", "0"], "blocks"),
     ] {
@@ -336,4 +338,6 @@ fn the_allocators_keep_the_heap_contract() {
     for key in ["pool", "system", "mimalloc", "jemalloc"] {
         assert!(stdout.contains(&format!("{key} keeps the heap contract")), "{stdout}");
     }
+    let cpython = stdout.lines().last().unwrap();
+    assert!(cpython.starts_with("cpython keeps the heap contract (CPython 3") || cpython.contains("was not held"));
 }

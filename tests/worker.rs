@@ -2,7 +2,7 @@
 //! and an image in an inherited descriptor.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use pyalloc_bench::backend;
+use pyalloc_bench::backend::{self, Role};
 use pyalloc_bench::run::{CallKind, Footprint, Latency, Mode, Observation, Pass, RestState, Throughput};
 use pyalloc_bench::worker::{ImageSource, Job};
 use std::fs::File;
@@ -91,8 +91,8 @@ fn job(pass: Pass, key: &str, image: &Image, source: ImageSource) -> Job {
         pass,
         mode: Mode::Merged,
         backends: Domain::ALL.map(|domain| match (key, domain) {
-            ("pool", Domain::Mem | Domain::Obj) => "pool".to_owned(),
-            ("pool", _) => "system".to_owned(),
+            ("pool" | "cpython", Domain::Mem | Domain::Obj) => key.to_owned(),
+            ("pool" | "cpython", _) => "system".to_owned(),
             _ => key.to_owned(),
         }),
         image: image.summary.clone(),
@@ -153,13 +153,13 @@ fn footprint(key: &str, image: &Image) -> Footprint {
 }
 
 fn contestants() -> impl Iterator<Item = &'static str> {
-    backend::ALL.iter().filter(|b| !b.floor).map(|b| b.key)
+    backend::ALL.iter().filter(|b| matches!(b.role, Role::Contestant | Role::Instrument)).map(|b| b.key)
 }
 
 #[test]
 fn throughput_covers_every_phase_on_every_backend() {
     let image = every_op();
-    for key in backend::ALL.iter().map(|b| b.key) {
+    for key in backend::ALL.iter().filter(|b| b.role != Role::OptIn).map(|b| b.key) {
         let seen = throughput(key, &image);
         assert_eq!(seen.phases.iter().map(|p| p.phase).collect::<Vec<_>>(), Phase::ALL, "{key}");
         let calls: Vec<u64> = seen.phases.iter().map(|p| p.calls).collect();
@@ -329,7 +329,10 @@ fn facts_and_self_test_come_from_the_libraries() {
     assert_eq!(facts.len(), 4);
     assert!(facts.iter().all(|f| !f.version.is_empty() && !f.options.is_empty()), "{text}");
     assert!(facts[2].options.contains_key("purge_delay") && facts[3].options.contains_key("opt.dirty_decay_ms"));
-    let (success, text) = ask(&["--self-test"]);
+    let keys: Vec<&str> = ["--self-test"].into_iter().chain(contestants()).collect();
+    let (success, text) = ask(&keys);
     assert!(success && text.lines().count() == contestants().count(), "{text}");
     assert!(!ask(&["--facts", "dlmalloc"]).0);
+    let (success, text) = ask(&["--self-test", "cpython"]);
+    assert!(!success && text.contains("start it with a libpython"), "{text}");
 }

@@ -2,27 +2,27 @@
 //!
 //! Invariant: no `_RJEM_MALLOC_CONF` reaches it unless the parent put it into the child's environment.
 
-use super::{Backend, nothing_to_prepare};
+use super::{Backend, Role};
 use crate::heap::Entry;
 use libc::{c_char, c_void};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 
+const ENTRY: Entry = Entry {
+    malloc: tikv_jemalloc_sys::malloc,
+    calloc: tikv_jemalloc_sys::calloc,
+    realloc: tikv_jemalloc_sys::realloc,
+    free: tikv_jemalloc_sys::free,
+    aligned: tikv_jemalloc_sys::aligned_alloc,
+    usable_size,
+};
+
 /// `jemalloc`.
 pub(super) const BACKEND: Backend = Backend {
     key: "jemalloc",
     label: "jemalloc",
-    hidden: false,
-    floor: false,
-    entry: Entry {
-        malloc: tikv_jemalloc_sys::malloc,
-        calloc: tikv_jemalloc_sys::calloc,
-        realloc: tikv_jemalloc_sys::realloc,
-        free: tikv_jemalloc_sys::free,
-        aligned: tikv_jemalloc_sys::aligned_alloc,
-        usable_size,
-    },
-    prepare: nothing_to_prepare,
+    role: Role::Contestant,
+    prepare: |_| Ok(ENTRY),
     version,
     options,
     release,

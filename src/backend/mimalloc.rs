@@ -2,26 +2,26 @@
 //!
 //! Invariant: no `MIMALLOC_*` variable reaches it unless the parent put it into the child's environment.
 
-use super::{Backend, nothing_to_prepare};
+use super::{Backend, Role};
 use crate::heap::Entry;
 use libc::{c_int, c_void};
 use std::collections::BTreeMap;
+
+const ENTRY: Entry = Entry {
+    malloc: libmimalloc_sys::mi_malloc,
+    calloc: libmimalloc_sys::mi_calloc,
+    realloc: libmimalloc_sys::mi_realloc,
+    free: libmimalloc_sys::mi_free,
+    aligned: libmimalloc_sys::mi_aligned_alloc,
+    usable_size,
+};
 
 /// `mimalloc`.
 pub(super) const BACKEND: Backend = Backend {
     key: "mimalloc",
     label: "mimalloc",
-    hidden: false,
-    floor: false,
-    entry: Entry {
-        malloc: libmimalloc_sys::mi_malloc,
-        calloc: libmimalloc_sys::mi_calloc,
-        realloc: libmimalloc_sys::mi_realloc,
-        free: libmimalloc_sys::mi_free,
-        aligned: libmimalloc_sys::mi_aligned_alloc,
-        usable_size,
-    },
-    prepare: nothing_to_prepare,
+    role: Role::Contestant,
+    prepare: |_| Ok(ENTRY),
     version,
     options,
     release,

@@ -3,12 +3,15 @@
 //! Invariant: a backend says of itself only what its library reports at run time (version, effective options); the
 //! statically linked copies are reached through their prefixed C symbols and serve nothing but the replayed calls.
 
+mod cpython;
 mod jemalloc;
 mod mimalloc;
 mod null;
 mod planted;
 mod pool;
 mod system;
+
+pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
 
 use crate::heap::Entry;
 use crate::run::AllocatorFacts;
@@ -21,37 +24,47 @@ pub struct Need {
     pub block_bytes_max: u64,
 }
 
+/// What a backend is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Part of the default run.
+    Contestant,
+    /// Offered, and measured where it is named: it needs something that not every machine has.
+    OptIn,
+    /// Not offered: checks the harness itself.
+    Instrument,
+    /// Not an allocator to choose: it does not keep the contract of [`Entry`].
+    Floor,
+}
+
 /// One allocator's descriptor.
 pub struct Backend {
     /// Key in jobs, files and configurations.
     pub key: &'static str,
     /// How charts and tables label it.
     pub label: &'static str,
-    /// Not offered to users: instruments that check the harness itself.
-    pub hidden: bool,
-    /// Part of the floor, not a contestant: it does not keep the contract of [`Entry`].
-    pub floor: bool,
-    /// Its entry points.
-    pub entry: Entry,
-    /// Makes ready whatever must exist before the seal.
+    /// What it is there for.
+    pub role: Role,
+    /// Makes ready whatever must exist before the seal, and gives its entry points. May be called again.
     ///
     /// # Errors
     /// A sentence that says what could not be had.
-    pub prepare: fn(&Need) -> Result<(), String>,
-    /// Version that the library reports.
+    pub prepare: fn(&Need) -> Result<Entry, String>,
+    /// Version that the library reports, once it is prepared.
     pub version: fn() -> String,
-    /// Effective options that the library reports, by the library's own names.
+    /// Effective options that the library reports, by the library's own names, once it is prepared.
     pub options: fn() -> BTreeMap<String, String>,
     /// Gives free memory back to the kernel, as an operator could.
     pub release: fn(),
 }
 
-/// Every backend. Those that are neither hidden nor part of the floor are contestants.
+/// Every backend.
 pub const ALL: &[Backend] = &[
     pool::BACKEND,
     system::BACKEND,
     mimalloc::BACKEND,
     jemalloc::BACKEND,
+    cpython::BACKEND,
     null::BACKEND,
     null::LOOP,
     system::AGAIN,
@@ -75,25 +88,23 @@ impl Backend {
     /// # Errors
     /// The first broken promise, as a sentence. The floor backends keep none and are not asked.
     pub fn check(&self) -> Result<(), String> {
-        if self.floor {
+        if self.role == Role::Floor {
             return Ok(());
         }
+        let entry = (self.prepare)(&Need::default())?;
+        // SAFETY: the entry points belong to one working allocator. `pool` and `cpython` may not be called from two
+        // threads at once; one test calls the first, none the second, and the worker has one thread.
+        unsafe { crate::heap::check(&entry) }
+    }
+
+    /// What the library says of itself, in the state in which a worker calls it.
+    ///
+    /// # Errors
+    /// As [`Backend::prepare`].
+    pub fn facts(&self) -> Result<AllocatorFacts, String> {
         (self.prepare)(&Need::default())?;
-        // SAFETY: every contestant's entry points belong to one working allocator. `pool` alone may not be called
-        // from two threads at once; tests that call it share one lock, the worker has one thread.
-        unsafe { crate::heap::check(&self.entry) }
+        Ok(AllocatorFacts { key: self.key.to_owned(), version: (self.version)(), options: (self.options)() })
     }
-
-    /// What the library says of itself.
-    #[must_use]
-    pub fn facts(&self) -> AllocatorFacts {
-        AllocatorFacts { key: self.key.to_owned(), version: (self.version)(), options: (self.options)() }
-    }
-}
-
-/// For backends that need nothing before the seal.
-fn nothing_to_prepare(_: &Need) -> Result<(), String> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -103,7 +114,7 @@ mod tests {
     #[test]
     fn every_contestant_and_instrument_keeps_the_contract() {
         let mut checked = 0;
-        for backend in ALL.iter().filter(|b| !b.floor) {
+        for backend in ALL.iter().filter(|b| !matches!(b.role, Role::Floor | Role::OptIn)) {
             backend.check().unwrap_or_else(|broken| panic!("{}: {broken}", backend.key));
             checked += 1;
         }
@@ -129,8 +140,8 @@ mod tests {
             unsafe { overlapping(size) }
         }
         let system = find("system").expect("in the table");
-        let broken =
-            Entry { malloc: overlapping, realloc: forgetful, free: nothing, usable_size: anything, ..system.entry };
+        let system = (system.prepare)(&Need::default()).expect("it needs nothing");
+        let broken = Entry { malloc: overlapping, realloc: forgetful, free: nothing, usable_size: anything, ..system };
         // SAFETY: the blocks lie in a static of 8 MiB, with room for the largest request behind every address.
         let found = unsafe { crate::heap::check(&broken) };
         assert!(found.is_err_and(|broken| broken.contains("overlaps")));
@@ -142,8 +153,10 @@ mod tests {
             assert!(ALL[..i].iter().all(|other| other.key != backend.key), "{} twice", backend.key);
             assert!(!(backend.version)().is_empty(), "{}", backend.key);
         }
-        assert!(find("mimalloc").expect("in the table").facts().version.starts_with("3."));
-        assert!(find("jemalloc").expect("in the table").facts().version.starts_with("5."));
-        assert!(find("system").expect("in the table").facts().version.starts_with("glibc 2."));
+        for (key, start) in [("mimalloc", "3."), ("jemalloc", "5."), ("system", "glibc 2.")] {
+            assert!(find(key).expect("in the table").facts().is_ok_and(|f| f.version.starts_with(start)), "{key}");
+        }
+        // This process has no libpython.
+        assert!(find(CPYTHON_KEY).expect("in the table").facts().is_err_and(|reason| reason.contains("libpython")));
     }
 }

@@ -5,19 +5,19 @@
 //!
 //! Invariant: every address handed out has room for the largest request of the image, in pages that never fault.
 
-use super::{Backend, LOOP_KEY, Need};
+use super::{Backend, LOOP_KEY, Need, Role};
 use crate::heap::Entry;
 use libc::c_void;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned, usable_size };
+
 /// `null`.
 pub(super) const BACKEND: Backend = Backend {
     key: "null",
     label: "null (floor)",
-    hidden: true,
-    floor: true,
-    entry: Entry { malloc, calloc, realloc, free, aligned, usable_size },
+    role: Role::Floor,
     prepare,
     version,
     options: BTreeMap::new,
@@ -25,7 +25,7 @@ pub(super) const BACKEND: Backend = Backend {
 };
 
 /// `loop`.
-pub(super) const LOOP: Backend = Backend { key: LOOP_KEY, label: "loop (floor)", prepare: |_| Ok(()), ..BACKEND };
+pub(super) const LOOP: Backend = Backend { key: LOOP_KEY, label: "loop (floor)", prepare: |_| Ok(ENTRY), ..BACKEND };
 
 /// Blocks start within so many bytes: they stay in the first-level cache, and so cost as little as a block can.
 const RING_BYTES: usize = 16 * 1024;
@@ -42,7 +42,7 @@ static LARGEST: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// Maps the same memory again and again, so that a block of any size that the image asks for fits behind every offset.
-fn prepare(need: &Need) -> Result<(), String> {
+fn prepare(need: &Need) -> Result<Entry, String> {
     if need.block_bytes_max > BLOCK_BYTES_MAX {
         return Err(format!("the null allocator serves blocks up to {BLOCK_BYTES_MAX} bytes; leave it out with -c"));
     }
@@ -51,7 +51,7 @@ fn prepare(need: &Need) -> Result<(), String> {
         .map_err(|error| format!("the null allocator's ring cannot be mapped ({error}); free some memory"))?;
     BASE.store(base, Relaxed);
     LARGEST.store((copies - 1) * MEMORY_BYTES, Relaxed);
-    Ok(())
+    Ok(ENTRY)
 }
 
 unsafe extern "C" fn malloc(size: usize) -> *mut c_void {

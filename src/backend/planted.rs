@@ -2,59 +2,64 @@
 //!
 //! Invariant: each differs from `system` in exactly the one thing that its name says.
 
-use super::{Backend, Need, system};
+use super::{Backend, Need, Role, system};
 use crate::heap::Entry;
 use crate::probe::clock;
 use libc::c_void;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
+const SLOW: Entry = Entry {
+    malloc: slow_malloc,
+    calloc: slow_calloc,
+    realloc: slow_realloc,
+    free: slow_free,
+    aligned: slow_aligned,
+    usable_size: libc::malloc_usable_size,
+};
+
 /// `planted-10ns`: every call takes 10 ns longer.
 pub(super) const TEN_NS: Backend = Backend {
     key: "planted-10ns",
     label: "system + 10 ns per call",
-    hidden: true,
-    entry: Entry {
-        malloc: slow_malloc,
-        calloc: slow_calloc,
-        realloc: slow_realloc,
-        free: slow_free,
-        aligned: slow_aligned,
-        usable_size: libc::malloc_usable_size,
-    },
+    role: Role::Instrument,
     prepare: calibrate,
     ..system::BACKEND
+};
+
+const LARGER: Entry = Entry {
+    malloc: larger_malloc,
+    calloc: larger_calloc,
+    realloc: larger_realloc,
+    free: libc::free,
+    aligned: larger_aligned,
+    usable_size: libc::malloc_usable_size,
 };
 
 /// `planted-10pct`: every request is 10 % larger.
 pub(super) const TEN_PERCENT: Backend = Backend {
     key: "planted-10pct",
     label: "system + 10 % on every size",
-    hidden: true,
-    entry: Entry {
-        malloc: larger_malloc,
-        calloc: larger_calloc,
-        realloc: larger_realloc,
-        free: libc::free,
-        aligned: larger_aligned,
-        usable_size: libc::malloc_usable_size,
-    },
+    role: Role::Instrument,
+    prepare: |_| Ok(LARGER),
     ..system::BACKEND
+};
+
+const HOLDING: Entry = Entry {
+    malloc: holding_malloc,
+    calloc: holding_calloc,
+    realloc: libc::realloc,
+    free: libc::free,
+    aligned: holding_aligned,
+    usable_size: libc::malloc_usable_size,
 };
 
 /// `planted-64mib`: 64 MiB are mapped and touched at the first call and never given back.
 pub(super) const SIXTY_FOUR_MIB: Backend = Backend {
     key: "planted-64mib",
     label: "system + 64 MiB held",
-    hidden: true,
-    entry: Entry {
-        malloc: holding_malloc,
-        calloc: holding_calloc,
-        realloc: libc::realloc,
-        free: libc::free,
-        aligned: holding_aligned,
-        usable_size: libc::malloc_usable_size,
-    },
+    role: Role::Instrument,
+    prepare: |_| Ok(HOLDING),
     ..system::BACKEND
 };
 
@@ -71,7 +76,7 @@ fn spin() {
 }
 
 /// Finds the number of turns whose whole call takes 10 ns: bisection over the fastest of five batches.
-fn calibrate(_: &Need) -> Result<(), String> {
+fn calibrate(_: &Need) -> Result<Entry, String> {
     const CALLS: u32 = 4_000;
     let per_call_ns = |turns| {
         TURNS.store(turns, Relaxed);
@@ -88,7 +93,7 @@ fn calibrate(_: &Need) -> Result<(), String> {
         if per_call_ns(middle) < DELAY_NS { low = middle + 1 } else { high = middle }
     }
     TURNS.store(low, Relaxed);
-    Ok(())
+    Ok(SLOW)
 }
 
 const HELD_BYTES: usize = 64 << 20;

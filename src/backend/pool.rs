@@ -3,7 +3,7 @@
 //! Invariant: one state for the process, as in CPython, and called from one thread at a time: whoever calls stands
 //! for the GIL.
 
-use super::{Backend, nothing_to_prepare, system};
+use super::{Backend, Role, system};
 use crate::heap::Entry;
 use libc::c_void;
 use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
@@ -13,10 +13,8 @@ use std::collections::BTreeMap;
 pub(super) const BACKEND: Backend = Backend {
     key: "pool",
     label: "pool (our pymalloc)",
-    hidden: false,
-    floor: false,
-    entry: Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size },
-    prepare: nothing_to_prepare,
+    role: Role::Contestant,
+    prepare: |_| Ok(Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size }),
     version,
     options,
     release: system::release,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: both names are the very same functions.
 
-use super::{Backend, nothing_to_prepare};
+use super::{Backend, Role};
 use crate::heap::Entry;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -21,17 +21,16 @@ pub(super) const ENTRY: Entry = Entry {
 pub(super) const BACKEND: Backend = Backend {
     key: "system",
     label: "system (glibc)",
-    hidden: false,
-    floor: false,
-    entry: ENTRY,
-    prepare: nothing_to_prepare,
+    role: Role::Contestant,
+    prepare: |_| Ok(ENTRY),
     version,
     options,
     release,
 };
 
 /// `system-again`: the same under another name.
-pub(super) const AGAIN: Backend = Backend { key: "system-again", label: "system again (A/A)", hidden: true, ..BACKEND };
+pub(super) const AGAIN: Backend =
+    Backend { key: "system-again", label: "system again (A/A)", role: Role::Instrument, ..BACKEND };
 
 /// Name and version of the C library.
 pub(super) fn version() -> String {

@@ -119,12 +119,11 @@ impl<'a> Subject<'a> {
     fn provenance(&self, processes: Option<String>) -> Vec<String> {
         let environment = &self.analysis.environment;
         let mut pieces: Vec<String> = processes.into_iter().collect();
-        let mut seen: Vec<&str> = Vec::new();
         for allocator in environment.configs.iter().filter(|c| !c.floor).flat_map(|config| &config.allocators) {
-            if !seen.contains(&allocator.key.as_str()) {
-                seen.push(&allocator.key);
-                let key = if allocator.key == "pool" { "pool (our pymalloc)" } else { &allocator.key };
-                pieces.push(format!("{key} {}", allocator.release()));
+            let key = if allocator.key == "pool" { "pool (our pymalloc)" } else { &allocator.key };
+            let piece = format!("{key} {}", allocator.release());
+            if !pieces.contains(&piece) {
+                pieces.push(piece); // one allocator in two versions is two
             }
         }
         let host = &environment.host;

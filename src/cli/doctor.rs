@@ -3,6 +3,7 @@
 //! Invariant: changes nothing on the machine.
 
 use super::out::{Stop, columns, print};
+use crate::backend::CPYTHON_KEY;
 use crate::measure;
 use clap::Args;
 
@@ -17,7 +18,9 @@ pub(super) struct DoctorArgs {
 /// Prints facts and warnings, and with `--self-test` the verdict on every allocator.
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Stop> {
     let exe = std::env::current_exe().map_err(Stop::unusable)?;
-    let facts = measure::host_facts(&exe).map_err(Stop::Unusable)?;
+    let mut configs = measure::contestants();
+    let cpython = measure::parse_config(CPYTHON_KEY).map(|config| configs.push(config));
+    let facts = measure::report(&exe, &configs).map_err(Stop::Unusable)?;
     let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
     let host = &facts.host;
     let mut rows = vec![
@@ -27,8 +30,14 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Stop> {
         vec!["overcommit".to_owned(), known(&host.overcommit)],
         vec!["governor".to_owned(), known(&host.governor)],
     ];
-    for allocator in &facts.allocators {
-        rows.push(vec![allocator.key.clone(), allocator.version.clone()]);
+    for allocator in facts.allocators.iter().flatten() {
+        let row = vec![allocator.key.clone(), allocator.version.clone()];
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    if let Err(reason) = cpython {
+        rows.push(vec![CPYTHON_KEY.to_owned(), format!("not to be had: {reason}")]);
     }
     let mut text = columns(&rows, &[]);
     let busy = host.load_hundredths.is_some_and(|load| load > 50 * u64::from(host.cpus));

@@ -14,8 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Options of a run.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct RunOptions {
-    /// Configuration: an allocator (pool, system, mimalloc, jemalloc) or words such as 'pool numpy=jemalloc';
-    /// repeatable, the first is the baseline
+    /// Configuration: an allocator (pool, system, mimalloc, jemalloc), cpython or cpython:PROGRAM (the pools of an
+    /// interpreter), or words such as 'pool numpy=jemalloc'; repeatable, the first is the baseline
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
     /// A first look: small cuts, few blocks
@@ -171,14 +171,7 @@ fn limits(window_ops: Option<u64>) -> ImageLimits {
 
 /// The contestants asked for, or all of them, and the floor.
 fn configs(words: &[String]) -> Result<Vec<Config>, Stop> {
-    let mut configs: Vec<Config> = Vec::new();
-    for text in words {
-        let config = measure::parse_config(text).map_err(Stop::Unusable)?;
-        if configs.iter().any(|known| known.name == config.name) {
-            return Err(Stop::Unusable(format!("The configuration {:?} is given twice. Leave one out.", config.name)));
-        }
-        configs.push(config);
-    }
+    let mut configs = measure::parse_configs(words).map_err(Stop::Unusable)?;
     if words.is_empty() {
         configs = measure::contestants();
     }
@@ -204,16 +197,19 @@ fn list(bundle: &Bundle) -> String {
     let rows: Vec<Vec<String>> = bundle.definitions().iter().map(|d| vec![d.name.clone(), d.title.clone()]).collect();
     text.push_str(&columns(&rows, &[]));
     text.push_str("configurations, and the allocator that serves each domain\n");
-    let rows: Vec<Vec<String>> = measure::contestants()
-        .iter()
-        .chain(&measure::floor())
-        .map(|config| {
-            let domains = ::trace::Domain::ALL.iter().zip(&config.backends);
+    let rows: Vec<Vec<String>> = measure::presets()
+        .into_iter()
+        .map(|(name, backends)| {
+            let domains = ::trace::Domain::ALL.iter().zip(&backends);
             let serves: Vec<String> = domains.map(|(domain, key)| format!("{}={key}", domain.name())).collect();
-            vec![config.name.clone(), serves.join(" ")]
+            vec![name, serves.join(" ")]
         })
         .collect();
     text.push_str(&columns(&rows, &[]));
+    text.push_str(
+        "cpython is the pools of an interpreter of this machine, whose PROGRAM is a name or a path (python3 if none is \
+         given)\nand which must have a shared libpython. It is measured where it is named: -c cpython:python3.11\n",
+    );
     text
 }
 

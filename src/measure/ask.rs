@@ -1,12 +1,15 @@
-//! What the allocators say of themselves, and whether they keep the heap contract: asked in a child with the
-//! environment that workers get.
+//! What the allocators say of themselves, and whether they keep the heap contract: asked in children with the
+//! environments that workers get.
 //!
 //! Invariant: the answers are those of the libraries that the workers will call, in the state in which they find them.
 
 use super::child::WORKER_VERB;
+use super::config::{self, Config};
+use super::environment;
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
-use super::{contestants, environment};
+use crate::backend::{self, CPYTHON_KEY, Role};
 use crate::run::{AllocatorFacts, HostFacts, Outcome};
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,49 +23,58 @@ const SYSTEM: &str = "system";
 pub struct HostReport {
     /// The machine.
     pub host: HostFacts,
-    /// The C library's allocator and those asked for.
-    pub allocators: Vec<AllocatorFacts>,
+    /// For each configuration asked for, the C library's allocator and those that serve it.
+    pub allocators: Vec<Vec<AllocatorFacts>>,
 }
 
-/// The machine and the contestants.
+/// The machine, and the allocators of each configuration in the environment of its children.
 ///
 /// # Errors
 /// A sentence when the allocators do not answer.
-pub fn host_facts(exe: &Path) -> Result<HostReport, String> {
-    let contestants = contestants();
-    let keys: Vec<&str> = contestants.iter().map(|config| config.name.as_str()).collect();
-    report(exe, &keys)
-}
-
-/// The machine and the allocators with these keys.
-pub(super) fn report(exe: &Path, keys: &[&str]) -> Result<HostReport, String> {
-    let allocators = facts(exe, keys)?;
-    let libc = allocators.iter().find(|facts| facts.key == SYSTEM).map(|facts| facts.version.clone());
+pub fn report(exe: &Path, configs: &[Config]) -> Result<HostReport, String> {
+    let allocators: Vec<_> = configs.iter().map(|config| facts(exe, config)).collect::<Result<_, _>>()?;
+    let libc = allocators.iter().flatten().find(|facts| facts.key == SYSTEM).map(|facts| facts.version.clone());
     Ok(HostReport { host: environment::host(libc), allocators })
 }
 
-fn facts(exe: &Path, keys: &[&str]) -> Result<Vec<AllocatorFacts>, String> {
+fn facts(exe: &Path, config: &Config) -> Result<Vec<AllocatorFacts>, String> {
     let mut arguments = vec![WORKER_VERB, "--facts"];
-    for key in keys.iter().copied().chain([SYSTEM]) {
+    for key in config.keys().into_iter().chain([SYSTEM]) {
         if !arguments[2..].contains(&key) {
             arguments.push(key);
         }
     }
-    let output = ask(exe, &arguments)?;
+    let output = ask(exe, &arguments, &config.variables)?;
     serde_json::from_slice(&output)
         .map_err(|e| format!("The allocators' facts cannot be read: {e}. Please report this."))
 }
 
-/// Holds every allocator against the heap contract; the text says which were held.
+/// Holds every allocator against the heap contract; the text says which were held, and why `cpython` was not where
+/// there is no interpreter for it.
 ///
 /// # Errors
 /// The first broken promise, as a sentence.
 pub fn self_test(exe: &Path) -> Result<String, String> {
-    ask(exe, &[WORKER_VERB, "--self-test"]).map(|output| String::from_utf8_lossy(&output).trim().to_owned())
+    let own = backend::ALL.iter().filter(|b| matches!(b.role, Role::Contestant | Role::Instrument)).map(|b| b.key);
+    let arguments: Vec<&str> = [WORKER_VERB, "--self-test"].into_iter().chain(own).collect();
+    let mut text = said(ask(exe, &arguments, &[])?);
+    text.push('\n');
+    text.push_str(&match config::parse(CPYTHON_KEY) {
+        Ok(config) => {
+            let held = said(ask(exe, &[WORKER_VERB, "--self-test", CPYTHON_KEY], &config.variables)?);
+            format!("{held} ({})", config.label)
+        }
+        Err(reason) => format!("{CPYTHON_KEY} was not held against it: {reason}"),
+    });
+    Ok(text)
 }
 
-fn ask(exe: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
-    let spec = ChildSpec { exe, arguments, input: b"", padding_bytes: 0, inherit: &[] };
+fn said(output: Vec<u8>) -> String {
+    String::from_utf8_lossy(&output).trim().to_owned()
+}
+
+fn ask(exe: &Path, arguments: &[&str], variables: &[(String, OsString)]) -> Result<Vec<u8>, String> {
+    let spec = ChildSpec { exe, arguments, input: b"", padding_bytes: 0, variables, inherit: &[] };
     let finished = Running::start(&spec)
         .and_then(|running| running.wait(TIMEOUT))
         .map_err(|e| format!("A child process cannot be started: {e}. Raise the limits, or free memory."))?;

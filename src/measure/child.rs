@@ -104,7 +104,14 @@ impl Worker {
         };
         let input = serde_json::to_vec(&job).map_err(|e| fail("spawn", format!("The job is no JSON: {e}.")))?;
         let inherit = feed.inherit();
-        let spec = ChildSpec { exe, arguments: &[WORKER_VERB], input: &input, padding_bytes, inherit: &inherit };
+        let spec = ChildSpec {
+            exe,
+            arguments: &[WORKER_VERB],
+            input: &input,
+            padding_bytes,
+            variables: &config.variables,
+            inherit: &inherit,
+        };
         let started = Running::start(&spec);
         let compiler = feed.hand_over();
         match started {
@@ -199,13 +206,14 @@ fn accept(pass: Pass, observation: Observation) -> Result<Outcome, (&'static str
     if kind != pass {
         return Err(("report", format!("The worker measured {kind:?} instead of {pass:?}. Please report this.")));
     }
-    let SealReport { harness_allocations, libc_bytes_before, .. } = seal;
-    if harness_allocations != 0 || libc_bytes_before != 0 {
+    let SealReport { harness_allocations, libc_bytes_before, libc_bytes_prepared, .. } = seal;
+    if harness_allocations != 0 || libc_bytes_before != libc_bytes_prepared {
         return Err((
             "seal",
             format!(
                 "The harness was in the measured heap: {harness_allocations} allocations of its own, \
-                 {libc_bytes_before} bytes in the C library's heap before the seal. Please report this."
+                 {libc_bytes_before} bytes in the C library's heap before the seal, {libc_bytes_prepared} of them an \
+                 allocator's. Please report this."
             ),
         ));
     }
@@ -239,9 +247,13 @@ mod tests {
         let clean = finished(Ending::Exited(0), &answer(SealReport::default()), "");
         assert!(matches!(outcome(Pass::Throughput, &clean, Duration::ZERO), Outcome::Ok(_)));
         assert_eq!(failure(Pass::Latency, &clean).0, "report");
+        let prepared = SealReport { libc_bytes_before: 3000, libc_bytes_prepared: 3000, ..SealReport::default() };
+        let prepared = finished(Ending::Exited(0), &answer(prepared), "");
+        assert!(matches!(outcome(Pass::Throughput, &prepared, Duration::ZERO), Outcome::Ok(_)));
         for seal in [
             SealReport { harness_allocations: 1, ..SealReport::default() },
             SealReport { libc_bytes_before: 1, ..SealReport::default() },
+            SealReport { libc_bytes_before: 3001, libc_bytes_prepared: 3000, ..SealReport::default() },
         ] {
             assert_eq!(failure(Pass::Throughput, &finished(Ending::Exited(0), &answer(seal), "")).0, "seal");
         }

@@ -139,7 +139,8 @@ fn start_compiler(
 ) -> Result<Running, String> {
     let job = CompileJob { source: workload.source.clone(), promise: workload.promise.clone(), target };
     let input = serde_json::to_vec(&job).map_err(|e| format!("The job cannot be put into JSON: {e}."))?;
-    let spec = ChildSpec { exe, arguments: &[COMPILE_VERB], input: &input, padding_bytes: 0, inherit };
+    let arguments = &[COMPILE_VERB];
+    let spec = ChildSpec { exe, arguments, input: &input, padding_bytes: 0, variables: &[], inherit };
     Running::start(&spec).map_err(|e| unspawned(&e))
 }
 

@@ -15,10 +15,10 @@ mod plan;
 mod progress;
 mod spawn;
 
-pub use ask::{HostReport, host_facts, self_test};
+pub use ask::{HostReport, report, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
-pub use config::{Config, contestants, floor, parse as parse_config};
+pub use config::{Config, contestants, floor, parse as parse_config, parse_all as parse_configs, presets};
 pub use image::{COMPILE_VERB, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
@@ -202,8 +202,7 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
 }
 
 fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) -> Result<Environment, String> {
-    let keys: Vec<&str> = request.configs.iter().flat_map(Config::keys).collect();
-    let HostReport { host, allocators } = ask::report(&request.exe, &keys)?;
+    let HostReport { host, allocators } = ask::report(&request.exe, &request.configs)?;
     Ok(Environment {
         schema: SCHEMA,
         harness: environment::harness(),
@@ -217,7 +216,7 @@ fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) 
             quick: request.quick,
             started_unix_ms,
         },
-        configs: request.configs.iter().map(|config| config.facts(&allocators)).collect(),
+        configs: request.configs.iter().zip(&allocators).map(|(config, facts)| config.facts(facts)).collect(),
         workloads: prepared.workload_facts(),
     })
 }

@@ -5,6 +5,7 @@
 //! becomes of it (crash, kill, silence) ends as an [`Ending`], never as a panic or a hang of the parent.
 
 use rustix::io::{FdFlags, fcntl_setfd};
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -38,6 +39,8 @@ pub struct ChildSpec<'a> {
     pub input: &'a [u8],
     /// Random padding of its environment, bytes.
     pub padding_bytes: u32,
+    /// Variables of its environment besides those that every child has.
+    pub variables: &'a [(String, OsString)],
     /// Descriptors that it inherits under their own numbers.
     pub inherit: &'a [BorrowedFd<'a>],
 }
@@ -88,6 +91,7 @@ impl Running {
                 command.env(name, value);
             }
         }
+        command.envs(spec.variables.iter().map(|(name, value)| (name, value)));
         command.env(PADDING_VARIABLE, "x".repeat(spec.padding_bytes as usize));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
@@ -212,7 +216,9 @@ mod tests {
     const SHELL: &str = "/bin/sh";
 
     fn shell(script: &str, input: &[u8], inherit: &[BorrowedFd<'_>], timeout: Duration) -> Finished {
-        let spec = ChildSpec { exe: Path::new(SHELL), arguments: &["-c", script], input, padding_bytes: 3, inherit };
+        let variables = &[("GIVEN".to_owned(), "to the child".into())];
+        let arguments = &["-c", script];
+        let spec = ChildSpec { exe: Path::new(SHELL), arguments, input, padding_bytes: 3, variables, inherit };
         Running::start(&spec).unwrap().wait(timeout).unwrap()
     }
 
@@ -226,10 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn its_environment_is_empty_but_for_the_padding() {
+    fn its_environment_is_empty_but_for_the_padding_and_what_was_given() {
         let done = shell("/usr/bin/env", b"", &[], LONG);
         let text = String::from_utf8(done.output).unwrap();
         assert!(text.lines().any(|line| line == "PYALLOC_BENCH_PADDING=xxx"), "{text}");
+        assert!(text.lines().any(|line| line == "GIVEN=to the child"), "{text}");
         assert!(!text.contains("HOME=") && !text.contains("CARGO"), "{text}");
     }
 
@@ -268,6 +275,7 @@ mod tests {
             arguments: &[],
             input: b"",
             padding_bytes: 0,
+            variables: &[],
             inherit: &[],
         };
         assert!(Running::start(&spec).is_err());

@@ -100,13 +100,14 @@ pub(crate) fn faults_of_thread() -> u64 {
     raw.ru_minflt as u64
 }
 
-/// Bytes that the C library's heap has taken from the kernel; `None` where it cannot be asked.
+/// Bytes that the C library's heap has handed out; 0 if it was never asked for any, and never again afterwards, since
+/// with the first request it makes a cache for itself. `None` where it cannot be asked.
 pub(crate) fn libc_heap_bytes() -> Option<u64> {
     #[cfg(target_env = "gnu")]
     {
         // SAFETY: no precondition; it reads counters and allocates nothing.
         let counters = unsafe { libc::mallinfo2() };
-        Some((counters.arena + counters.hblkhd) as u64)
+        Some((counters.uordblks + counters.hblkhd) as u64)
     }
     #[cfg(not(target_env = "gnu"))]
     None

@@ -6,7 +6,7 @@ use super::table::Table;
 use super::words::{self, UNKNOWN};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, LatencyRow, WorkloadAnalysis};
 use crate::metric::{self, Unit};
-use crate::run::{CallKind, RestPoint, RestState, SIZE_CLASS_BOUNDS, WorkloadFacts};
+use crate::run::{AllocatorFacts, CallKind, RestPoint, RestState, SIZE_CLASS_BOUNDS, WorkloadFacts};
 use crate::units;
 use std::collections::BTreeMap;
 use trace::Phase;
@@ -17,9 +17,18 @@ pub type Maker = fn(&Analysis, &WorkloadAnalysis) -> Option<Table>;
 /// The tables of a workload in the full report, in order; the overview stands before them.
 pub const DETAILS: &[Maker] = &[speed, phases, memory, at_rest, fragmentation, price, latency_by_kind, every_metric];
 
+/// Characters of a name in the overview: those of `cpython:python3.11`.
+const NAME_CHARACTERS: usize = 18;
+
 /// The name that a row begins with.
 fn name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
     words::allocator(&analysis.environment.configs[config.config])
+}
+
+/// As [`name`], in a column as narrow as a terminal wants it: the version goes before the name is cut.
+fn short_name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
+    let whole = name(analysis, config);
+    if whole.chars().count() <= NAME_CHARACTERS { whole } else { words::cut(&config.name, NAME_CHARACTERS) }
 }
 
 fn or_unknown<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
@@ -45,7 +54,7 @@ fn versus(analysis: &Analysis, config: &ConfigAnalysis, figure: Option<&Figure>)
 /// The table that everybody sees first.
 #[must_use]
 pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
-    let against = format!("vs {} [95 %]", words::cut(words::baseline(analysis), 16));
+    let against = format!("vs {} [95 %]", words::cut(words::baseline(analysis), NAME_CHARACTERS));
     let headings = ["allocator", ">ns/call", &against, ">p99.9 malloc", ">peak", ">rest MiB", ">res/live", ">faults"];
     let caption =
         format!("{}: time, tail, memory at peak and at rest (res/live: resident over live, at rest)", workload.name);
@@ -54,7 +63,7 @@ pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
         let memory = config.memory.as_ref();
         let malloc = kind_row(config, CallKind::Malloc);
         table.row([
-            words::cut(&name(analysis, config), 17),
+            short_name(analysis, config),
             median(config.ns_per_call.as_ref(), Unit::Nanoseconds),
             versus(analysis, config, config.ns_per_call.as_ref()),
             words::percentile(malloc.and_then(|row| row.percentiles[3])),
@@ -334,14 +343,18 @@ pub fn configurations(analysis: &Analysis) -> Table {
 #[must_use]
 pub fn options(analysis: &Analysis) -> Option<Table> {
     let mut table = Table::new("Effective options, as the libraries report them", &["allocator", "option", "value"]);
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Vec<&AllocatorFacts> = Vec::new();
     for facts in analysis.environment.configs.iter().flat_map(|config| &config.allocators) {
-        if seen.contains(&facts.key.as_str()) {
-            continue;
+        if !seen.contains(&facts) {
+            seen.push(facts);
         }
-        seen.push(&facts.key);
+    }
+    for facts in &seen {
+        // One allocator in two versions is two.
+        let is_alone = seen.iter().filter(|other| other.key == facts.key).count() == 1;
+        let name = if is_alone { facts.key.clone() } else { format!("{} {}", facts.key, facts.release()) };
         for (option, value) in &facts.options {
-            table.row([facts.key.clone(), option.clone(), value.clone()]);
+            table.row([name.clone(), option.clone(), value.clone()]);
         }
     }
     (!table.rows.is_empty()).then_some(table)

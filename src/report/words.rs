@@ -94,13 +94,15 @@ pub fn percentile(percentile: Option<Percentile>) -> String {
     }
 }
 
-/// Name and version of what a configuration is about: `mimalloc 3.3.2`. The whole version is in the table of
-/// configurations.
+/// Name and version of what a configuration is about: `mimalloc 3.3.2`, `cpython:python3.13 3.13.0`. The whole version
+/// is in the table of configurations.
 #[must_use]
 pub fn allocator(config: &ConfigFacts) -> String {
-    let Some(facts) = config.allocators.iter().find(|a| a.key == config.name) else { return config.name.clone() };
+    let (key, of) = config.name.split_once(':').unwrap_or((&config.name, ""));
+    let Some(facts) = config.allocators.iter().find(|a| a.key == key) else { return config.name.clone() };
     let release = facts.release();
-    let words = release.split_whitespace().filter(|word| !word.ends_with(config.name.as_str()));
+    // `pypool` and `CPython` say again what the name says, as does the version in `cpython:3.13.0`.
+    let words = release.split_whitespace().filter(|word| !word.to_lowercase().ends_with(key) && !of.starts_with(word));
     [config.name.as_str()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
@@ -280,6 +282,14 @@ mod tests {
         assert_eq!(allocator(&config("3.3.2-0-g81034ce")), "mimalloc 3.3.2");
         assert_eq!(allocator(&config("3.3.2 over glibc 2.36")), "mimalloc 3.3.2");
         assert_eq!(allocator(&config("")), "mimalloc");
+        let cpython = |name: &str| ConfigFacts {
+            name: name.into(),
+            allocators: vec![facts("cpython", "CPython 3.13.0 (shared libpython) over glibc 2.36")],
+            ..Default::default()
+        };
+        assert_eq!(allocator(&cpython("cpython")), "cpython 3.13.0");
+        assert_eq!(allocator(&cpython("cpython:python3.13")), "cpython:python3.13 3.13.0");
+        assert_eq!(allocator(&cpython("cpython:3.13.0-2")), "cpython:3.13.0-2");
         assert_eq!(cut("abcdef", 4), "abc…");
     }
 }

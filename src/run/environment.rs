@@ -134,11 +134,13 @@ pub struct WorkloadFacts {
 }
 
 impl AllocatorFacts {
-    /// The version for a line of text: without the revision that some libraries append (`5.3.1-0-g81034ce`), and
-    /// without what the allocator stands on (`0.1.0 over glibc 2.36`), which has facts of its own.
+    /// The version for a line of text: without the revision that some libraries append (`5.3.1-0-g81034ce`), without
+    /// what the allocator stands on (`0.1.0 over glibc 2.36`), which has facts of its own, and without remarks in
+    /// parentheses.
     #[must_use]
     pub fn release(&self) -> String {
         let own = self.version.split(" over ").next().unwrap_or_default();
+        let own = own.split(" (").next().unwrap_or_default();
         let words = own.split_whitespace().map(|word| word.split_once('-').map_or(word, |(release, _)| release));
         words.collect::<Vec<_>>().join(" ")
     }

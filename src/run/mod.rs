@@ -97,8 +97,11 @@ pub enum Observation {
 pub struct SealReport {
     /// Allocations by Rust code of the harness while sealed. Anything but 0 fails the run.
     pub harness_allocations: u64,
-    /// Bytes the C library's heap had handed out before the seal. Anything but 0 fails the run.
+    /// Bytes the C library's heap had handed out before the seal. More than the next field fails the run.
     pub libc_bytes_before: u64,
+    /// Bytes of these that an allocator's own preparation took; 0 but for `cpython` of an interpreter from 3.12 on.
+    #[serde(default)]
+    pub libc_bytes_prepared: u64,
     /// Anonymous resident memory at the seal: allocators' constructors and relocations; subtracted from readings.
     pub rss_anon_bytes_before: u64,
 }

@@ -11,7 +11,8 @@ mod seal;
 pub use job::*;
 pub use seal::{HarnessAllocator, use_arena, use_system};
 
-use crate::backend::{self, Backend, Need};
+use crate::backend::{self, Backend, Need, Role};
+use crate::heap::Entry;
 use crate::probe::{clock, memory, sys};
 use crate::replay::{Floor, FootprintPass, Heap, LatencyPass, Source, ThroughputPass};
 use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
@@ -38,13 +39,15 @@ fn failure(stage: &str, reason: impl Display) -> Failure {
 }
 
 /// The `worker` verb: no argument for a job, `--facts KEY...` for what allocators say of themselves as a JSON array,
-/// `--self-test` for the heap contract over every backend. Never returns to a caller that would run destructors.
+/// `--self-test KEY...` for the heap contract. Never returns to a caller that would run destructors.
 pub fn main(arguments: &[&str]) -> ! {
     let printed = match arguments {
         [] => read_job().and_then(|job| run(&job)).and_then(|observation| json(&observation)),
         ["--facts", keys @ ..] => facts(keys),
-        ["--self-test"] => self_test(),
-        _ => Err(failure("spawn", "the worker takes a job on its standard input, --facts KEY... or --self-test")),
+        ["--self-test", keys @ ..] => self_test(keys),
+        _ => {
+            Err(failure("spawn", "the worker takes a job on its standard input, --facts KEY... or --self-test KEY..."))
+        }
     };
     let (line, code) = match printed {
         Ok(line) => (line, 0),
@@ -78,14 +81,15 @@ fn find(key: &str) -> Result<&'static Backend, Failure> {
 }
 
 fn facts(keys: &[&str]) -> Result<String, Failure> {
-    let facts: Vec<_> = keys.iter().map(|key| find(key).map(Backend::facts)).collect::<Result<_, _>>()?;
-    json(&facts)
+    let of = |key: &&str| find(key)?.facts().map_err(|reason| failure("spawn", reason));
+    json(&keys.iter().map(of).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Checks the heap contract of every backend that has one; the first broken promise fails.
-fn self_test() -> Result<String, Failure> {
+/// Checks the heap contract of backends; the first broken promise fails.
+fn self_test(keys: &[&str]) -> Result<String, Failure> {
     let mut lines = Vec::new();
-    for backend in backend::ALL.iter().filter(|b| !b.floor) {
+    for key in keys {
+        let backend = find(key)?;
         backend.check().map_err(|broken| failure("replay", format!("{}: {broken}", backend.key)))?;
         lines.push(format!("{} keeps the heap contract", backend.key));
     }
@@ -101,36 +105,65 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
         return Err(failure("spawn", "a debug build measures nothing; build with --release"));
     }
     let source = map_image(job)?;
-    let backends = job.backends.each_ref().map(|key| find(key));
-    let mut distinct: Vec<&'static Backend> = Vec::with_capacity(6);
-    for backend in backends {
-        let backend = backend?;
-        if !distinct.iter().any(|seen| seen.key == backend.key) {
-            distinct.push(backend);
-        }
-    }
+    let distinct = distinct(&job.backends)?;
     let calls_nothing = distinct.iter().any(|b| b.key == backend::LOOP_KEY);
     if calls_nothing && (distinct.len() > 1 || job.pass != Pass::Throughput) {
         return Err(failure("spawn", "'loop' serves every domain or none, and only the throughput pass"));
     }
     let mut need = Need::default();
-    if distinct.iter().any(|b| b.floor) {
+    if distinct.iter().any(|b| b.role == Role::Floor) {
         need.block_bytes_max = source.block_bytes_max();
     }
-    for backend in &distinct {
-        (backend.prepare)(&need).map_err(|reason| failure("spawn", reason))?;
-    }
-    let entry = |key: &String| backend::find(key).map(|b| b.entry);
-    let mut entries = [distinct[0].entry; 6];
-    for (to, key) in entries.iter_mut().zip(&job.backends) {
-        *to = entry(key).unwrap_or(*to);
-    }
+    let Prepared { entries, libc_bytes } = prepare(&distinct, &job.backends, &need)?;
     let heap = Heap::new(entries, job.image.slots).map_err(|e| failure("image", format!("no slot table: {e}")))?;
     match job.pass {
-        Pass::Throughput => throughput(job, &source, heap, calls_nothing),
-        Pass::Latency => latency(job, &source, heap),
-        Pass::Footprint => footprint(job, &source, heap, distinct.iter().map(|b| b.release).collect()),
+        Pass::Throughput => throughput(job, &source, heap, libc_bytes, calls_nothing),
+        Pass::Latency => latency(job, &source, heap, libc_bytes),
+        Pass::Footprint => footprint(job, &source, heap, libc_bytes, distinct.iter().map(|b| b.release).collect()),
     }
+}
+
+/// The backends behind these keys, each once.
+fn distinct(keys: &[String]) -> Result<Vec<&'static Backend>, Failure> {
+    let mut distinct: Vec<&'static Backend> = Vec::with_capacity(keys.len());
+    for key in keys {
+        let backend = find(key)?;
+        if !distinct.iter().any(|seen| seen.key == backend.key) {
+            distinct.push(backend);
+        }
+    }
+    Ok(distinct)
+}
+
+/// What preparing the backends gave.
+struct Prepared {
+    /// By domain.
+    entries: [Entry; 6],
+    /// What they brought into the C library's heap, bytes.
+    libc_bytes: u64,
+}
+
+/// Prepares each backend once. What it brings into the C library's heap is measured around that and nothing else.
+fn prepare(distinct: &[&'static Backend], keys: &[String; 6], need: &Need) -> Result<Prepared, Failure> {
+    let mut libc_bytes = 0;
+    let mut prepared: Vec<(&str, Entry)> = Vec::with_capacity(distinct.len());
+    for backend in distinct {
+        let before = libc_heap_bytes()?;
+        let entry = (backend.prepare)(need).map_err(|reason| failure("spawn", reason))?;
+        libc_bytes += libc_heap_bytes()?.saturating_sub(before);
+        prepared.push((backend.key, entry));
+    }
+    let first = prepared[0].1;
+    let entries = keys.each_ref().map(|key| {
+        let found = prepared.iter().find(|(known, _)| known == key);
+        found.map_or(first, |(_, entry)| *entry)
+    });
+    Ok(Prepared { entries, libc_bytes })
+}
+
+fn libc_heap_bytes() -> Result<u64, Failure> {
+    sys::libc_heap_bytes()
+        .ok_or_else(|| failure("seal", "this C library cannot say what its heap holds; measure on glibc"))
 }
 
 fn map_image(job: &Job) -> Result<Source, Failure> {
@@ -152,15 +185,15 @@ fn map_image(job: &Job) -> Result<Source, Failure> {
     })
 }
 
-/// The last thing before the replay: checks the C library's heap, takes the memory reading that others are relative
-/// to, and seals.
-fn seal_worker(reader: &memory::Reader) -> Result<SealReport, Failure> {
+/// The last thing before the replay: reads the C library's heap, takes the memory reading that others are relative
+/// to, and seals. `libc_bytes_prepared` is what the backends brought into that heap.
+fn seal_worker(reader: &memory::Reader, libc_bytes_prepared: u64) -> Result<SealReport, Failure> {
     sys::make_stack_present();
-    let libc_bytes_before = sys::libc_heap_bytes()
-        .ok_or_else(|| failure("seal", "this C library cannot say what its heap holds; measure on glibc"))?;
+    let libc_bytes_before = libc_heap_bytes()?;
     let before = reader.read().map_err(|e| failure("seal", format!("memory cannot be read exactly: {e}")))?;
     seal::seal();
-    Ok(SealReport { harness_allocations: 0, libc_bytes_before, rss_anon_bytes_before: before.anonymous_bytes })
+    let rss_anon_bytes_before = before.anonymous_bytes;
+    Ok(SealReport { harness_allocations: 0, libc_bytes_before, libc_bytes_prepared, rss_anon_bytes_before })
 }
 
 /// Unseals, and fails the run when it was not sealed after all.
@@ -171,10 +204,12 @@ fn unseal_worker(report: SealReport) -> Result<SealReport, Failure> {
             format!("the harness allocated {harness_allocations} times during the replay; this is its own fault");
         return Err(failure("seal", text));
     }
-    if report.libc_bytes_before > 0 {
-        let bytes = report.libc_bytes_before;
-        let text =
-            format!("the C library's heap held {bytes} bytes before the replay; run without preloaded libraries");
+    if report.libc_bytes_before != report.libc_bytes_prepared {
+        let SealReport { libc_bytes_before: held, libc_bytes_prepared: prepared, .. } = report;
+        let text = format!(
+            "the C library's heap held {held} bytes before the replay, of which the allocators account for {prepared}; \
+             run without preloaded libraries"
+        );
         return Err(failure("seal", text));
     }
     Ok(report)
@@ -188,8 +223,14 @@ fn replay_failed(error: std::io::Error) -> Failure {
     failure("replay", format!("the process that makes the image is gone: {error}"))
 }
 
-fn throughput(job: &Job, source: &Source, mut heap: Heap, calls_nothing: bool) -> Result<Observation, Failure> {
-    let sealed = seal_worker(&reader()?)?;
+fn throughput(
+    job: &Job,
+    source: &Source,
+    mut heap: Heap,
+    libc_bytes: u64,
+    calls_nothing: bool,
+) -> Result<Observation, Failure> {
+    let sealed = seal_worker(&reader()?, libc_bytes)?;
     let pass = if calls_nothing {
         let mut floor = Floor(ThroughputPass::start());
         source.replay(&mut heap, &mut floor).map_err(replay_failed)?;
@@ -204,9 +245,9 @@ fn throughput(job: &Job, source: &Source, mut heap: Heap, calls_nothing: bool) -
     Ok(Observation::Throughput(Throughput { phases, failed_allocations: heap.failed, seal }))
 }
 
-fn latency(job: &Job, source: &Source, mut heap: Heap) -> Result<Observation, Failure> {
+fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Result<Observation, Failure> {
     let mut pass = LatencyPass::new(&job.image).map_err(|e| failure("seal", format!("no histogram tables: {e}")))?;
-    let sealed = seal_worker(&reader()?)?;
+    let sealed = seal_worker(&reader()?, libc_bytes)?;
     let rate = clock::Rate::start();
     pass.time_the_clock();
     source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
@@ -215,10 +256,16 @@ fn latency(job: &Job, source: &Source, mut heap: Heap) -> Result<Observation, Fa
     Ok(Observation::Latency(Latency { ticks_per_second, clock: pass.clock(), cells: pass.cells(), seal }))
 }
 
-fn footprint(job: &Job, source: &Source, mut heap: Heap, release: Vec<fn()>) -> Result<Observation, Failure> {
+fn footprint(
+    job: &Job,
+    source: &Source,
+    mut heap: Heap,
+    libc_bytes: u64,
+    release: Vec<fn()>,
+) -> Result<Observation, Failure> {
     let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release)
         .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
-    let mut sealed = seal_worker(&reader()?)?;
+    let mut sealed = seal_worker(&reader()?, libc_bytes)?;
     sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
     source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
     let seal = unseal_worker(sealed)?;

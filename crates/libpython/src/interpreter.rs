@@ -42,6 +42,9 @@ pub struct Interpreter {
     pub libpython: PathBuf,
     /// Value of `PYTHONHOME` with which the library finds its modules.
     pub home: String,
+    /// What its build was configured with beyond the compiler's level: `PGO and LTO`, `PGO`, `LTO`, or nothing. A
+    /// distribution may have added either in another way, which no interpreter tells.
+    pub optimisations: String,
 }
 
 /// Why an interpreter's pools cannot be driven. The texts name the program.
@@ -79,8 +82,8 @@ impl fmt::Display for FindError {
 
 impl std::error::Error for FindError {}
 
-/// Prints, a line each: program, implementation, version, whether the GIL is missing, home, how it is linked, and the
-/// places where a library may be.
+/// Prints, a line each: program, implementation, version, whether the GIL is missing, home, how it is linked, the
+/// optimisations it was configured with, and the places where a library may be.
 const QUESTION: &str = "
 import os, sys, sysconfig
 get = sysconfig.get_config_var
@@ -91,6 +94,8 @@ print('%d.%d.%d' % sys.version_info[:3])
 print(get('Py_GIL_DISABLED') or 0)
 print(sys.base_prefix + ':' + sys.base_exec_prefix)
 print('shared' if loaded else 'static')
+words = get('CONFIG_ARGS') or ''
+print(' and '.join([name for name, word in (('PGO', 'enable-optimizations'), ('LTO', 'with-lto')) if word in words]))
 name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]
 lib, arch = get('LIBDIR') or '', get('MULTIARCH') or ''
 folders = [lib, os.path.join(lib, arch), os.path.join(sys.base_prefix, 'lib')]
@@ -108,8 +113,7 @@ impl Interpreter {
         let output = Command::new(program).args(["-I", "-c", QUESTION]).stdin(Stdio::null()).output();
         let output = output.map_err(|error| not_runnable(&error.to_string()))?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(not_runnable(said.lines().last().unwrap_or("it ended with an error and no message")));
+            return Err(not_runnable(&complaint(&String::from_utf8_lossy(&output.stderr))));
         }
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         read(program, &text)
@@ -134,12 +138,19 @@ impl Interpreter {
     }
 }
 
+/// The line of an error output that says most, cut short: the last of a traceback, else the first.
+fn complaint(errors: &str) -> String {
+    let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = if errors.starts_with("Traceback") { lines.next_back() } else { lines.next() };
+    line.unwrap_or("it ended with an error and no message").chars().take(100).collect()
+}
+
 /// Makes sense of the answer to [`QUESTION`].
 fn read(asked: &Path, answer: &str) -> Result<Interpreter, FindError> {
     let mut lines = answer.lines();
     let mut line = || lines.next().unwrap_or_default().to_owned();
     let (program, implementation, version) = (PathBuf::from(line()), line(), line());
-    let (gil_disabled, home, linkage) = (line() != "0", line(), line());
+    let (gil_disabled, home, linkage, optimisations) = (line() != "0", line(), line(), line());
     let not_fit = |what: String| FindError::NotFit(asked.to_owned(), what);
     let minor = version.strip_prefix("3.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
     if implementation != "cpython" {
@@ -154,7 +165,7 @@ fn read(asked: &Path, answer: &str) -> Result<Interpreter, FindError> {
     let libpython = lines.map(PathBuf::from).find(|path| path.is_file());
     let libpython = libpython.ok_or_else(|| FindError::NoLibrary(program.clone(), version.clone()))?;
     let linkage = if linkage == "shared" { Linkage::Shared } else { Linkage::Static };
-    Ok(Interpreter { program, version, minor, linkage, libpython, home })
+    Ok(Interpreter { program, version, minor, linkage, libpython, home, optimisations })
 }
 
 /// Programs that may be a CPython, whether they run or not: `python3` and `python3.9` to `python3.14` in the folders of
@@ -204,7 +215,7 @@ mod tests {
 
     fn answer(implementation: &str, version: &str, gil_disabled: &str, linkage: &str, library: &str) -> String {
         format!(
-            "/usr/bin/python3\n{implementation}\n{version}\n{gil_disabled}\n/usr:/usr\n{linkage}\n/none.so\n{library}\n"
+            "/python3\n{implementation}\n{version}\n{gil_disabled}\n/usr:/usr\n{linkage}\nPGO\n/none.so\n{library}\n"
         )
     }
 
@@ -214,6 +225,7 @@ mod tests {
         let here = here.to_str().unwrap();
         let found = read("python3".as_ref(), &answer("cpython", "3.12.1", "0", "shared", here)).unwrap();
         assert_eq!((found.minor, found.linkage, found.home.as_str()), (12, Linkage::Shared, "/usr:/usr"));
+        assert_eq!(found.optimisations, "PGO");
         assert_eq!(found.describe(), "CPython 3.12.1, shared libpython");
         assert_eq!(found.environment()[0], ("LD_PRELOAD".to_owned(), here.into()));
     }
@@ -228,6 +240,11 @@ mod tests {
         assert!(said(&answer("cpython", "3.13.0", "1", "shared", here)).contains("free-threaded"));
         assert!(said(&answer("cpython", "3.11.2", "0", "static", "/none")).contains("apt-get install libpython3.11"));
         assert!(said("").contains("Name a CPython"));
+        assert_eq!(
+            complaint("\nshim: python3.13: command not found\n\nNote: x\n"),
+            "shim: python3.13: command not found"
+        );
+        assert_eq!(complaint("Traceback (most recent call last):\n  File\nImportError: x\n"), "ImportError: x");
         let error = Interpreter::find("/nonexistent/python".as_ref()).unwrap_err().to_string();
         assert!(error.contains("does not run"), "{error}");
     }

@@ -101,9 +101,21 @@ impl Pymalloc {
     /// Version of CPython that the library reports, such as `3.11.7`.
     #[must_use]
     pub fn version(&self) -> String {
+        self.banner().0
+    }
+
+    /// How the library was built, as it reports it: such as `(main, Dec 4 2023, 18:25:24) [GCC 12.2.0]`.
+    #[must_use]
+    pub fn build(&self) -> String {
+        self.banner().1
+    }
+
+    /// Both parts of what an interactive interpreter prints first.
+    fn banner(&self) -> (String, String) {
         // SAFETY: may be called at any time and returns a static string.
         let whole = unsafe { text((self.symbols.version)()) };
-        whole.split_whitespace().next().unwrap_or_default().to_owned()
+        let mut words = whole.split_whitespace().map(str::to_owned);
+        (words.next().unwrap_or_default(), words.collect::<Vec<_>>().join(" "))
     }
 
     /// Has arenas come from elsewhere from now on. CPython copies the functions.

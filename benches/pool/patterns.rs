@@ -11,7 +11,7 @@ use std::ffi::c_void;
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use pypool::{Allocator, GilCell, LibcRaw, MappedArenas};
 
 /// How a pattern allocates and frees.
@@ -205,13 +205,15 @@ fn global_alloc(criterion: &mut Criterion) {
     compare(criterion, "global_alloc", &contestants);
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
+/// Runs every pattern that criterion's filter lets through.
+pub(crate) fn run() {
+    let mut criterion = Criterion::default()
         .sample_size(20)
         .nresamples(10_000)
         .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(800));
-    targets = pool, global_alloc
+        .measurement_time(Duration::from_millis(800))
+        .configure_from_args();
+    pool(&mut criterion);
+    global_alloc(&mut criterion);
+    criterion.final_summary();
 }
-criterion_main!(benches);

@@ -1,0 +1,182 @@
+//! The pools of a real CPython: `PyObject_Malloc` and its kin of the libpython that the process was started with.
+//!
+//! What those functions are is known only in a process that has them, so they are looked up when the backend is
+//! prepared; they are then called through the same table as all others, and nothing of ours lies between.
+//!
+//! Invariant: the policy is CPython's alone. Arenas come from the very code that the backend `pool` takes them from,
+//! which makes the same system calls as CPython's own; they are only noted on the way, so that a block of a pool can be
+//! told from one of the C library.
+
+use super::{Backend, Need, Role, system};
+use crate::heap::Entry;
+use crate::probe::sys::Mapping;
+use libc::c_void;
+use libpython::{Arenas, Linkage, Pymalloc};
+use pypool::{ArenaSource as _, MappedArenas};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+/// Key of the backend that needs an interpreter's library in its process: see [`libpython::Interpreter`].
+pub const CPYTHON_KEY: &str = "cpython";
+/// The variable that tells a child how the interpreter is linked whose library it has: [`Linkage::name`].
+pub const LINKAGE_VARIABLE: &str = "PYALLOC_BENCH_PYTHON_LINKAGE";
+
+/// `cpython`.
+pub(super) const BACKEND: Backend = Backend {
+    key: CPYTHON_KEY,
+    label: "CPython",
+    role: Role::OptIn,
+    prepare,
+    version,
+    options,
+    release: system::release,
+};
+
+/// Sizes of CPython 3.10 and later.
+const ARENA_BYTES: usize = 1 << 20;
+const POOL_BYTES: usize = 1 << 14;
+const CLASS_BYTES: usize = 16;
+const SMALL_BYTES_MAX: usize = 512;
+/// Where a pool's header holds the index of its size class, a C `unsigned int`.
+const CLASS_OFFSET: usize = 36;
+
+/// Bits of an address of user space, on every machine that Linux runs glibc on.
+const ADDRESS_BITS: u32 = 48;
+const OS_PAGE_BYTES: usize = 4096;
+
+static PYMALLOC: OnceLock<Pymalloc> = OnceLock::new();
+/// By address in units of an arena's size: the OS page within that unit at which an arena begins, plus 1; 0 where none
+/// does. At most one can. Shared memory, which does not count as anonymous; only what is written becomes memory.
+static BEGINNINGS: OnceLock<&'static [AtomicU16]> = OnceLock::new();
+
+fn prepare(_: &Need) -> Result<Entry, String> {
+    let pymalloc = match PYMALLOC.get() {
+        Some(pymalloc) => pymalloc,
+        None => {
+            let beginnings = beginnings().map_err(|error| format!("the table of arenas cannot be mapped ({error})"))?;
+            BEGINNINGS.get_or_init(|| beginnings);
+            // SAFETY: a worker has one thread, uses Python for nothing else, and comes here once. In any other process
+            // there is no libpython, so that nothing happens.
+            let pymalloc = unsafe { Pymalloc::bring_up() }.map_err(|error| error.to_string())?;
+            let arenas = Arenas { context: std::ptr::null_mut(), allocate: map_arena, free: unmap_arena };
+            // SAFETY: bringing up made no arena, and the functions are this module's own.
+            unsafe { pymalloc.set_arenas(arenas) };
+            PYMALLOC.get_or_init(|| pymalloc)
+        }
+    };
+    let libpython::Functions { malloc, calloc, realloc, free } = pymalloc.functions;
+    Ok(Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size })
+}
+
+fn beginnings() -> std::io::Result<&'static [AtomicU16]> {
+    let units = (1 << ADDRESS_BITS) / ARENA_BYTES;
+    let table = Mapping::shared(units * size_of::<AtomicU16>())?;
+    // SAFETY: a fresh zeroed mapping of that many bytes, page-aligned and never unmapped, this being its only use.
+    Ok(unsafe { std::slice::from_raw_parts(table.base().cast::<AtomicU16>().as_ptr(), units) })
+}
+
+/// Where it is noted that an arena begins within the same unit as an address.
+fn beginning(address: usize) -> Option<&'static AtomicU16> {
+    BEGINNINGS.get()?.get(address / ARENA_BYTES)
+}
+
+/// What is noted of an arena that begins at an address.
+fn note(address: usize) -> u16 {
+    (address % ARENA_BYTES / OS_PAGE_BYTES) as u16 + 1
+}
+
+unsafe extern "C" fn map_arena(_: *mut c_void, bytes: usize) -> *mut c_void {
+    // An arena of another size would make wrong numbers silently; this ends the worker, which is seen.
+    assert_eq!(bytes, ARENA_BYTES, "CPython asked for an arena of another size");
+    let arena = MappedArenas.map(bytes);
+    if let Some(noted) = beginning(arena.addr()).filter(|_| !arena.is_null()) {
+        noted.store(note(arena.addr()), Relaxed);
+    }
+    arena.cast()
+}
+
+unsafe extern "C" fn unmap_arena(_: *mut c_void, arena: *mut c_void, bytes: usize) {
+    if let Some(noted) = beginning(arena.addr()) {
+        noted.store(0, Relaxed);
+    }
+    // SAFETY: CPython gives back whole arenas that it got from `map_arena` and uses no more.
+    unsafe { MappedArenas.unmap(arena.cast(), bytes) };
+}
+
+/// Whether an address lies in an arena, which begins in its own unit at or before it, or in the unit before and after
+/// its page there.
+fn is_in_arena(address: usize) -> bool {
+    let noted = |address: usize| beginning(address).map_or(0, |noted| noted.load(Relaxed));
+    let (own, before) = (noted(address), address.checked_sub(ARENA_BYTES).map_or(0, noted));
+    (own != 0 && own <= note(address)) || before > note(address)
+}
+
+unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
+    if !is_in_arena(block.addr()) {
+        // SAFETY: the caller's promise; what lies in no arena came from the C library.
+        return unsafe { libc::malloc_usable_size(block) };
+    }
+    let pool = block.map_addr(|address| address & !(POOL_BYTES - 1));
+    // SAFETY: the block is live, so its pool has a header, which only this thread writes.
+    let class = unsafe { pool.byte_add(CLASS_OFFSET).cast::<u32>().read() };
+    (class as usize + 1) * CLASS_BYTES
+}
+
+/// Version of CPython as the library reports it, how it came to be a library, and the C library below it.
+fn version() -> String {
+    let Some(pymalloc) = PYMALLOC.get() else { return "no libpython in this process".to_owned() };
+    let linkage = if linkage() == Linkage::Static.name() {
+        "shared libpython beside a static interpreter"
+    } else {
+        "shared libpython"
+    };
+    format!("CPython {} ({linkage}) over {}", pymalloc.version(), system::version())
+}
+
+/// What the parent said of the interpreter.
+fn linkage() -> String {
+    std::env::var(LINKAGE_VARIABLE).unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// Build and geometry, and the tunables of the C library below. No path: results name no machine.
+fn options() -> BTreeMap<String, String> {
+    let mut options = system::options();
+    if let Some(pymalloc) = PYMALLOC.get() {
+        options.insert("build".to_owned(), pymalloc.build());
+    }
+    options.insert("interpreter".to_owned(), linkage());
+    options.insert("arena_bytes".to_owned(), ARENA_BYTES.to_string());
+    options.insert("pool_bytes".to_owned(), POOL_BYTES.to_string());
+    options.insert("small_bytes_max".to_owned(), SMALL_BYTES_MAX.to_string());
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_arenas_are_told_from_others() {
+        let table = beginnings().expect("address space");
+        BEGINNINGS.get_or_init(|| table);
+        let mapped: Vec<usize> = (0..40)
+            // SAFETY: any context will do.
+            .map(|_| unsafe { map_arena(std::ptr::null_mut(), ARENA_BYTES) }.addr())
+            .collect();
+        let check = |arenas: &[usize]| {
+            for start in mapped.iter().flat_map(|arena| (arena - ARENA_BYTES..arena + 2 * ARENA_BYTES).step_by(4080)) {
+                let expected = arenas.iter().any(|arena| (*arena..arena + ARENA_BYTES).contains(&start));
+                assert_eq!(is_in_arena(start), expected, "{start:#x} in {arenas:x?}");
+            }
+        };
+        check(&mapped);
+        let (gone, kept) = mapped.split_at(15);
+        for arena in gone {
+            // SAFETY: nobody uses these arenas.
+            unsafe { unmap_arena(std::ptr::null_mut(), std::ptr::with_exposed_provenance_mut(*arena), ARENA_BYTES) };
+        }
+        check(kept);
+        assert!(!is_in_arena(0) && !is_in_arena(usize::MAX));
+    }
+}

@@ -1,0 +1,124 @@
+//! The allocator `cpython` against `pool`, its model, on every interpreter that this machine has: the same recording
+//! gives the same usable sizes, since both are pymalloc.
+//!
+//! Invariant: where no interpreter can serve, this says `NOT RUN`, and fails when `PYALLOC_BENCH_REQUIRE_PYTHON=1`.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libpython::Interpreter;
+use pyalloc_bench::measure::{Cell, Config, ImageLimits, Prepared, Progress, Request, Sizes, parse_config, report};
+use pyalloc_bench::run::{Footprint, MemoryPoint, Observation, Outcome, Pass, SealReport};
+use pyalloc_bench::workload::Bundle;
+use std::path::{Path, PathBuf};
+
+/// One interpreter per library.
+fn interpreters() -> Vec<Interpreter> {
+    let mut found: Vec<Interpreter> = Vec::new();
+    for interpreter in libpython::candidates().iter().filter_map(|program| Interpreter::find(program).ok()) {
+        if found.iter().all(|other| other.libpython != interpreter.libpython) {
+            found.push(interpreter);
+        }
+    }
+    if found.is_empty() {
+        let why = "no CPython with a shared libpython is here; name one in PYALLOC_BENCH_PYTHONS";
+        assert!(std::env::var_os("PYALLOC_BENCH_REQUIRE_PYTHON").is_none_or(|value| value != "1"), "NOT RUN: {why}");
+        println!("NOT RUN: {why}");
+    }
+    found
+}
+
+fn config(program: &Path) -> Config {
+    parse_config(&format!("cpython:{}", program.display())).unwrap()
+}
+
+fn prepared(configs: Vec<Config>) -> Prepared {
+    let request = Request {
+        exe: PathBuf::from(env!("CARGO_BIN_EXE_pyalloc-bench")),
+        workloads: vec![Bundle::find().resolve("small-objects", true).unwrap()],
+        configs,
+        sizes: Sizes::QUICK,
+        idle_ms: vec![0],
+        seed: 1,
+        quick: true,
+        limits: ImageLimits::DEFAULT,
+        allow_debug: true,
+        base: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
+    };
+    Prepared::new(&request, &mut Progress::new(true)).unwrap()
+}
+
+fn observe(prepared: &Prepared, config: usize, pass: Pass) -> Observation {
+    let cell = Cell { workload: 0, config, pass, block: 0, padding_bytes: 0 };
+    match prepared.measure(&cell).outcome {
+        Outcome::Ok(observation) => observation,
+        Outcome::Failed { stage, reason } => panic!("{} {pass:?}, {stage}: {reason}", prepared.configs[config].name),
+    }
+}
+
+fn footprint(prepared: &Prepared, config: usize) -> Footprint {
+    let Observation::Footprint(seen) = observe(prepared, config, Pass::Footprint) else { panic!("another pass") };
+    seen
+}
+
+/// At every reading the same blocks are live and as large. Where an interpreter has left a few free chunks in the C
+/// library's heap, a block above a pool's limit may get one that is a little larger than what it asked for.
+fn check_sizes(real: &Footprint, model: &Footprint, interpreter: &Interpreter) {
+    let requests = |point: &MemoryPoint| (point.op, point.requested_bytes, point.blocks);
+    let (reals, models) = (real.curve.iter().chain([&real.end]), model.curve.iter().chain([&model.end]));
+    assert!(reals.clone().map(requests).eq(models.clone().map(requests)), "{}", interpreter.version);
+    let apart = reals.zip(models).map(|(real, model)| real.usable_bytes.abs_diff(model.usable_bytes)).max().unwrap();
+    let most = if interpreter.minor < 12 { 0 } else { 1024 };
+    assert!(apart <= most, "{}: usable sizes are {apart} bytes apart", interpreter.version);
+    println!("  usable sizes at most {apart} bytes apart in {} readings", real.curve.len());
+}
+
+/// What an interpreter brought into the C library's heap is known to the byte, and little.
+fn check_seal(seal: SealReport, interpreter: &Interpreter) {
+    assert_eq!(seal.libc_bytes_before, seal.libc_bytes_prepared, "{}", interpreter.version);
+    let most = if interpreter.minor < 12 { 0 } else { 16 * 1024 };
+    assert!(seal.libc_bytes_prepared <= most, "{}: {seal:?}", interpreter.version);
+}
+
+#[test]
+fn every_interpreter_gives_what_its_model_gives() {
+    let interpreters = interpreters();
+    let cpythons = interpreters.iter().map(|interpreter| config(&interpreter.program));
+    let prepared = prepared([parse_config("pool").unwrap()].into_iter().chain(cpythons).collect());
+    let model = footprint(&prepared, 0);
+    for (place, interpreter) in interpreters.iter().enumerate() {
+        let place = place + 1;
+        let name = interpreter.describe();
+        println!("{name}");
+        let Observation::Throughput(timed) = observe(&prepared, place, Pass::Throughput) else { panic!("other pass") };
+        assert_eq!(timed.failed_allocations, 0, "{name}");
+        check_seal(timed.seal, interpreter);
+        let Observation::Latency(latency) = observe(&prepared, place, Pass::Latency) else { panic!("another pass") };
+        let calls: u64 = latency.cells.iter().map(|cell| cell.histogram.total()).sum();
+        assert_eq!(calls, prepared.images[0].compiled.summary.calls_by_phase[1], "{name}");
+
+        let real = footprint(&prepared, place);
+        check_seal(real.seal, interpreter);
+        assert_eq!(real.failed_allocations, 0, "{name}");
+        check_sizes(&real, &model, interpreter);
+        // An arena that the kernel did not align to 16 KiB has a pool less, so that one arena more may be needed.
+        for (real, model) in [(real.peak, model.peak), (real.end, model.end)] {
+            let apart = real.mapped_bytes.abs_diff(model.mapped_bytes);
+            assert!(apart < 3 << 19, "{name}: {} against {} bytes mapped", real.mapped_bytes, model.mapped_bytes);
+        }
+    }
+}
+
+#[test]
+fn every_interpreter_says_what_it_is() {
+    let interpreters = interpreters();
+    let configs: Vec<Config> = interpreters.iter().map(|interpreter| config(&interpreter.program)).collect();
+    let report = report(Path::new(env!("CARGO_BIN_EXE_pyalloc-bench")), &configs).unwrap();
+    for ((interpreter, config), facts) in interpreters.iter().zip(&configs).zip(&report.allocators) {
+        let facts = config.facts(facts);
+        let own = facts.allocators.iter().find(|facts| facts.key == "cpython").unwrap();
+        let start = format!("CPython {} (shared libpython", interpreter.version);
+        assert!(own.version.starts_with(&start) && own.version.contains(" over glibc "), "{own:?}");
+        assert_eq!(own.options["interpreter"], interpreter.linkage.name());
+        assert!(!own.options["build"].is_empty(), "{own:?}");
+        assert!(!serde_json::to_string(&facts).unwrap().contains(interpreter.program.to_str().unwrap()), "{facts:?}");
+    }
+}
