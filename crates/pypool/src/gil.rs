@@ -30,6 +30,12 @@ use std::fmt;
 /// // SAFETY: the block is live.
 /// unsafe { pool_free(block) };
 /// ```
+///
+/// A lock lets threads take turns, so the value must be one that may change threads:
+///
+/// ```compile_fail,E0277
+/// static CELL: pypool::GilCell<*const u8> = pypool::GilCell::new(std::ptr::null());
+/// ```
 pub struct GilCell<T>(UnsafeCell<T>);
 
 // SAFETY: `get` requires that no two threads use the value at a time.

@@ -215,6 +215,7 @@ fn realloc_at_the_borders_of_the_pools() {
         let nothing = pymalloc.reallocate(small, 0);
         assert_eq!(pymalloc.usable_size(nothing), None, "to 0 bytes it moves to the raw allocator");
         assert!(pymalloc.reallocate(nothing, usize::MAX).is_null());
+        assert!(!pymalloc.raw().requests_bytes.contains(&usize::MAX), "nobody is asked for more than isize::MAX");
         pymalloc.free(nothing);
         pymalloc.free(std::ptr::null_mut());
     }

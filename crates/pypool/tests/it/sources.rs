@@ -91,7 +91,7 @@ impl SlotArenas {
         self.in_use.iter().filter(|&&in_use| in_use).count()
     }
 
-    /// Sets the access to a whole slot.
+    /// Sets the access to a whole slot, and opens it to the sanitizer: blocks may have been live in it.
     fn protect(&self, slot: usize, protection: i32) {
         let start = self.base.wrapping_add(slot * SLOT_BYTES);
         // SAFETY: the slot lies in the reserved mapping.
@@ -104,7 +104,6 @@ impl SlotArenas {
 impl Drop for SlotArenas {
     fn drop(&mut self) {
         assert!(thread::panicking() || self.mapped() == 0, "an allocator gives all arenas back");
-        shadow::open(self.reserved, SLOT_BYTES * (SLOTS + 1));
         // SAFETY: the allocator that used the arenas is gone: it owns this source.
         unsafe { libc::munmap(self.reserved.cast(), SLOT_BYTES * (SLOTS + 1)) };
     }
