@@ -409,6 +409,7 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         rest_from: "drained".into(),
         rest,
         faults_minor: peak.resident_bytes / 4096,
+        pools: None,
         failed_allocations: 0,
         seal: SealReport::default(),
     }

@@ -106,6 +106,7 @@ mod tests {
             rest_from: "last op".into(),
             rest: vec![],
             faults_minor: 0,
+            pools: None,
             failed_allocations: 0,
             seal: SealReport::default(),
         }

@@ -28,6 +28,7 @@ pub(super) const BACKEND: Backend = Backend {
     version,
     options,
     release,
+    pools: None,
 };
 
 /// `system-again`: the same under another name.

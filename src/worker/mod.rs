@@ -129,7 +129,7 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     match job.pass {
         Pass::Throughput => throughput(job, &source, heap, calls_nothing),
         Pass::Latency => latency(job, &source, heap),
-        Pass::Footprint => footprint(job, &source, heap, distinct.iter().map(|b| b.release).collect()),
+        Pass::Footprint => footprint(job, &source, heap, &distinct),
     }
 }
 
@@ -215,8 +215,10 @@ fn latency(job: &Job, source: &Source, mut heap: Heap) -> Result<Observation, Fa
     Ok(Observation::Latency(Latency { ticks_per_second, clock: pass.clock(), cells: pass.cells(), seal }))
 }
 
-fn footprint(job: &Job, source: &Source, mut heap: Heap, release: Vec<fn()>) -> Result<Observation, Failure> {
-    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release)
+fn footprint(job: &Job, source: &Source, mut heap: Heap, backends: &[&Backend]) -> Result<Observation, Failure> {
+    let release = backends.iter().map(|backend| backend.release).collect();
+    let pools = backends.iter().find_map(|backend| backend.pools);
+    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools)
         .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
     let mut sealed = seal_worker(&reader()?)?;
     sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
@@ -225,6 +227,7 @@ fn footprint(job: &Job, source: &Source, mut heap: Heap, release: Vec<fn()>) -> 
     if let Some(error) = pass.failure() {
         return Err(failure("replay", format!("memory could not be read exactly: {error}")));
     }
+    let pools = pass.pools().map(Box::new);
     let read = pass.read;
     Ok(Observation::Footprint(Footprint {
         curve: read.curve,
@@ -234,6 +237,7 @@ fn footprint(job: &Job, source: &Source, mut heap: Heap, release: Vec<fn()>) -> 
         rest_from: read.rest_from.to_owned(),
         rest: read.rest,
         faults_minor: read.faults_minor,
+        pools,
         failed_allocations: heap.failed,
         seal,
     }))
