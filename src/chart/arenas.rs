@@ -209,7 +209,9 @@ fn subtitle(
         text.push_str(&format!(" Readings stop at {at:.0} %: more arenas than the list has room for."));
     }
     if !others.is_empty() {
-        text.push_str(&format!(" Shown for {}; {} has pools too.", config.name, others.join(", ")));
+        let have = if others.len() == 1 { "has" } else { "have" };
+        let others = list(others.iter().map(|name| (*name).to_owned()));
+        text.push_str(&format!(" Shown for {}; {others} {have} pools too.", config.name));
     }
     text
 }
