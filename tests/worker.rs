@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use pyalloc_bench::backend::{self, Role};
-use pyalloc_bench::run::{CallKind, Footprint, Latency, Mode, Observation, Pass, RestState, Throughput};
+use pyalloc_bench::run::{
+    ArenaMap, CallKind, Footprint, Latency, Mode, Observation, Pass, PoolStatistics, RestState, Throughput,
+};
 use pyalloc_bench::worker::{ImageSource, Job};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -212,6 +214,63 @@ fn footprint_counts_requested_bytes_exactly_and_reads_rest_in_order() {
         );
         assert_eq!(seen.failed_allocations, 0, "{key}");
     }
+}
+
+/// Pools in use of each arena mapped at a reading.
+fn arenas_at(map: &ArenaMap, reading: usize) -> Vec<u32> {
+    map.arenas.iter().filter_map(|arena| arena.at_each_reading().nth(reading).unwrap()).collect()
+}
+
+#[test]
+fn the_pool_tells_what_its_arenas_hold() {
+    let mut image = Image::default();
+    image.phase(Phase::Steady);
+    for slot in 0..40_000 {
+        image.push(OpKind::Alloc, Domain::Obj, slot, 100);
+    }
+    for slot in (0..40_000).filter(|slot| slot % 1_000 > 0) {
+        image.push(OpKind::Free, Domain::Obj, slot, 100);
+    }
+    image.phase(Phase::Drained);
+    image.phase(Phase::Finalising);
+    for slot in (0..40_000).step_by(1_000) {
+        image.push(OpKind::Free, Domain::Obj, slot, 100);
+    }
+    assert!(["system", "mimalloc", "jemalloc"].iter().all(|key| footprint(key, &image).pools.is_none()));
+    let seen = footprint("pool", &image);
+    let pools = seen.pools.as_ref().unwrap();
+    let map = &pools.map;
+    // As many evenly spaced readings as of the curve up to the end, and those at the marks.
+    assert!((32..=36).contains(&map.ops.len()), "{:?}", map.ops);
+    assert!(map.ops.is_sorted() && map.ops.last() == Some(&seen.end.op) && map.stopped_at.is_none());
+    assert!(map.arenas.iter().all(|arena| arena.at_each_reading().count() == map.ops.len()));
+    let drained = pools.at_drained.as_ref().unwrap();
+    let at_drained = map.ops.iter().position(|op| Some(*op) == image.summary.phase_ops[2]).unwrap();
+    for (reading, at) in [(at_drained, drained), (map.ops.len() - 1, &pools.at_end)] {
+        let arenas = arenas_at(map, reading);
+        assert_eq!(arenas.len() as u64, at.arenas_mapped);
+        let in_use: u64 = arenas.iter().map(|pools| u64::from(*pools)).sum();
+        assert_eq!(in_use, at.classes.iter().map(|class| class.pools).sum::<u64>());
+        let pools: u32 = map
+            .arenas
+            .iter()
+            .filter(|arena| arena.at_each_reading().nth(reading).unwrap().is_some())
+            .map(|arena| arena.pools)
+            .sum();
+        assert_eq!(u64::from(pools), in_use + at.unused_pools);
+    }
+    for at in [&pools.at_peak, drained, &pools.at_end] {
+        assert_eq!(at.budget().iter().map(|(_, bytes)| bytes).sum::<u64>(), at.arenas_mapped << 20);
+        assert_eq!(at.allocated_bytes, at.classes.iter().map(|c| c.blocks_in_use * c.block_bytes).sum::<u64>());
+    }
+    // 40,000 blocks of 112 bytes, 145 to a pool, 63 or 64 pools to an arena; then one in a thousand is left.
+    let class = |at: &PoolStatistics| at.classes.iter().find(|class| class.block_bytes == 112).copied().unwrap();
+    let live = seen.peak.blocks;
+    assert!(live > 39_000, "{live}");
+    assert_eq!((class(&pools.at_peak).blocks_in_use, class(&pools.at_peak).pools), (live, live.div_ceil(145)));
+    assert_eq!((class(drained).blocks_in_use, class(drained).pools), (40, 40));
+    assert_eq!((pools.at_peak.arenas_mapped, pools.at_end.arenas_mapped_peak), (5, 5));
+    assert!(seen.peak.resident_bytes < (5 << 20) + (64 << 10), "the log is in anonymous memory: {:?}", seen.peak);
 }
 
 #[test]

@@ -390,7 +390,7 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
     let at_phase: Vec<_> = Phase::ALL.iter().filter_map(|p| ops[*p as usize].map(|op| (*p, at(op)))).collect();
     let in_steady = |p: &&MemoryPoint| !what.steady || (OPS / 10..OPS * 9 / 10).contains(&p.op);
     let peak = curve.iter().filter(in_steady).max_by_key(|p| p.resident_bytes).copied().unwrap_or_default();
-    let drained = at(OPS * 9 / 10);
+    let (drained, end) = (at(OPS * 9 / 10), at(OPS * 19 / 20));
     let rest = [100, 1000, 10_000]
         .into_iter()
         .zip([1.0, 0.97, 0.94])
@@ -402,15 +402,79 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         })
         .collect();
     Footprint {
-        end: at(OPS * 19 / 20),
+        end,
         curve,
         at_phase,
         peak,
         rest_from: "drained".into(),
         rest,
         faults_minor: peak.resident_bytes / 4096,
+        pools: (character.name == "pool").then(|| Box::new(pools(story, peak.op, drained.op, end.op))),
         failed_allocations: 0,
         seal: SealReport::default(),
+    }
+}
+
+/// Arenas of 64 pools that fill with live memory and stay until the work is dropped; then every third goes.
+fn pools(story: &Story, peak_op: u64, drained: u64, end: u64) -> Pools {
+    let count = story.live_peak / MIB + 1;
+    let mut ops: Vec<u64> = (0..=96).map(|i| i * end / 96).chain([drained, peak_op]).collect();
+    ops.sort_unstable();
+    ops.dedup();
+    let in_use = |arena: u64, op: u64| {
+        let most = (0..=op / 2_500).map(|i| live_bytes(story, i * 2_500)).max().unwrap_or(0);
+        let filled = |bytes: u64| ((bytes as f64 / MIB as f64 - arena as f64) * 64.0).clamp(0.0, 64.0).ceil() as u32;
+        match filled(most) {
+            0 => None,
+            _ if op >= drained => (arena % 3 != 2).then_some(if arena % 3 == 1 { arena as u32 % 12 } else { 50 }),
+            _ => Some(filled(live_bytes(story, op)).max(3)),
+        }
+    };
+    let row = |arena: u64| {
+        let mut runs: Vec<(u32, Option<u32>)> = Vec::new();
+        for now in ops.iter().map(|op| in_use(arena, *op)) {
+            match runs.last_mut() {
+                Some((readings, last)) if *last == now => *readings += 1,
+                _ => runs.push((1, now)),
+            }
+        }
+        ArenaRow { pools: 64, in_use: runs }
+    };
+    let arenas: Vec<ArenaRow> = (0..count).map(row).collect();
+    let statistics = |op: u64| pool_statistics(&(0..count).map(|arena| in_use(arena, op)).collect::<Vec<_>>());
+    Pools {
+        at_peak: statistics(peak_op),
+        at_drained: Some(statistics(drained)),
+        at_end: statistics(end),
+        map: ArenaMap { ops, arenas, stopped_at: None },
+    }
+}
+
+/// Half of the pools in use hold blocks of 48 bytes, the others of 112, and a tenth of the blocks are free.
+fn pool_statistics(in_use: &[Option<u32>]) -> PoolStatistics {
+    const POOL: u64 = 16 * 1024;
+    const HEADER: u64 = 48;
+    let mapped = in_use.iter().flatten().count() as u64;
+    let used: u64 = in_use.iter().flatten().map(|pools| u64::from(*pools)).sum();
+    let class = |block_bytes: u64, pools: u64| {
+        let blocks = pools * ((POOL - HEADER) / block_bytes);
+        let blocks_available = blocks / 10;
+        PoolClass { block_bytes, pools, blocks_in_use: blocks - blocks_available, blocks_available }
+    };
+    let classes = vec![class(48, used / 2), class(112, used - used / 2)];
+    PoolStatistics {
+        arena_bytes: MIB,
+        pool_bytes: POOL,
+        arenas_mapped: mapped,
+        arenas_mapped_peak: in_use.len() as u64,
+        arenas_mapped_total: in_use.len() as u64 + 2,
+        allocated_bytes: classes.iter().map(|c| c.blocks_in_use * c.block_bytes).sum(),
+        available_bytes: classes.iter().map(|c| c.blocks_available * c.block_bytes).sum(),
+        unused_pools: mapped * 64 - used,
+        pool_header_bytes: used * HEADER,
+        quantization_bytes: classes.iter().map(|c| c.pools * ((POOL - HEADER) % c.block_bytes)).sum(),
+        arena_alignment_bytes: 0,
+        classes,
     }
 }
 

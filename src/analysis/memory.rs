@@ -2,7 +2,7 @@
 //!
 //! Invariant: curves and points come from one and the same run (the one whose peak is the median), figures from all.
 
-use super::{Figure, MemoryAnalysis};
+use super::{Figure, MemoryAnalysis, pools};
 use crate::metric::{self, Metric};
 use crate::run::{Footprint, MemoryPoint, Run};
 use trace::{Phase, image::ImageSummary};
@@ -33,6 +33,7 @@ pub fn memory(runs: &[&Run], figures: &[(&str, Figure)], image: &ImageSummary) -
         internal,
         external,
         johnstone_wilson: johnstone_wilson(median, image),
+        pools: pools::pools(median),
     })
 }
 
@@ -106,6 +107,7 @@ mod tests {
             rest_from: "last op".into(),
             rest: vec![],
             faults_minor: 0,
+            pools: None,
             failed_allocations: 0,
             seal: SealReport::default(),
         }

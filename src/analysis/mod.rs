@@ -8,6 +8,7 @@ pub mod compare;
 pub mod fixture;
 pub mod latency;
 pub mod memory;
+pub mod pools;
 mod price;
 mod random;
 pub mod stats;
@@ -235,6 +236,8 @@ pub struct MemoryAnalysis {
     /// Johnstone and Wilson's four ratios of resident to requested (METHODOLOGY states each). NaN (`null` in
     /// files) where no reading qualifies.
     pub johnstone_wilson: [f64; 4],
+    /// What its pools held in the same run; `None` of an allocator that cannot tell.
+    pub pools: Option<pools::PoolsAnalysis>,
 }
 
 impl ConfigAnalysis {

@@ -31,6 +31,7 @@ pub(super) const BACKEND: Backend = Backend {
     version,
     options,
     release: system::release,
+    pools: None,
 };
 
 /// Sizes of CPython 3.10 and later.

@@ -26,6 +26,7 @@ pub(super) const BACKEND: Backend = Backend {
     version,
     options,
     release,
+    pools: None,
 };
 
 unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {

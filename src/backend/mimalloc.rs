@@ -25,6 +25,7 @@ pub(super) const BACKEND: Backend = Backend {
     version,
     options,
     release,
+    pools: None,
 };
 
 /// Options that steer speed or memory, by their index in version 3's `mi_option_t`.

@@ -14,7 +14,7 @@ mod system;
 pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
 
 use crate::heap::Entry;
-use crate::run::AllocatorFacts;
+use crate::run::{AllocatorFacts, PoolStatistics};
 use std::collections::BTreeMap;
 
 /// What a backend may know before the seal.
@@ -37,6 +37,32 @@ pub enum Role {
     Floor,
 }
 
+/// One arena of a backend that is made of pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arena {
+    /// Its first byte.
+    pub address: usize,
+    /// Pools that it holds.
+    pub pools: u32,
+    /// Pools with a block in use.
+    pub pools_in_use: u32,
+}
+
+/// How a backend that is made of pools tells what is in them. Neither function allocates, or writes to what it reads.
+#[derive(Clone, Copy)]
+pub struct PoolReader {
+    /// Hands over every mapped arena once, in any order.
+    pub arenas: fn(&mut dyn FnMut(Arena)),
+    /// Replaces what is there by where every byte of the arenas is now. The list of classes keeps its memory: it has
+    /// to have room for [`PoolReader::CLASSES_MAX`].
+    pub statistics: fn(&mut PoolStatistics),
+}
+
+impl PoolReader {
+    /// Most size classes of any backend.
+    pub const CLASSES_MAX: usize = 64;
+}
+
 /// One allocator's descriptor.
 pub struct Backend {
     /// Key in jobs, files and configurations.
@@ -56,6 +82,8 @@ pub struct Backend {
     pub options: fn() -> BTreeMap<String, String>,
     /// Gives free memory back to the kernel, as an operator could.
     pub release: fn(),
+    /// Reads its pools, of a backend that is made of them and can tell; for the footprint pass.
+    pub pools: Option<PoolReader>,
 }
 
 /// Every backend.

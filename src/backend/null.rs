@@ -22,6 +22,7 @@ pub(super) const BACKEND: Backend = Backend {
     version,
     options: BTreeMap::new,
     release,
+    pools: None,
 };
 
 /// `loop`.

@@ -3,8 +3,9 @@
 //! Invariant: one state for the process, as in CPython, and called from one thread at a time: whoever calls stands
 //! for the GIL.
 
-use super::{Backend, Role, system};
+use super::{Arena, Backend, PoolReader, Role, system};
 use crate::heap::Entry;
+use crate::run::{PoolClass, PoolStatistics};
 use libc::c_void;
 use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub(super) const BACKEND: Backend = Backend {
     version,
     options,
     release: system::release,
+    pools: Some(PoolReader { arenas, statistics }),
 };
 
 static POOL: GilCell<Allocator> = GilCell::new(Allocator::new(LibcRaw, MappedArenas));
@@ -69,4 +71,39 @@ fn options() -> BTreeMap<String, String> {
     options.insert("pool_bytes".to_owned(), Current::POOL_BYTES.to_string());
     options.insert("small_bytes_max".to_owned(), Current::SMALL_BYTES_MAX.to_string());
     options
+}
+
+/// Every mapped arena, in the order of the pool's own table.
+fn arenas(each: &mut dyn FnMut(Arena)) {
+    // SAFETY: as in `malloc`: the footprint pass reads between two calls, on the thread that makes them.
+    for arena in unsafe { pool() }.occupancy() {
+        each(Arena { address: arena.address, pools: arena.pools_total, pools_in_use: arena.pools_in_use });
+    }
+}
+
+fn statistics(into: &mut PoolStatistics) {
+    // SAFETY: as in `arenas`.
+    let now = unsafe { pool() }.statistics();
+    let mut classes = std::mem::take(&mut into.classes);
+    classes.clear();
+    classes.extend(now.classes().iter().take(PoolReader::CLASSES_MAX).map(|class| PoolClass {
+        block_bytes: class.block_bytes as u64,
+        pools: class.pools as u64,
+        blocks_in_use: class.blocks_in_use as u64,
+        blocks_available: class.blocks_available as u64,
+    }));
+    *into = PoolStatistics {
+        arena_bytes: now.arena_bytes as u64,
+        pool_bytes: now.pool_bytes as u64,
+        arenas_mapped: now.arenas.mapped as u64,
+        arenas_mapped_peak: now.arenas.mapped_peak as u64,
+        arenas_mapped_total: now.arenas.mapped_total as u64,
+        allocated_bytes: now.allocated_bytes as u64,
+        available_bytes: now.available_bytes as u64,
+        unused_pools: now.unused_pools as u64,
+        pool_header_bytes: now.pool_header_bytes as u64,
+        quantization_bytes: now.quantization_bytes as u64,
+        arena_alignment_bytes: now.arena_alignment_bytes as u64,
+        classes,
+    };
 }

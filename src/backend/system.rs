@@ -26,6 +26,7 @@ pub(super) const BACKEND: Backend = Backend {
     version,
     options,
     release,
+    pools: None,
 };
 
 /// `system-again`: the same under another name.

@@ -139,6 +139,18 @@ fn plain(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
+/// Things numbered from 1 at the foot, each as high as the next.
+#[must_use]
+pub(super) fn ordinals(label: &str, count: usize) -> Axis {
+    // Multiples of 2 would stand oddly beside 1.
+    let steps = [1, 5, 10, 20, 50].into_iter().chain((2..).map(|power| 10usize.pow(power)));
+    let step = steps.into_iter().take(12).find(|step| count / step <= 10).unwrap_or(count.max(1));
+    let ticks = (0..=count / step).map(|i| (i * step).max(1)).filter(|at| *at <= count);
+    let mut ticks: Vec<Tick> = ticks.map(|at| tick(at as f64, at.to_string())).collect();
+    ticks.dedup_by(|a, b| a.at == b.at);
+    Axis { grid: false, ..axis(label, Scale::Linear, 0.5, count as f64 + 0.5, ticks) }
+}
+
 /// Rows, from the head down; `ticks` name them.
 #[must_use]
 pub(super) fn rows(label: &str, count: f64, ticks: Vec<Tick>) -> Axis {
@@ -158,6 +170,13 @@ pub(super) fn rest(label: &str, idle_s: f64, high: f64, steps: &[(f64, String)])
     Axis { grid: false, ..axis(label, Scale::Linear, 0.0, high, ticks) }
 }
 
+/// Named places from left to right, each as wide as the next: the first reaches from 0 to 1.
+#[must_use]
+pub(super) fn places(label: &str, names: &[&str]) -> Axis {
+    let ticks = names.iter().enumerate().map(|(i, name)| tick(i as f64 + 0.5, (*name).into())).collect();
+    Axis { grid: false, ..axis(label, Scale::Linear, 0.0, names.len() as f64, ticks) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +190,16 @@ mod tests {
         assert_eq!(texts(&from_zero("", 14.1, 6.0)), ["0", "5", "10"]);
         assert_eq!(texts(&from_zero("", 0.23, 6.0)), ["0.00", "0.05", "0.10", "0.15", "0.20"]);
         assert_eq!(texts(&from_zero("", 0.0, 2.0)), ["0.0", "0.5", "1.0"]);
+    }
+
+    #[test]
+    fn things_are_numbered_from_one() {
+        assert_eq!(texts(&ordinals("", 1)), ["1"]);
+        assert_eq!(texts(&ordinals("", 3)), ["1", "2", "3"]);
+        assert_eq!(texts(&ordinals("", 9)).len(), 9);
+        assert_eq!(texts(&ordinals("", 27)), ["1", "5", "10", "15", "20", "25"]);
+        assert_eq!(texts(&ordinals("", 300)), ["1", "50", "100", "150", "200", "250", "300"]);
+        assert_eq!(texts(&ordinals("", 5_000)), ["1", "1000", "2000", "3000", "4000", "5000"]);
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub struct Panel {
     pub y: Axis,
     /// Shaded spans of x, under everything.
     pub bands: Vec<Band>,
+    /// Value of y above which they are shaded; `None` shades the whole height.
+    pub bands_above: Option<f64>,
+    /// Values of y at which a line of paper parts the cells below from those above.
+    pub parted: Vec<f64>,
     /// Vertical lines with a label above the panel.
     pub rules: Vec<Rule>,
     /// What is drawn.
@@ -158,6 +162,8 @@ pub enum Mark {
     Bar(f64),
     /// A vertical shade: the panel's bands, so that they have a legend entry. Has no data of its own.
     Shade,
+    /// Filled cells: each piece is one, by its lower left and its upper right corner.
+    Cells,
 }
 
 /// One entry of the legend.
@@ -202,6 +208,8 @@ impl Panel {
             x,
             y,
             bands: Vec::new(),
+            bands_above: None,
+            parted: Vec::new(),
             rules: Vec::new(),
             series: Vec::new(),
             end_labels: EndLabels::None,

@@ -6,7 +6,7 @@
 
 use super::Drawing;
 use super::axis;
-use super::figure::{EndLabels, Mark, Note, Panel, Rule, Series, Tick};
+use super::figure::{EndLabels, Mark, Note, Panel, Series, Tick};
 use super::subject::{Subject, Words, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, MemoryAnalysis};
@@ -64,11 +64,7 @@ fn ratio_panel(subject: &Subject<'_>, configs: &Configs<'_>) -> Option<Panel> {
     panel.x.label = "progress of the recording, %".into();
     panel.series = lines;
     panel.end_labels = EndLabels::Gutter;
-    panel.rules.extend(subject.phase_marks().into_iter().map(|(at, name)| Rule {
-        at,
-        label: name.into(),
-        dashed: true,
-    }));
+    panel.rules = subject.phase_rules();
     Some(panel)
 }
 

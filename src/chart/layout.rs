@@ -99,6 +99,8 @@ fn swatch_width(entry: &LegendEntry) -> f64 {
     match entry.mark {
         Mark::Line | Mark::Step | Mark::LineDots | Mark::Link => 30.0,
         Mark::Area | Mark::Shade => 22.0,
+        Mark::Cells if entry.inks.len() > 1 => scale_width(entry.inks.len()),
+        Mark::Cells => 13.0,
         Mark::Bar(_) => (7.0 * entry.inks.len() as f64).clamp(22.0, 56.0),
         Mark::Dot | Mark::Ring => 13.0,
         Mark::Tick => 4.0,
@@ -130,10 +132,40 @@ fn swatch(entry: &LegendEntry, (x, y): (f64, f64), wide: f64, scene: &mut Scene)
                 block(x + each * i as f64, x + each * (i + 1) as f64, 6.5, *ink, alpha);
             }
         }
+        Mark::Cells => scale(&entry.inks, (x, y), scene),
         Mark::Link => block(x, x + wide, 2.5, ink, panel::LINK_ALPHA),
         Mark::Dot => scene.marker(theme::Marker::Disc, middle, panel::DOT, ink),
         Mark::Ring => scene.ring(theme::Marker::Disc, middle, panel::DOT, ink),
         Mark::Tick => scene.line((middle.0, y - 8.0), (middle.0, y + 8.0), panel::TICK, ink),
+    }
+}
+
+/// Width of one step of a scale.
+const STEP: f64 = 15.0;
+/// What stands at both ends of a scale, and the space beside it.
+const SCALE_ENDS: [&str; 2] = ["0 %", "100 %"];
+const SCALE_GAP: f64 = 6.0;
+
+fn scale_width(steps: usize) -> f64 {
+    let ends: f64 = SCALE_ENDS.iter().map(|text| font::width(text, TEXT) + SCALE_GAP).sum();
+    ends + STEP * steps as f64
+}
+
+/// One step, or a row of them between what they stand for.
+fn scale(inks: &[Ink], (x, y): (f64, f64), scene: &mut Scene) {
+    let text = |text: &str, x: f64, scene: &mut Scene| {
+        scene.texts.push(TextBox::new(text, (x, y + TEXT * 0.36), Anchor::Start, TEXT, Ink::Muted));
+        x + font::width(text, TEXT)
+    };
+    let labelled = inks.len() > 1;
+    let mut from = if labelled { text(SCALE_ENDS[0], x, scene) + SCALE_GAP } else { x };
+    let wide = if labelled { STEP } else { 13.0 };
+    for ink in inks {
+        scene.shapes.push(Shape::Rect { from: (from, y - 6.5), to: (from + wide, y + 6.5), ink: *ink, alpha: 1.0 });
+        from += wide;
+    }
+    if labelled {
+        text(SCALE_ENDS[1], from + SCALE_GAP, scene);
     }
 }
 

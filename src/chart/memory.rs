@@ -4,20 +4,13 @@
 
 use super::Drawing;
 use super::axis::{self, ByteUnit};
-use super::figure::{Axis, Band, EndLabels, Mark, Panel, Rule, Series};
+use super::figure::{Axis, EndLabels, Mark, Panel, Rule, Series};
 use super::subject::{Subject, Words, curve, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, MemoryAnalysis};
 use crate::run::{RestPoint, RestState};
 use crate::units;
 
-/// Above this many, only collections of the oldest generation are shaded.
-const COLLECTIONS_MOST: usize = 120;
-/// Shades nearer to each other than this, in per cent of the recording, become one.
-const COLLECTIONS_NEAR: f64 = 0.2;
-
-/// Strength of a shade that stands for hardly any time in collections.
-const STRENGTH_LEAST: f64 = 0.3;
 /// Width of the place of a step after the idle time, as a share of that time.
 const SLOT: f64 = 0.56;
 
@@ -34,12 +27,8 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let mut left = Panel::new(1.9, axis::progress(), y.clone());
     let live = curve(&subject, &first.curve, |point| point.requested_bytes as f64 / unit.bytes);
     left.series.push(Series::new("live requested bytes", Ink::Live, Mark::Area, live));
-    shade_collections(&subject, &mut left);
-    left.rules.extend(subject.phase_marks().into_iter().map(|(at, name)| Rule {
-        at,
-        label: name.into(),
-        dashed: true,
-    }));
+    subject.shade_collections(&mut left);
+    left.rules = subject.phase_rules();
 
     let rest = RestAxis::new(&configs);
     let mut right = Panel::new(1.0, rest.axis(first), axis_shared(y, unit));
@@ -102,39 +91,6 @@ fn alt(subject: &Subject<'_>) -> String {
         })
         .collect();
     format!("Resident memory of {} over its recording and at rest: {}.", subject.workload.name, each.join("; "))
-}
-
-fn shade_collections(subject: &Subject<'_>, panel: &mut Panel) {
-    let all = &subject.facts.shape.collections;
-    let oldest = all.iter().map(|(_, _, generation)| *generation).max().unwrap_or(0);
-    let only_oldest = all.len() > COLLECTIONS_MOST;
-    let shown = all.iter().filter(|(_, _, generation)| !only_oldest || *generation == oldest);
-    let (mut count, mut covered) = (0, 0.0);
-    for (from, to, _) in shown {
-        count += 1;
-        let (from, to) = (subject.event_progress(*from), subject.event_progress(*to));
-        match panel.bands.last_mut() {
-            Some(last) if from - last.to < COLLECTIONS_NEAR => {
-                covered += to - from;
-                last.to = last.to.max(to);
-                last.strength = (covered / (last.to - last.from).max(f64::MIN_POSITIVE)).clamp(STRENGTH_LEAST, 1.0);
-            }
-            _ => {
-                covered = to - from;
-                panel.bands.push(Band { from, to, strength: 1.0 });
-            }
-        }
-    }
-    if count == 0 {
-        return;
-    }
-    let noun = if count == 1 { "collection" } else { "collections" };
-    let key = if only_oldest && count < all.len() {
-        format!("{count} {noun} of generation {oldest} (of {} in all)", all.len())
-    } else {
-        format!("{count} {noun}")
-    };
-    panel.series.push(Series { pieces: Vec::new(), ..Series::new(&key, Ink::Band, Mark::Shade, Vec::new()) });
 }
 
 /// The x axis of the right panel: seconds of idle, then a place for each later step.

@@ -4,8 +4,9 @@
 //! layout gives everything a place ([`scene::Scene`]); rendering writes SVG or PNG through plotters' backends.
 //!
 //! Invariant: the same analysis gives the same bytes; a chart shows numbers of the analysis and computes none but
-//! ratios and differences of them.
+//! ratios, differences and sums of them.
 
+mod arenas;
 mod axis;
 pub mod figure;
 mod font;
@@ -45,6 +46,7 @@ pub const ALL: &[Chart] = &[
     Chart { key: "latency", title: "Latency of single calls", draw: latency::draw },
     Chart { key: "time", title: "Time per call against the baseline", draw: time::draw },
     Chart { key: "fragmentation", title: "Where resident memory goes", draw: fragmentation::draw },
+    Chart { key: "arenas", title: "How full the arenas of the pool are", draw: arenas::draw },
 ];
 
 /// A figure, laid out.

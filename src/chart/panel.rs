@@ -56,6 +56,7 @@ struct Canvas<'a> {
 pub(super) fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
     let mut canvas = Canvas { panel, frame, scene };
     canvas.bands_and_areas();
+    canvas.cells();
     canvas.grid();
     canvas.rules();
     for series in &panel.series {
@@ -113,10 +114,37 @@ impl Canvas<'_> {
                 self.scene.shapes.push(Shape::Polygon { points, ink: series.ink, alpha: AREA_ALPHA });
             }
         }
+        let foot = self.panel.bands_above.map_or(plot.bottom, |y| self.y(y));
         for band in &self.panel.bands {
             let (left, right) = (self.x(band.from), self.x(band.to));
             let right = right.max(left + 1.0).min(plot.right);
-            self.rect((left.min(right - 1.0), plot.top), (right, plot.bottom), Ink::Band, BAND_ALPHA * band.strength);
+            self.rect((left.min(right - 1.0), plot.top), (right, foot), Ink::Band, BAND_ALPHA * band.strength);
+        }
+    }
+
+    /// Edges lie on half pixels: neighbours meet without a seam. Rows are parted by lines and not by gaps, which would
+    /// come and go in a picture that is shown smaller.
+    fn cells(&mut self) {
+        for series in self.panel.series.iter().filter(|series| series.mark == Mark::Cells) {
+            let corner = |(x, y): (f64, f64)| {
+                let (x, y) = self.place(x, y);
+                ((x * 2.0).round() / 2.0, (y * 2.0).round() / 2.0)
+            };
+            let cells: Vec<(Point, Point)> = series
+                .pieces
+                .iter()
+                .filter_map(|piece| Some((corner(*piece.first()?), corner(*piece.last()?))))
+                .map(|((left, bottom), (right, top))| ((left, top), (right, bottom)))
+                .filter(|(from, to)| from.0 < to.0 && from.1 < to.1)
+                .collect();
+            if !cells.is_empty() {
+                self.scene.shapes.push(Shape::Cells { cells, ink: series.ink });
+            }
+        }
+        let plot = self.frame.plot;
+        for y in &self.panel.parted {
+            let y = (self.y(*y) * 2.0).round() / 2.0;
+            self.scene.line((plot.left, y), (plot.right, y), 1.0, Ink::Paper);
         }
     }
 
@@ -152,6 +180,10 @@ impl Canvas<'_> {
             let points = vec![(x, plot.top - 3.0), (x, plot.bottom)];
             // A line without a name only parts what lies beside it.
             let ink = if rule.label.is_empty() { Ink::Grid } else { Ink::Muted };
+            if self.panel.series.iter().any(|series| series.mark == Mark::Cells) {
+                // Between cells of any colour a line needs paper of its own.
+                self.scene.line((x, plot.top), (x, plot.bottom), 3.2, Ink::Paper);
+            }
             self.scene.shapes.push(Shape::Path { points, width: 1.2, ink, dash });
         }
         let labels = rule_labels(self.panel, plot.left, plot.right);
@@ -198,7 +230,7 @@ impl Canvas<'_> {
                     self.rect(from, to, ink, alpha);
                 }
             }
-            Mark::Area | Mark::Shade => {}
+            Mark::Area | Mark::Shade | Mark::Cells => {}
         }
     }
 

@@ -45,6 +45,12 @@ fn finish_svg(body: &str, scene: &Scene, title: &str, alt: &str) -> String {
         Shape::Path { dash, .. } => Some(*dash),
         _ => None,
     });
+    // The paper is the first rectangle.
+    let mut rects = [None].into_iter().chain(scene.shapes.iter().filter_map(|shape| match shape {
+        Shape::Rect { .. } => Some(None),
+        Shape::Cells { cells, .. } => Some(Some(cells)),
+        _ => None,
+    }));
     let mut lines = body.lines().skip(1);
     while let Some(line) = lines.next() {
         if let Some(rest) = line.strip_prefix("<polyline ") {
@@ -55,6 +61,9 @@ fn finish_svg(body: &str, scene: &Scene, title: &str, alt: &str) -> String {
                 out.push_str(&format!("stroke-dasharray=\"{}\" ", dash.join(" ")));
             }
             out.push_str(rest);
+        } else if let Some(cells) = line.strip_prefix("<rect ").and_then(|_| rects.next().flatten()) {
+            let colour = line.split("fill=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+            out.push_str(&format!("<path shape-rendering=\"crispEdges\" fill=\"{colour}\" d=\"{}\"/>", outline(cells)));
         } else if line.starts_with("<text ") {
             out.push_str(line);
             out.extend(lines.next());
@@ -65,6 +74,17 @@ fn finish_svg(body: &str, scene: &Scene, title: &str, alt: &str) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Rectangles as one path, each drawn from its upper left corner.
+fn outline(cells: &[(Point, Point)]) -> String {
+    let mut path = String::new();
+    for (from, to) in cells {
+        let [x, y, wide, high] =
+            [from.0, from.1, to.0 - from.0, to.1 - from.1].map(|length| (length * SVG_SCALE).round() as i64);
+        path.push_str(&format!("M{x} {y}h{wide}v{high}h-{wide}z"));
+    }
+    path
 }
 
 fn escape(text: &str) -> String {
@@ -141,6 +161,11 @@ impl<B: DrawingBackend> Pen<'_, B> {
                     let points: Vec<_> = points.iter().map(|point| self.at(*point)).collect();
                     self.backend.draw_path(points, &style)?;
                 }
+                // One element that says the colour; [`finish_svg`] puts the cells into it.
+                Shape::Cells { ink, .. } => {
+                    let style = self.style(*ink, 1.0);
+                    self.backend.draw_rect((0, 0), (0, 0), &style, true)?;
+                }
                 other => self.filled(other)?,
             }
         }
@@ -187,6 +212,13 @@ impl<B: DrawingBackend> Pen<'_, B> {
                 let style = self.style(*ink, 1.0);
                 let (at, radius) = (self.at(*at), self.length(*radius));
                 self.backend.draw_circle(at, radius, &style, true)
+            }
+            Shape::Cells { cells, ink } => {
+                let style = self.style(*ink, 1.0);
+                cells.iter().try_for_each(|(from, to)| {
+                    let (from, to) = (self.at(*from), self.at(*to));
+                    self.backend.draw_rect(from, to, &style, true)
+                })
             }
             Shape::Path { .. } => Ok(()),
         }

@@ -53,6 +53,13 @@ pub enum Shape {
         /// 0 to 1.
         alpha: f64,
     },
+    /// Filled rectangles of one colour.
+    Cells {
+        /// Upper left and lower right corners.
+        cells: Vec<(Point, Point)>,
+        /// Colour.
+        ink: Ink,
+    },
     /// A filled disc.
     Disc {
         /// Centre.

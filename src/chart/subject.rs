@@ -2,13 +2,20 @@
 //!
 //! Invariant: caption, names and progress are computed here only, so that charts of a result agree.
 
-use super::figure::{Figure, LegendEntry, Panel, legend};
+use super::figure::{Band, Figure, LegendEntry, Mark, Panel, Rule, Series, legend};
 use super::labels::shorten;
 use super::theme::{self, Ink};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis, WorkloadAnalysis};
 use crate::run::{MemoryPoint, WorkloadFacts};
 use crate::units;
 use trace::Phase;
+
+/// Above this many, only collections of the oldest generation are shaded.
+const COLLECTIONS_MOST: usize = 120;
+/// Shades nearer to each other than this, in per cent of the recording, become one.
+const COLLECTIONS_NEAR: f64 = 0.2;
+/// Strength of a shade that stands for hardly any time in collections.
+const STRENGTH_LEAST: f64 = 0.3;
 
 /// A workload with its surroundings.
 #[derive(Clone, Copy)]
@@ -86,11 +93,48 @@ impl<'a> Subject<'a> {
         (op * 100.0 / self.last_op().max(1) as f64).min(100.0)
     }
 
-    /// Phase marks after start-up: name and progress.
+    /// A line at each phase mark after start-up.
     #[must_use]
-    pub(super) fn phase_marks(&self) -> Vec<(f64, &'static str)> {
+    pub(super) fn phase_rules(&self) -> Vec<Rule> {
         let marks = Phase::ALL.into_iter().zip(self.facts.image.phase_ops).skip(1);
-        marks.filter_map(|(phase, op)| op.map(|op| (self.op_progress(op), phase.name()))).collect()
+        let rule = |(phase, op): (Phase, Option<u64>)| {
+            op.map(|op| Rule { at: self.op_progress(op), label: phase.name().into(), dashed: true })
+        };
+        marks.filter_map(rule).collect()
+    }
+
+    /// Shades the collections in a panel over the progress of the recording, with an entry in the legend.
+    pub(super) fn shade_collections(&self, panel: &mut Panel) {
+        let all = &self.facts.shape.collections;
+        let oldest = all.iter().map(|(_, _, generation)| *generation).max().unwrap_or(0);
+        let only_oldest = all.len() > COLLECTIONS_MOST;
+        let shown = all.iter().filter(|(_, _, generation)| !only_oldest || *generation == oldest);
+        let (mut count, mut covered) = (0, 0.0);
+        for (from, to, _) in shown {
+            count += 1;
+            let (from, to) = (self.event_progress(*from), self.event_progress(*to));
+            match panel.bands.last_mut() {
+                Some(last) if from - last.to < COLLECTIONS_NEAR => {
+                    covered += to - from;
+                    last.to = last.to.max(to);
+                    last.strength = (covered / (last.to - last.from).max(f64::MIN_POSITIVE)).clamp(STRENGTH_LEAST, 1.0);
+                }
+                _ => {
+                    covered = to - from;
+                    panel.bands.push(Band { from, to, strength: 1.0 });
+                }
+            }
+        }
+        if count == 0 {
+            return;
+        }
+        let noun = if count == 1 { "collection" } else { "collections" };
+        let key = if only_oldest && count < all.len() {
+            format!("{count} {noun} of generation {oldest} (of {} in all)", all.len())
+        } else {
+            format!("{count} {noun}")
+        };
+        panel.series.push(Series { pieces: Vec::new(), ..Series::new(&key, Ink::Band, Mark::Shade, Vec::new()) });
     }
 
     /// The caption's first piece for charts of single calls.

@@ -8,7 +8,7 @@ use super::scene::{Area, Shape};
 use super::*;
 use crate::analysis::fixture::{self, Invention};
 use crate::analysis::{ConfigAnalysis, MemoryAnalysis};
-use crate::run::{ConfigFacts, RestState};
+use crate::run::{ArenaRow, ConfigFacts, RestState};
 use crate::units::MIB;
 use std::sync::LazyLock;
 
@@ -66,12 +66,27 @@ fn crowd(count: usize) -> Analysis {
     })
 }
 
+/// A result whose pool has so many arenas, each of which shows every step of the scale and is gone for a while.
+pub(super) fn with_arenas(count: u32) -> Analysis {
+    changed(|analysis| {
+        each_config(analysis, |_, config| {
+            let Some(pools) = config.memory.as_mut().unwrap().pools.as_mut() else { return };
+            let readings = pools.map.ops.len() as u32;
+            let in_use = |arena: u32, i: u32| (arena + i) % 7 * u32::from(!(arena + i).is_multiple_of(3)) * 11 % 65;
+            let at = |arena, i| ((arena + i / 9) % 5 > 0).then(|| in_use(arena, i));
+            let row = |arena| ArenaRow { pools: 64, in_use: (0..readings).map(|i| (1, at(arena, i))).collect() };
+            pools.map.arenas = (0..count).map(row).collect();
+        });
+    })
+}
+
 /// Results that have gone wrong for some chart somewhere.
 fn odd_results() -> Vec<(&'static str, Analysis)> {
     let scaled = |factor: f64| {
         changed(|analysis| each_config(analysis, |_, c| scale_memory(c.memory.as_mut().unwrap(), factor)))
     };
-    vec![
+    let mut all = odd_pools();
+    all.extend([
         ("plain", plain()),
         ("failures", fixture::analysis(&Invention { failures: true, ..Invention::default() })),
         ("no steady mark", fixture::analysis(&Invention { steady: false, ..Invention::default() })),
@@ -138,6 +153,39 @@ fn odd_results() -> Vec<(&'static str, Analysis)> {
                 a.workloads[0].name = "a-workload-whose-name-somebody-took-from-the-path-of-the-file-".repeat(2)
             }),
         ),
+    ]);
+    all
+}
+
+/// Results in which the pools are odd.
+fn odd_pools() -> Vec<(&'static str, Analysis)> {
+    vec![
+        ("nobody tells of pools", changed(|a| each_config(a, |_, c| c.memory.as_mut().unwrap().pools = None))),
+        ("no arenas", with_arenas(0)),
+        ("one arena", with_arenas(1)),
+        ("two arenas", with_arenas(2)),
+        ("three hundred arenas", with_arenas(300)),
+        ("five thousand arenas", with_arenas(5_000)),
+        (
+            "arenas read only once, and then no more",
+            changed(|a| {
+                each_config(a, |_, c| {
+                    let Some(pools) = c.memory.as_mut().unwrap().pools.as_mut() else { return };
+                    pools.map.ops = vec![1_000_000];
+                    pools.map.stopped_at = Some(1_000_000);
+                    pools.map.arenas.iter_mut().for_each(|arena| arena.in_use = vec![(1, Some(0))]);
+                });
+            }),
+        ),
+        (
+            "pools in every configuration",
+            changed(|a| {
+                for workload in &mut a.workloads {
+                    let pools = workload.configs[0].memory.as_ref().unwrap().pools.clone();
+                    workload.configs.iter_mut().for_each(|c| c.memory.as_mut().unwrap().pools = pools.clone());
+                }
+            }),
+        ),
     ]
 }
 
@@ -183,6 +231,7 @@ fn every_shape_lies_on_the_canvas() {
                 let points = match shape {
                     Shape::Path { points, .. } | Shape::Polygon { points, .. } => points.clone(),
                     Shape::Rect { from, to, .. } => vec![*from, *to],
+                    Shape::Cells { cells, .. } => cells.iter().flat_map(|(from, to)| [*from, *to]).collect(),
                     Shape::Disc { at, .. } => vec![*at],
                 };
                 for (x, y) in points {
@@ -196,7 +245,7 @@ fn every_shape_lies_on_the_canvas() {
 
 #[test]
 fn every_axis_says_what_it_shows_and_in_which_unit() {
-    const UNITS: [&str; 8] = ["MiB", "KiB", "GiB", "%", ", s", "ns", "ratio", "allocator"];
+    const UNITS: [&str; 9] = ["MiB", "KiB", "GiB", "%", ", s", "ns", "ratio", "allocator", "arena"];
     for (result, analysis) in odd_results() {
         for (name, drawing) in drawings(&analysis) {
             for axis in drawing.figure.panels.iter().flat_map(|panel| [&panel.x, &panel.y]) {

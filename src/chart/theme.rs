@@ -37,7 +37,12 @@ pub enum Ink {
     Series(usize),
     /// Text about an allocator: its colour, dark enough to read.
     SeriesText(usize),
+    /// How full a thing is: 0 is empty, 1 to [`FULL`] the steps of a scale.
+    Fill(usize),
 }
+
+/// The last step of the scale of [`Ink::Fill`].
+pub const FULL: usize = 8;
 
 /// One set of colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,7 @@ pub struct Theme {
     live: Rgb,
     band: Rgb,
     series: [Rgb; 8],
+    fill: [Rgb; FULL + 1],
 }
 
 /// For white pages.
@@ -63,6 +69,7 @@ pub const LIGHT: Theme = Theme {
     live: Rgb(150, 156, 165),
     band: Rgb(240, 196, 80),
     series: OKABE_ITO,
+    fill: FILL,
 };
 
 /// For dark pages.
@@ -75,6 +82,7 @@ pub const DARK: Theme = Theme {
     live: Rgb(125, 133, 144),
     band: Rgb(187, 150, 50),
     series: OKABE_ITO_ON_DARK,
+    fill: FILL_ON_DARK,
 };
 
 /// The palette of Okabe and Ito without its yellow, which white paper swallows; pool, system, mimalloc and jemalloc
@@ -98,6 +106,31 @@ const OKABE_ITO_ON_DARK: [Rgb; 8] = [
     Rgb(240, 184, 60),
     Rgb(165, 140, 215),
     Rgb(190, 170, 120),
+];
+
+/// A grey for empty, then blues in equal steps of lightness away from the paper: the fuller, the stronger. One hue, so
+/// that colour vision is not needed.
+const FILL: [Rgb; FULL + 1] = [
+    Rgb(221, 217, 211),
+    Rgb(205, 226, 243),
+    Rgb(159, 200, 232),
+    Rgb(112, 174, 220),
+    Rgb(71, 146, 202),
+    Rgb(39, 118, 179),
+    Rgb(1, 91, 153),
+    Rgb(5, 65, 119),
+    Rgb(6, 40, 86),
+];
+const FILL_ON_DARK: [Rgb; FULL + 1] = [
+    Rgb(74, 70, 66),
+    Rgb(40, 66, 98),
+    Rgb(42, 88, 134),
+    Rgb(40, 112, 171),
+    Rgb(53, 136, 199),
+    Rgb(74, 162, 223),
+    Rgb(110, 186, 240),
+    Rgb(157, 209, 248),
+    Rgb(202, 232, 255),
 ];
 
 /// Lengths of dash and gap in turn, pixels; empty is solid.
@@ -173,6 +206,7 @@ impl Theme {
             Ink::Band => self.band,
             Ink::Series(slot) => self.series[colour_index(slot)],
             Ink::SeriesText(slot) => self.series[colour_index(slot)].mix(self.text, 0.3),
+            Ink::Fill(step) => self.fill[step.min(FULL)],
         }
     }
 }
@@ -210,6 +244,22 @@ mod tests {
         let luminance = |c: Rgb| 0.2126 * linear(c.0) + 0.7152 * linear(c.1) + 0.0722 * linear(c.2);
         let (a, b) = (luminance(a) + 0.05, luminance(b) + 0.05);
         a.max(b) / a.min(b)
+    }
+
+    #[test]
+    fn the_fuller_the_stronger_in_steps_that_can_be_told_apart() {
+        for theme in [LIGHT, DARK] {
+            let strength = |step| contrast(theme.colour(Ink::Fill(step)), theme.paper);
+            assert!(strength(0) >= 1.25 && strength(1) >= 1.25, "{}", theme.name);
+            for step in 1..FULL {
+                let apart = contrast(theme.colour(Ink::Fill(step)), theme.colour(Ink::Fill(step + 1)));
+                assert!(strength(step + 1) > strength(step) && apart >= 1.2, "{}, step {step}: {apart}", theme.name);
+            }
+            // Empty is of another hue than the palest step: less blue, more red.
+            let (Rgb(red, _, blue), Rgb(other_red, _, other_blue)) =
+                (theme.colour(Ink::Fill(0)), theme.colour(Ink::Fill(1)));
+            assert!(red > other_red && blue < other_blue, "{}", theme.name);
+        }
     }
 
     #[test]

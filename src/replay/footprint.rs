@@ -7,9 +7,11 @@
 //!
 //! Invariant: a reading allocates nothing, and the list that holds it was made before the seal.
 
+use super::arenas::ArenaLog;
 use super::{Heap, Pass};
+use crate::backend::PoolReader;
 use crate::probe::{clock, memory, sys, usage::Usage};
-use crate::run::{MemoryPoint, RestPoint, RestState};
+use crate::run::{MemoryPoint, Pools, RestPoint, RestState};
 use std::io;
 use trace::image::ImageSummary;
 use trace::{Domain, Phase};
@@ -42,6 +44,7 @@ pub(crate) struct FootprintPass {
     has_steady: bool,
     work_ended_ns: Option<u64>,
     ended: bool,
+    pools: Option<ArenaLog>,
     failed: Option<io::Error>,
     /// What it has read, to be put into an observation.
     pub(crate) read: Readings,
@@ -60,11 +63,17 @@ pub(crate) struct Readings {
 }
 
 impl FootprintPass {
-    /// Makes the lists. `release` holds each backend's release once.
+    /// Makes the lists. `release` holds each backend's release once; `pools` reads those of the one that has any.
     ///
     /// # Errors
     /// Memory readings cannot be had.
-    pub(crate) fn new(image: &ImageSummary, points: u32, idle_ms: Vec<u64>, release: Vec<fn()>) -> io::Result<Self> {
+    pub(crate) fn new(
+        image: &ImageSummary,
+        points: u32,
+        idle_ms: Vec<u64>,
+        release: Vec<fn()>,
+        pools: Option<PoolReader>,
+    ) -> io::Result<Self> {
         let reader = memory::Reader::open()?;
         let before = reader.read()?;
         // Filled once, so that no page of the list is missing when a reading is put into it.
@@ -73,13 +82,14 @@ impl FootprintPass {
         let rest = Vec::with_capacity(idle_ms.len() + 2);
         let read = Readings { curve, at_phase: Vec::with_capacity(8), rest, ..Readings::default() };
         let has_steady = image.phase_ops[Phase::Steady as usize].is_some();
+        let every = (image.ops / u64::from(points.max(1))).max(1);
         Ok(Self {
             reader,
             before,
             faults_before: 0,
             idle_ms,
             release,
-            every: (image.ops / u64::from(points.max(1))).max(1),
+            every,
             next: 0,
             peak_above: PEAK_STEP_BYTES,
             peak_readings: 0,
@@ -88,6 +98,7 @@ impl FootprintPass {
             has_steady,
             work_ended_ns: None,
             ended: false,
+            pools: pools.map(|reader| ArenaLog::new(reader, every)),
             failed: None,
             read,
         })
@@ -108,6 +119,11 @@ impl FootprintPass {
     /// The first reading that failed, if any did.
     pub(crate) fn failure(&mut self) -> Option<io::Error> {
         self.failed.take()
+    }
+
+    /// What the pools held, if there are any; once, after the replay.
+    pub(crate) fn pools(&mut self) -> Option<Pools> {
+        self.pools.take().map(ArenaLog::into_pools)
     }
 
     fn point(&mut self, op: u64) -> MemoryPoint {
@@ -134,6 +150,9 @@ impl FootprintPass {
         }
         if self.in_steady && point.resident_bytes > self.read.peak.resident_bytes {
             self.read.peak = point;
+            if let Some(pools) = &mut self.pools {
+                pools.peak();
+            }
         }
         point
     }
@@ -164,6 +183,10 @@ impl FootprintPass {
     /// The live set at the end: `end`, then what would have disturbed it.
     fn end(&mut self, op: u64, point: MemoryPoint, from: &'static str, heap: &mut Heap) {
         self.read.end = point;
+        if let Some(pools) = &mut self.pools {
+            pools.mark(op);
+            pools.end();
+        }
         self.read.at_phase.push((Phase::Finalising, point));
         self.idle(op, from);
         let start = clock::now_ns();
@@ -204,6 +227,9 @@ impl Pass for FootprintPass {
             self.add_to_curve(op);
             if op >= self.next {
                 self.next = op + self.every;
+                if let Some(pools) = &mut self.pools {
+                    pools.reach(op);
+                }
             }
         }
     }
@@ -217,6 +243,12 @@ impl Pass for FootprintPass {
         if self.has_steady {
             self.in_steady = phase == Phase::Steady;
             self.peak_above = self.now.requested_bytes + PEAK_STEP_BYTES; // peaks of each phase, not of start-up only
+        }
+        if let Some(pools) = &mut self.pools {
+            pools.mark(op);
+            if phase == Phase::Drained {
+                pools.drained();
+            }
         }
         match phase {
             Phase::Startup => {}

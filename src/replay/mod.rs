@@ -3,6 +3,7 @@
 //! Invariant: the passes share the loop, the slot table and the calls; they differ in what they do around a call,
 //! how much of a block they write, and what they note down. No pass allocates while it replays.
 
+mod arenas;
 mod floor;
 mod footprint;
 mod latency;

@@ -3,7 +3,7 @@
 //! Invariant: the page loads nothing from anywhere; every text that comes from outside is escaped; it names no path
 //! and no present time, so the same result gives the same bytes.
 
-use super::{RenderedChart, markdown, table::Table, tables, terminal, words};
+use super::{RenderedChart, markdown, pools, table::Table, tables, terminal, words};
 use crate::analysis::{Analysis, WorkloadAnalysis};
 use std::fmt::Write;
 
@@ -106,10 +106,15 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
         html.push_str(&table.html());
     }
     for config in &workload.configs {
-        let Some(table) = tables::latency_by_class(analysis, workload, config) else { continue };
         let name = words::allocator(&analysis.environment.configs[config.config]);
-        let summary = format!("{name}: latency by size class and page fault");
-        let _ = write!(html, "<details>\n<summary>{}</summary>\n{}</details>\n", escape(&summary), table.html());
+        for (what, table) in [
+            ("latency by size class and page fault", tables::latency_by_class(analysis, workload, config)),
+            ("size classes of its pools at the end", pools::classes(analysis, workload, config)),
+        ] {
+            let Some(table) = table else { continue };
+            let summary = escape(&format!("{name}: {what}"));
+            let _ = write!(html, "<details>\n<summary>{summary}</summary>\n{}</details>\n", table.html());
+        }
     }
     html.push_str("</section>\n");
     html

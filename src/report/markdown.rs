@@ -2,8 +2,8 @@
 //!
 //! Invariant: names and reasons from outside are escaped; the text names no path and no present time.
 
-use super::{tables, terminal, words};
-use crate::analysis::Analysis;
+use super::{pools, tables, terminal, words};
+use crate::analysis::{Analysis, WorkloadAnalysis};
 use std::fmt::Write;
 
 /// The whole analysis as Markdown.
@@ -26,12 +26,24 @@ pub fn markdown(analysis: &Analysis) -> String {
             let _ = writeln!(text, "- {}", escape(&sentence));
         }
         text.push('\n');
+        text.push_str(&pool_tables(analysis, workload));
     }
     for failure in &analysis.failures {
         let line = format!("{} on {} ({}): {}", failure.config, failure.workload, failure.pass, failure.reason);
         let _ = writeln!(text, "- **Failed:** {}", escape(&line));
     }
     let _ = writeln!(text, "{}", escape(&provenance(analysis)));
+    text
+}
+
+/// Where the pools' bytes are, and their size classes folded away.
+fn pool_tables(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
+    let Some(budget) = pools::budget(analysis, workload) else { return String::new() };
+    let mut text = format!("{}:\n\n{}\n", escape(&budget.caption), budget.markdown());
+    for table in workload.configs.iter().filter_map(|config| pools::classes(analysis, workload, config)) {
+        let (summary, rows) = (escape(&table.caption), table.markdown());
+        let _ = write!(text, "<details>\n<summary>{summary}</summary>\n\n{rows}\n</details>\n\n");
+    }
     text
 }
 

@@ -5,6 +5,7 @@
 
 pub mod html;
 pub mod markdown;
+pub mod pools;
 pub mod table;
 pub mod tables;
 pub mod terminal;
@@ -146,7 +147,10 @@ pub fn write_chart(dir: &Path, analysis: &Analysis, name: &str) -> Result<Vec<Pa
     }
     let charts = charts(analysis, Some(name));
     if charts.is_empty() {
-        bail!("This result measured nothing that the chart {name:?} shows. Measure again with every pass.");
+        bail!(
+            "This result measured nothing that the chart {name:?} shows. Measure again with every pass, on every \
+             allocator."
+        );
     }
     write_charts(dir, &charts)
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: tables list configurations in the order of the environment, and every one that measured anything.
 
+use super::pools;
 use super::table::Table;
 use super::words::{self, UNKNOWN};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, LatencyRow, WorkloadAnalysis};
@@ -15,7 +16,8 @@ use trace::Phase;
 pub type Maker = fn(&Analysis, &WorkloadAnalysis) -> Option<Table>;
 
 /// The tables of a workload in the full report, in order; the overview stands before them.
-pub const DETAILS: &[Maker] = &[speed, phases, memory, at_rest, fragmentation, price, latency_by_kind, every_metric];
+pub const DETAILS: &[Maker] =
+    &[speed, phases, memory, at_rest, fragmentation, pools::budget, price, latency_by_kind, every_metric];
 
 /// Characters of a name in the overview: those of `cpython:python3.11`.
 const NAME_CHARACTERS: usize = 18;

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::table::Table;
 use super::*;
 use crate::analysis::fixture::{self, Invention};
 use crate::analysis::{Percentile, Verdict};
 use crate::run::{Environment, Outcome, Pass, Run};
+use crate::units;
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -248,6 +250,72 @@ fn the_page_says_how_blocks_died_and_what_a_switch_saves() {
     assert!(page.contains("latency by size class and page fault"));
     assert!(page.contains("<th scope=\"row\">obj</th><td class=\"n\">3.1 M</td><td class=\"n\">100 %</td>"), "{page}");
     assert!(page.contains("J&amp;W 4: most over most"));
+}
+
+#[test]
+fn the_pools_bytes_add_up_and_the_classes_are_told_as_cpython_tells_them() {
+    let (environment, runs) = damaged();
+    let found = analysis::analyse(environment, &runs);
+    for (w, workload) in found.workloads.iter().enumerate() {
+        let table = pools::budget(&found, workload).unwrap();
+        let run = runs.iter().find_map(|run| match &run.outcome {
+            Outcome::Ok(run::Observation::Footprint(f)) if run.workload == workload.name => f.pools.as_deref(),
+            _ => None,
+        });
+        let run = run.unwrap();
+        let moments = [&run.at_peak, run.at_drained.as_ref().unwrap(), &run.at_end];
+        assert_eq!(table.rows.len(), moments.len());
+        for ((row, at), name) in table.rows.iter().zip(moments).zip(["at peak", "at rest", "at end"]) {
+            assert_eq!(at.budget().iter().map(|(_, bytes)| bytes).sum::<u64>(), at.arenas_mapped << 20);
+            let released = at.arenas_mapped_total - at.arenas_mapped;
+            let counts = [at.arenas_mapped, at.arenas_mapped_total, released].map(|n| n.to_string());
+            assert_eq!(row[1..6], [&[name.to_owned()], &counts[..], &[units::mib(at.mapped_bytes() as f64)]].concat());
+            let (mut mib, mut share) = (0.0, 0.0);
+            for (cell, (_, bytes)) in row[6..].iter().zip(at.budget()) {
+                let (bytes_text, share_text) = cell.split_once(" · ").unwrap();
+                assert_eq!(bytes_text, units::mib(bytes as f64));
+                mib += bytes_text.parse::<f64>().unwrap();
+                share += share_text.trim_end_matches(" %").parse::<f64>().unwrap();
+            }
+            assert!((mib - at.arenas_mapped as f64).abs() < 0.2 + 0.01 * mib && (share - 100.0).abs() < 1.5, "{row:?}");
+        }
+        let config = &workload.configs[0];
+        let classes = pools::classes(&found, workload, config).unwrap();
+        let expected = run.at_end.classes.iter().enumerate().map(|(i, c)| {
+            [i as u64, c.block_bytes, c.pools, c.blocks_in_use, c.blocks_available].map(|n| n.to_string()).to_vec()
+        });
+        assert!(classes.rows.iter().cloned().eq(expected), "{classes:?}");
+        for (text, form) in
+            [(html::page(&found, &[]), Table::html as fn(&Table) -> String), (markdown(&found), Table::markdown)]
+        {
+            assert!(text.contains(&form(&table)) && text.contains(&form(&classes)), "workload {w}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_result_from_before_pools_were_read_is_read() {
+    let (environment, runs) = damaged();
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path(), &environment, &runs);
+    let path = dir.path().join(run::RUNS_FILE);
+    let mut old = String::new();
+    for line in fs::read_to_string(&path).unwrap().lines() {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if let Some(footprint) = line.pointer_mut("/outcome/ok/footprint") {
+            footprint.as_object_mut().unwrap().remove("pools").unwrap();
+        }
+        let _ = writeln!(old, "{line}");
+    }
+    fs::write(&path, old).unwrap();
+    let written = write_all(dir.path()).unwrap();
+    let charts = written.iter().filter(|path| path.extension().is_some_and(|ending| ending == "png")).count();
+    assert_eq!(charts, 2 * (chart::ALL.len() - 1));
+    for file in [PAGE_FILE, SUMMARY_FILE] {
+        assert!(!fs::read_to_string(dir.path().join(file)).unwrap().contains("where the pool's bytes are"), "{file}");
+    }
+    let error = write_chart(dir.path(), &analyse(dir.path()).unwrap(), "arenas").unwrap_err().to_string();
+    assert!(error.starts_with("This result measured nothing that the chart \"arenas\" shows."), "{error}");
 }
 
 /// A damaged result without and with the `steady` mark.

@@ -5,10 +5,12 @@
 
 mod environment;
 mod histogram;
+mod pools;
 mod store;
 
 pub use environment::*;
 pub use histogram::*;
+pub use pools::*;
 pub use store::*;
 
 use serde::{Deserialize, Serialize};
@@ -259,6 +261,9 @@ pub struct Footprint {
     pub rest: Vec<RestPoint>,
     /// Minor page faults up to the mark that rest follows.
     pub faults_minor: u64,
+    /// What the pools held; null of allocators that cannot tell, and in results from before this was read.
+    #[serde(default)]
+    pub pools: Option<Box<Pools>>,
     /// Failed allocations.
     pub failed_allocations: u64,
     /// Self-checks.

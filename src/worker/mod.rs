@@ -119,7 +119,7 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     match job.pass {
         Pass::Throughput => throughput(job, &source, heap, libc_bytes, calls_nothing),
         Pass::Latency => latency(job, &source, heap, libc_bytes),
-        Pass::Footprint => footprint(job, &source, heap, libc_bytes, distinct.iter().map(|b| b.release).collect()),
+        Pass::Footprint => footprint(job, &source, heap, libc_bytes, &distinct),
     }
 }
 
@@ -261,9 +261,11 @@ fn footprint(
     source: &Source,
     mut heap: Heap,
     libc_bytes: u64,
-    release: Vec<fn()>,
+    backends: &[&Backend],
 ) -> Result<Observation, Failure> {
-    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release)
+    let release = backends.iter().map(|backend| backend.release).collect();
+    let pools = backends.iter().find_map(|backend| backend.pools);
+    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools)
         .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
     let mut sealed = seal_worker(&reader()?, libc_bytes)?;
     sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
@@ -272,6 +274,7 @@ fn footprint(
     if let Some(error) = pass.failure() {
         return Err(failure("replay", format!("memory could not be read exactly: {error}")));
     }
+    let pools = pass.pools().map(Box::new);
     let read = pass.read;
     Ok(Observation::Footprint(Footprint {
         curve: read.curve,
@@ -281,6 +284,7 @@ fn footprint(
         rest_from: read.rest_from.to_owned(),
         rest: read.rest,
         faults_minor: read.faults_minor,
+        pools,
         failed_allocations: heap.failed,
         seal,
     }))
