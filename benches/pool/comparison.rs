@@ -137,7 +137,7 @@ fn head(analysis: &Analysis, interpreter: &Interpreter) -> String {
         with => with,
     };
     let mut text = format!(
-        "\npool, {}\nagainst {}\n  built {build}, configured with {configured}\n",
+        "\npool, {}\nagainst {}\n  built {build}, its configure arguments name {configured}\n",
         version("pool"),
         version("cpython")
     );
