@@ -60,6 +60,10 @@ fn prepare(_: &Need) -> Result<Entry, String> {
             // SAFETY: a worker has one thread, uses Python for nothing else, and comes here once. In any other process
             // there is no libpython, so that nothing happens.
             let pymalloc = unsafe { Pymalloc::bring_up() }.map_err(|error| error.to_string())?;
+            if !pymalloc.has_large_arenas() {
+                let version = pymalloc.version();
+                return Err(format!("CPython {version} has pools of 4 KiB; name a CPython of 3.10 or later"));
+            }
             let arenas = Arenas { context: std::ptr::null_mut(), allocate: map_arena, free: unmap_arena };
             // SAFETY: bringing up made no arena, and the functions are this module's own.
             unsafe { pymalloc.set_arenas(arenas) };

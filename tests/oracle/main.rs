@@ -18,6 +18,7 @@ use trace::Domain;
 use trace::image::{ImageSink, Op, OpKind};
 
 use comparison::{Comparison, Counts, Golden, Hashes, Mode, SHIFTS, Table, reported, start};
+use pypool::Current;
 
 /// Workloads that are compared at the same time.
 const THREADS: usize = 2;
@@ -72,7 +73,7 @@ fn work(
     }
 }
 
-fn hold_workload(workload: &Workload, comparison: &mut Comparison, mode: Mode) -> Result<Counts, String> {
+fn hold_workload(workload: &Workload, comparison: &mut Comparison<Current>, mode: Mode) -> Result<Counts, String> {
     let name = &workload.name;
     let mut sink = CallSink { window: vec![0; 64 << 10], calls: Vec::new() };
     let mut trace = OpenTrace::open(&workload.source)?;

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** an [`Interpreter`] exists only after its program ran and said what it is, and its library is a file.
 
+use crate::pymalloc::MINOR_WITH_LARGE_ARENAS;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,15 @@ impl Interpreter {
     /// # Errors
     /// See [`FindError`].
     pub fn find(program: &Path) -> Result<Self, FindError> {
+        Self::find_since(program, MINOR_WITH_LARGE_ARENAS)
+    }
+
+    /// The same for versions since 3.`minor_min`. 3.9, the oldest that can be driven, has arenas of 256 KiB and pools
+    /// of 4 KiB.
+    ///
+    /// # Errors
+    /// See [`FindError`].
+    pub fn find_since(program: &Path, minor_min: u32) -> Result<Self, FindError> {
         let not_runnable = |why: &str| FindError::NotRunnable(program.to_owned(), why.to_owned());
         let output = Command::new(program).args(["-I", "-c", QUESTION]).stdin(Stdio::null()).output();
         let output = output.map_err(|error| not_runnable(&error.to_string()))?;
@@ -116,7 +126,7 @@ impl Interpreter {
             return Err(not_runnable(&complaint(&String::from_utf8_lossy(&output.stderr))));
         }
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        read(program, &text)
+        read(program, &text, minor_min)
     }
 
     /// Variables with which a process has this interpreter's library in it and the library finds its modules.
@@ -146,7 +156,7 @@ fn complaint(errors: &str) -> String {
 }
 
 /// Makes sense of the answer to [`QUESTION`].
-fn read(asked: &Path, answer: &str) -> Result<Interpreter, FindError> {
+fn read(asked: &Path, answer: &str, minor_min: u32) -> Result<Interpreter, FindError> {
     let mut lines = answer.lines();
     let mut line = || lines.next().unwrap_or_default().to_owned();
     let (program, implementation, version) = (PathBuf::from(line()), line(), line());
@@ -156,7 +166,7 @@ fn read(asked: &Path, answer: &str) -> Result<Interpreter, FindError> {
     if implementation != "cpython" {
         return Err(not_fit(format!("{implementation} {version}")));
     }
-    let Some(minor) = minor.filter(|minor| *minor >= 10) else {
+    let Some(minor) = minor.filter(|minor| *minor >= minor_min) else {
         return Err(not_fit(format!("CPython {version}")));
     };
     if gil_disabled {
@@ -191,6 +201,12 @@ pub fn candidates() -> Vec<PathBuf> {
 /// Asks all [`candidates`]: one interpreter per shared library, oldest version first, and why each other is none.
 #[must_use]
 pub fn distinct() -> (Vec<Interpreter>, Vec<FindError>) {
+    distinct_since(MINOR_WITH_LARGE_ARENAS)
+}
+
+/// The same with versions since 3.`minor_min`; see [`Interpreter::find_since`].
+#[must_use]
+pub fn distinct_since(minor_min: u32) -> (Vec<Interpreter>, Vec<FindError>) {
     let (mut found, mut refused): (Vec<Interpreter>, Vec<FindError>) = (Vec::new(), Vec::new());
     let mut asked = std::collections::BTreeSet::new();
     for candidate in candidates() {
@@ -198,7 +214,7 @@ pub fn distinct() -> (Vec<Interpreter>, Vec<FindError>) {
         if !asked.insert(candidate.canonicalize().unwrap_or_else(|_| candidate.clone())) {
             continue;
         }
-        match Interpreter::find(&candidate) {
+        match Interpreter::find_since(&candidate, minor_min) {
             Ok(interpreter) if found.iter().any(|known| known.libpython == interpreter.libpython) => {}
             Ok(interpreter) => found.push(interpreter),
             Err(why) => refused.push(why),
@@ -223,7 +239,7 @@ mod tests {
     fn an_answer_is_read() {
         let here = std::env::current_exe().unwrap();
         let here = here.to_str().unwrap();
-        let found = read("python3".as_ref(), &answer("cpython", "3.12.1", "0", "shared", here)).unwrap();
+        let found = read("python3".as_ref(), &answer("cpython", "3.12.1", "0", "shared", here), 10).unwrap();
         assert_eq!((found.minor, found.linkage, found.home.as_str()), (12, Linkage::Shared, "/usr:/usr"));
         assert_eq!(found.optimisations, "PGO");
         assert_eq!(found.describe(), "CPython 3.12.1, shared libpython");
@@ -234,7 +250,7 @@ mod tests {
     fn what_cannot_be_driven_says_why() {
         let here = std::env::current_exe().unwrap();
         let here = here.to_str().unwrap();
-        let said = |answer: &str| read("python3".as_ref(), answer).unwrap_err().to_string();
+        let said = |answer: &str| read("python3".as_ref(), answer, 10).unwrap_err().to_string();
         assert!(said(&answer("pypy", "3.10.2", "0", "shared", here)).contains("pypy 3.10.2"));
         assert!(said(&answer("cpython", "3.9.18", "0", "shared", here)).contains("CPython 3.9.18"));
         assert!(said(&answer("cpython", "3.13.0", "1", "shared", here)).contains("free-threaded"));

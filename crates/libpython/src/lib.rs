@@ -19,7 +19,8 @@
 //! # }
 //! ```
 //!
-//! Tested with CPython 3.10 to 3.13 on Linux, shared builds with the GIL; 3.14 is let through, untested.
+//! Tested on Linux with CPython 3.10 to 3.13, and by the oracle alone with 3.9: shared builds with the GIL. 3.14 is let
+//! through, untested.
 //!
 //! **Invariant:** after [`Pymalloc::bring_up`] no arena exists and no block has come from a pool, whatever the version:
 //! what an interpreter needs for itself lies in a private heap.
@@ -31,5 +32,5 @@ mod private_heap;
 mod pymalloc;
 
 pub use functions::Functions;
-pub use interpreter::{FindError, Interpreter, Linkage, candidates, distinct};
+pub use interpreter::{FindError, Interpreter, Linkage, candidates, distinct, distinct_since};
 pub use pymalloc::{Arenas, BringUpError, Pymalloc};

@@ -16,8 +16,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// First minor version whose pools belong to an interpreter.
 const MINOR_WITH_INTERPRETER: u32 = 12;
-/// First minor version with arenas of 1 MiB and pools of 16 KiB.
-const MINOR_WITH_LARGE_ARENAS: u32 = 10;
+/// First minor version with arenas of 1 MiB and pools of 16 KiB; before, they have 256 KiB and 4 KiB.
+pub(crate) const MINOR_WITH_LARGE_ARENAS: u32 = 10;
+/// Oldest minor version whose policy is that of all later ones.
+const MINOR_OLDEST: u32 = 9;
 
 /// The pools of the libpython that this process was started with.
 #[derive(Clone, Copy)]
@@ -58,7 +60,7 @@ impl fmt::Display for BringUpError {
                 write!(f, "the process has no {symbol}; start it with a libpython of CPython 3.10 or later preloaded")
             }
             Self::Unsupported(version) => {
-                write!(f, "CPython {version} has no pools of 16 KiB; name a CPython of 3.10 or later")
+                write!(f, "CPython {version} has pools of another policy; name a CPython of 3.10 or later")
             }
             Self::NoAddressSpace => write!(f, "no address space for an interpreter; raise the limit (ulimit -v)"),
             Self::NotPymalloc(name) => {
@@ -88,7 +90,7 @@ impl Pymalloc {
         let pymalloc = Self { functions: symbols.functions, symbols };
         let version = pymalloc.version();
         match minor(&version) {
-            Some(MINOR_WITH_LARGE_ARENAS..MINOR_WITH_INTERPRETER) => {}
+            Some(MINOR_OLDEST..MINOR_WITH_INTERPRETER) => {}
             // SAFETY: the caller's promise.
             Some(MINOR_WITH_INTERPRETER..) => unsafe { initialise(&symbols) }?,
             _ => return Err(BringUpError::Unsupported(version)),
@@ -116,6 +118,12 @@ impl Pymalloc {
         let whole = unsafe { text((self.symbols.version)()) };
         let mut words = whole.split_whitespace().map(str::to_owned);
         (words.next().unwrap_or_default(), words.collect::<Vec<_>>().join(" "))
+    }
+
+    /// Whether arenas have 1 MiB and pools 16 KiB, as since 3.10; else they have 256 KiB and 4 KiB.
+    #[must_use]
+    pub fn has_large_arenas(&self) -> bool {
+        minor(&self.version()).is_some_and(|minor| minor >= MINOR_WITH_LARGE_ARENAS)
     }
 
     /// Has arenas come from elsewhere from now on. CPython copies the functions.

@@ -10,6 +10,8 @@ use libpython::oracle::Call;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
+use pypool::Geometry;
+
 use crate::comparison::{Comparison, Counts, SHIFTS, reported};
 
 const CASES: u32 = 96;
@@ -99,9 +101,9 @@ fn calls(steps: &[Step]) -> Vec<Call> {
 }
 
 /// Compares random sequences; the error names the smallest one that still differs.
-pub(crate) fn hold(
-    comparison: &mut Comparison,
-    originals_anew: &dyn Fn() -> Result<Comparison, String>,
+pub(crate) fn hold<G: Geometry>(
+    comparison: &mut Comparison<G>,
+    originals_anew: &dyn Fn() -> Result<Comparison<G>, String>,
 ) -> Result<Counts, String> {
     let comparison = RefCell::new(comparison);
     let counts = RefCell::new(Counts::default());

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use libpython::oracle::{self, Original};
 use libpython::{FindError, Interpreter};
 
-/// First and last minor version whose pools are compared.
+/// First and last minor version whose pools are compared on everything.
 const MINORS: std::ops::RangeInclusive<u32> = 10..=13;
+/// The one of smaller arenas, which `pypool::Before310` is the model of.
+const MINOR_BEFORE_310: u32 = 9;
 
 /// What is compared with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +104,20 @@ fn originals(mode: Mode) -> Result<Vec<Interpreter>, String> {
         println!("live oracle: without CPython 3.{minor}, of which no shared libpython was found.");
     }
     Ok(found)
+}
+
+/// The interpreters of this machine with the arenas that were usual before 3.10. Says if there is none.
+#[allow(dead_code, reason = "the test of the workloads compares later versions alone")]
+pub(crate) fn originals_before_310(mode: Mode) -> Vec<Interpreter> {
+    if mode == Mode::GoldenOnly {
+        return Vec::new();
+    }
+    let (mut found, _) = libpython::distinct_since(MINOR_BEFORE_310);
+    found.retain(|interpreter| interpreter.minor == MINOR_BEFORE_310);
+    if found.is_empty() {
+        println!("live oracle: without CPython 3.{MINOR_BEFORE_310}, of which no shared libpython was found.");
+    }
+    found
 }
 
 /// Starts a driver for each interpreter, except those that turn out to have other pools.

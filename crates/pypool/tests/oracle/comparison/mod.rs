@@ -11,16 +11,20 @@ mod log;
 mod ours;
 mod table;
 
+#[allow(unused_imports, reason = "the test of the workloads compares later versions alone")]
+pub(crate) use command::originals_before_310;
 pub(crate) use command::{Mode, main, start};
 pub(crate) use golden::Golden;
 #[allow(unused_imports, reason = "the test of the workloads has no readable logs")]
 pub(crate) use log::{Hashes, Log};
 pub(crate) use table::Table;
 
+use std::marker::PhantomData;
 use std::ops::AddAssign;
 
 use libpython::oracle::{Action, Block, Call, Original, Place, Replies};
 use ours::Ours;
+use pypool::Geometry;
 
 /// Calls that are sent at once.
 const FRAME_CALLS: usize = 16 * 4096;
@@ -68,21 +72,22 @@ impl AddAssign for Counts {
     }
 }
 
-/// The pools that are compared.
-pub(crate) struct Comparison {
+/// The pools that are compared, all with arenas and pools of the same sizes.
+pub(crate) struct Comparison<G: Geometry> {
     originals: Vec<Original>,
     replies: Vec<Replies>,
     /// Whether `pypool` is one of them, and the reference; else the first original is.
     with_ours: bool,
+    geometry: PhantomData<G>,
 }
 
 /// Takes the reference's answers: calls, their places, and the reports among them.
 pub(crate) type Observer<'a> = dyn FnMut(&[Call], &Replies) + 'a;
 
-impl Comparison {
+impl<G: Geometry> Comparison<G> {
     pub(crate) fn new(originals: Vec<Original>, with_ours: bool) -> Self {
         let replies = vec![Replies::default(); originals.len()];
-        Self { originals, replies, with_ours }
+        Self { originals, replies, with_ours, geometry: PhantomData }
     }
 
     pub(crate) fn originals(&self) -> &[Original] {
@@ -98,7 +103,7 @@ impl Comparison {
         observe: &mut Observer<'_>,
     ) -> Result<Counts, String> {
         let mut reference =
-            if self.with_ours { Reference::Ours(Ours::new(shift_bytes)?) } else { Reference::FirstOriginal };
+            if self.with_ours { Reference::Ours(Ours::<G>::new(shift_bytes)?) } else { Reference::FirstOriginal };
         let mut state = State { case, shift_bytes, counts: Counts::default(), arena_highest: None };
         let mut calls = calls;
         let (mut frame, mut next) = (Vec::new(), Vec::new());
@@ -135,8 +140,8 @@ fn lost(original: &Original, error: &std::io::Error) -> String {
 }
 
 /// Whose answers all others have to be.
-enum Reference {
-    Ours(Ours),
+enum Reference<G: Geometry> {
+    Ours(Ours<G>),
     FirstOriginal,
 }
 
@@ -150,10 +155,10 @@ struct State<'a> {
 
 impl State<'_> {
     /// The reference's answers to a frame, if everybody else has given the same.
-    fn compare(
+    fn compare<G: Geometry>(
         &mut self,
         calls: &[Call],
-        reference: &mut Reference,
+        reference: &mut Reference<G>,
         originals: &[Original],
         replies: &[Replies],
     ) -> Result<Replies, String> {
@@ -185,7 +190,14 @@ impl State<'_> {
         Ok(answers)
     }
 
-    fn difference(&self, call: Call, place: Place, theirs: Place, original: &Original, of: &Reference) -> String {
+    fn difference<G: Geometry>(
+        &self,
+        call: Call,
+        place: Place,
+        theirs: Place,
+        original: &Original,
+        of: &Reference<G>,
+    ) -> String {
         let whose = match of {
             Reference::Ours(_) => "ours",
             Reference::FirstOriginal => "the newest version",
@@ -196,6 +208,7 @@ impl State<'_> {
 
     fn compare_report(&self, reference: &str, theirs: &str, original: &Original) -> Result<(), String> {
         let expected = match original.interpreter.minor {
+            9 => without_the_map(reference),
             10 => with_the_map_of_3_10(reference, self.arena_highest),
             _ => reference.to_owned(),
         };
@@ -216,6 +229,11 @@ impl State<'_> {
         let alignment = SHIFTS.iter().find(|(bytes, _)| *bytes == self.shift_bytes).map_or("shifted", |(_, name)| name);
         format!("case `{}`, {alignment} arenas", self.case)
     }
+}
+
+/// The report as CPython 3.9 prints it, which has no address map. Nothing else differs.
+fn without_the_map(report: &str) -> String {
+    report.split_once("\narena map counts\n").map_or(report, |(head, _)| head).to_owned()
 }
 
 /// The report as CPython 3.10 prints it: its address map looks at 48 bits of an address and has smaller nodes (10, 10

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ptr::null_mut;
 
 use libpython::oracle::{Action, Block, Call, Place, SlotArenas};
-use pypool::{Allocator, ArenaSource, Current, LibcRaw};
+use pypool::{Allocator, ArenaSource, Geometry, LibcRaw};
 
 /// Written to the start of each block, as a program would.
 const TOUCH: [u8; 8] = [0xA5; 8];
@@ -29,12 +29,12 @@ unsafe impl ArenaSource for Source {
 }
 
 /// Blocks of the raw allocator that a case leaves live stay with the process, which ends soon.
-pub(crate) struct Ours {
-    pool: Box<Allocator<LibcRaw, Source, Current>>,
+pub(crate) struct Ours<G: Geometry> {
+    pool: Box<Allocator<LibcRaw, Source, G>>,
     blocks: Vec<*mut u8>,
 }
 
-impl Ours {
+impl<G: Geometry> Ours<G> {
     pub(crate) fn new(shift_bytes: usize) -> Result<Self, String> {
         let arenas = SlotArenas::reserve(shift_bytes);
         let arenas =
