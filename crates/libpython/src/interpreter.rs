@@ -148,9 +148,13 @@ impl Interpreter {
     }
 }
 
-/// The line of an error output that says most, cut short: the last of a traceback, else the first.
+/// The line of an error output that says most, cut short: the last of a traceback, else the first. A program that
+/// prints the question back is no Python, and what it says of it is of no use.
 fn complaint(errors: &str) -> String {
     let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    if errors.contains("sysconfig") && !errors.starts_with("Traceback") {
+        return "it does not understand -c".to_owned();
+    }
     let line = if errors.starts_with("Traceback") { lines.next_back() } else { lines.next() };
     line.unwrap_or("it ended with an error and no message").chars().take(100).collect()
 }
