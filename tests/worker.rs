@@ -393,5 +393,5 @@ fn facts_and_self_test_come_from_the_libraries() {
     assert!(success && text.lines().count() == contestants().count(), "{text}");
     assert!(!ask(&["--facts", "dlmalloc"]).0);
     let (success, text) = ask(&["--self-test", "cpython"]);
-    assert!(!success && text.contains("start it with a libpython"), "{text}");
+    assert!(!success && text.contains("name one with -c cpython"), "{text}");
 }

@@ -30,6 +30,7 @@ const BLOCKS_VARIABLE: &str = "PYALLOC_BENCH_BLOCKS";
 pub(crate) fn run() -> Result<(), String> {
     let interpreter = match interpreter() {
         Ok(interpreter) => interpreter,
+        Err(reason) if std::env::var_os(PYTHON_VARIABLE).is_some() => return Err(format!("{NAME}: {reason}")),
         Err(reason) => {
             println!("\n{NAME} was not measured: {reason}");
             return Ok(());
@@ -95,7 +96,12 @@ fn request(folder: &Path, interpreter: &Interpreter) -> Result<Request, String> 
         workloads.push(bundle.resolve(&path.to_string_lossy(), false)?);
     }
     let cpython = measure::parse_config(&format!("cpython:{}", interpreter.program.display()))?;
-    let blocks = std::env::var(BLOCKS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(BLOCKS);
+    let blocks = match std::env::var(BLOCKS_VARIABLE) {
+        Ok(text) => text.parse().ok().filter(|blocks| *blocks > 0).ok_or_else(|| {
+            format!("{BLOCKS_VARIABLE}={text}: that is no number of blocks. Give one such as {BLOCKS}.")
+        })?,
+        Err(_) => BLOCKS,
+    };
     Ok(Request {
         exe: PathBuf::from(env!("CARGO_BIN_EXE_pyalloc-bench")),
         workloads,

@@ -46,32 +46,39 @@ const CLASS_OFFSET: usize = 36;
 const ADDRESS_BITS: u32 = 48;
 const OS_PAGE_BYTES: usize = 4096;
 
-static PYMALLOC: OnceLock<Pymalloc> = OnceLock::new();
+static PYMALLOC: OnceLock<Result<Pymalloc, String>> = OnceLock::new();
 /// By address in units of an arena's size: the OS page within that unit at which an arena begins, plus 1; 0 where none
 /// does. At most one can. Shared memory, which does not count as anonymous; only what is written becomes memory.
 static BEGINNINGS: OnceLock<&'static [AtomicU16]> = OnceLock::new();
 
 fn prepare(_: &Need) -> Result<Entry, String> {
-    let pymalloc = match PYMALLOC.get() {
-        Some(pymalloc) => pymalloc,
-        None => {
-            let beginnings = beginnings().map_err(|error| format!("the table of arenas cannot be mapped ({error})"))?;
-            BEGINNINGS.get_or_init(|| beginnings);
-            // SAFETY: a worker has one thread, uses Python for nothing else, and comes here once. In any other process
-            // there is no libpython, so that nothing happens.
-            let pymalloc = unsafe { Pymalloc::bring_up() }.map_err(|error| error.to_string())?;
-            if !pymalloc.has_large_arenas() {
-                let version = pymalloc.version();
-                return Err(format!("CPython {version} has pools of 4 KiB; name a CPython of 3.10 or later"));
-            }
-            let arenas = Arenas { context: std::ptr::null_mut(), allocate: map_arena, free: unmap_arena };
-            // SAFETY: bringing up made no arena, and the functions are this module's own.
-            unsafe { pymalloc.set_arenas(arenas) };
-            PYMALLOC.get_or_init(|| pymalloc)
-        }
-    };
+    let pymalloc = PYMALLOC.get_or_init(bring_up).as_ref().map_err(Clone::clone)?;
     let libpython::Functions { malloc, calloc, realloc, free } = pymalloc.functions;
     Ok(Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size })
+}
+
+/// Called once, whatever comes of it.
+fn bring_up() -> Result<Pymalloc, String> {
+    if std::env::var_os(LINKAGE_VARIABLE).is_none() {
+        return Err("this process was started for no interpreter; name one with -c cpython:PROGRAM".to_owned());
+    }
+    let beginnings = beginnings().map_err(|error| format!("the table of arenas cannot be mapped ({error})"))?;
+    BEGINNINGS.get_or_init(|| beginnings);
+    // SAFETY: the variable is set for workers alone; those have one thread and use Python for nothing else.
+    let pymalloc = unsafe { Pymalloc::bring_up() }.map_err(|error| error.to_string())?;
+    if !pymalloc.has_large_arenas() {
+        let version = pymalloc.version();
+        return Err(format!("CPython {version} has pools of 4 KiB; name a CPython of 3.10 or later"));
+    }
+    let arenas = Arenas { context: std::ptr::null_mut(), allocate: map_arena, free: unmap_arena };
+    // SAFETY: bringing up made no arena, and the functions are this module's own.
+    unsafe { pymalloc.set_arenas(arenas) };
+    Ok(pymalloc)
+}
+
+/// The pools, once they were brought up.
+fn pymalloc() -> Option<&'static Pymalloc> {
+    PYMALLOC.get()?.as_ref().ok()
 }
 
 fn beginnings() -> std::io::Result<&'static [AtomicU16]> {
@@ -130,7 +137,7 @@ unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
 
 /// Version of CPython as the library reports it, how it came to be a library, and the C library below it.
 fn version() -> String {
-    let Some(pymalloc) = PYMALLOC.get() else { return "no libpython in this process".to_owned() };
+    let Some(pymalloc) = pymalloc() else { return "no libpython in this process".to_owned() };
     let linkage = if linkage() == Linkage::Static.name() {
         "shared libpython beside a static interpreter"
     } else {
@@ -147,7 +154,7 @@ fn linkage() -> String {
 /// Build and geometry, and the tunables of the C library below. No path: results name no machine.
 fn options() -> BTreeMap<String, String> {
     let mut options = system::options();
-    if let Some(pymalloc) = PYMALLOC.get() {
+    if let Some(pymalloc) = pymalloc() {
         options.insert("build".to_owned(), pymalloc.build());
     }
     options.insert("interpreter".to_owned(), linkage());

@@ -18,9 +18,9 @@ pub(super) struct DoctorArgs {
 /// Prints facts and warnings, and with `--self-test` the verdict on every allocator.
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Stop> {
     let exe = std::env::current_exe().map_err(Stop::unusable)?;
-    let mut configs = measure::contestants();
-    let cpython = measure::parse_config(CPYTHON_KEY).map(|config| configs.push(config));
-    let facts = measure::report(&exe, &configs).map_err(Stop::Unusable)?;
+    let facts = measure::report(&exe, &measure::contestants()).map_err(Stop::Unusable)?;
+    // An interpreter that cannot serve is no reason to say nothing of the rest.
+    let cpython = measure::parse_config(CPYTHON_KEY).and_then(|config| measure::report(&exe, &[config]));
     let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
     let host = &facts.host;
     let mut rows = vec![
@@ -30,7 +30,8 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Stop> {
         vec!["overcommit".to_owned(), known(&host.overcommit)],
         vec!["governor".to_owned(), known(&host.governor)],
     ];
-    for allocator in facts.allocators.iter().flatten() {
+    let with_cpython = cpython.iter().flat_map(|facts| &facts.allocators);
+    for allocator in facts.allocators.iter().chain(with_cpython).flatten() {
         let row = vec![allocator.key.clone(), allocator.version.clone()];
         if !rows.contains(&row) {
             rows.push(row);

@@ -59,7 +59,9 @@ pub fn self_test(exe: &Path) -> Result<String, String> {
     let arguments: Vec<&str> = [WORKER_VERB, "--self-test"].into_iter().chain(own).collect();
     let mut text = said(ask(exe, &arguments, &[])?);
     text.push('\n');
-    text.push_str(&match config::parse(CPYTHON_KEY) {
+    // Only an interpreter whose pools can be had is held against anything.
+    let cpython = config::parse(CPYTHON_KEY).and_then(|config| facts(exe, &config).map(|_| config));
+    text.push_str(&match cpython {
         Ok(config) => {
             let held = said(ask(exe, &[WORKER_VERB, "--self-test", CPYTHON_KEY], &config.variables)?);
             format!("{held} ({})", config.label)
@@ -81,14 +83,16 @@ fn ask(exe: &Path, arguments: &[&str], variables: &[(String, OsString)]) -> Resu
     if finished.ending == Ending::Exited(0) {
         return Ok(finished.output);
     }
-    Err(format!("An allocator gave no answer: {}. Please report this.", why(&finished)))
+    Err(why(&finished))
 }
 
+/// What the child said, which ends with what to do; or that it said nothing, which is a fault.
 fn why(finished: &Finished) -> String {
-    match (serde_json::from_slice(&finished.output), finished.ending) {
-        (Ok(Outcome::Failed { reason, .. }), _) => reason,
+    let silent = match (serde_json::from_slice(&finished.output), finished.ending) {
+        (Ok(Outcome::Failed { reason, .. }), _) => return format!("An allocator cannot be had: {reason}."),
         (_, Ending::Exited(code)) => format!("code {code} {}", finished.errors),
         (_, Ending::Signalled(signal)) => format!("ended by {}", signal_name(signal)),
         (_, Ending::TimedOut) => "it took too long".to_owned(),
-    }
+    };
+    format!("An allocator gave no answer: {silent}. Please report this.")
 }

@@ -96,7 +96,12 @@ pub fn parse(text: &str) -> Result<Config, String> {
 
 /// Two interpreters may have the same version: the second is `cpython:3.11.7-2`. `None` for the same once more.
 fn distinct(mut config: Config, before: &[Config]) -> Option<Config> {
-    if before.iter().any(|other| other.name == config.name && other.variables == config.variables) {
+    let is_same = |other: &Config| match config.variables.as_slice() {
+        [] => other.name == config.name,
+        // Names differ where one program is named in two ways.
+        variables => other.variables == variables && other.backends == config.backends,
+    };
+    if before.iter().any(is_same) {
         return None;
     }
     let name = config.name.clone();
@@ -174,7 +179,10 @@ fn parse_with(text: &str, find: &dyn Fn(&str) -> Result<Interpreter, FindError>)
     let label = single.map_or(name.as_str(), |backend| backend.label).to_owned();
     let floor = single.is_some_and(|backend| backend.role == Role::Floor);
     let mut config = Config { name, label, floor, backends, variables: Vec::new() };
-    if let Some(program) = program.filter(|_| config.keys().contains(&CPYTHON_KEY)) {
+    if let Some(program) = program {
+        if !config.keys().contains(&CPYTHON_KEY) {
+            return Err(format!("In {text:?} a later word takes the place of {CPYTHON_KEY}. Leave one of them out."));
+        }
         let interpreter = find(program).map_err(|error| error.to_string())?;
         config.run_on(&interpreter, program, single.is_some());
     }
@@ -365,8 +373,9 @@ mod tests {
         assert_eq!(config.backends, ["mimalloc", "mimalloc", "cpython", "cpython", "mimalloc", "mimalloc"]);
         assert_eq!(config.label, "mimalloc python=cpython:python3.13");
         assert_eq!(config.variables[0].1, "/lib/of/python3.13.so");
-        // Nothing of it is left to be served, so nothing is needed for it.
-        assert_eq!(parse_with("cpython:python3.9 python=pool", &invented).unwrap().variables, []);
+        // Nothing of it is left to be served: a word without effect, and a path that would stand in the name.
+        let error = parse_with("cpython:/opt/bin/python3.13 python=pool", &invented).unwrap_err();
+        assert!(error.contains("takes the place of cpython"), "{error}");
     }
 
     #[test]

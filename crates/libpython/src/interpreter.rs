@@ -57,6 +57,8 @@ pub enum FindError {
     NotFit(PathBuf, String),
     /// No shared library of its version was found.
     NoLibrary(PathBuf, String),
+    /// Its library lies where the loader cannot be told of it.
+    NotPreloadable(PathBuf, PathBuf),
 }
 
 impl fmt::Display for FindError {
@@ -67,8 +69,15 @@ impl fmt::Display for FindError {
             }
             Self::NotFit(program, what) => write!(
                 f,
-                "{} is {what}; its pools are not those of 3.10 and later. Name a CPython 3.10 to 3.13 with the GIL.",
+                "{} is {what}; its pools are not those of 3.10 and later. Name a CPython 3.10 or later with the GIL.",
                 program.display()
+            ),
+            Self::NotPreloadable(program, libpython) => write!(
+                f,
+                "The library of {}, {}, cannot be preloaded: the loader takes spaces and colons in a path for borders. \
+                 Name an interpreter in a folder without them.",
+                program.display(),
+                libpython.display()
             ),
             Self::NoLibrary(program, version) => write!(
                 f,
@@ -88,7 +97,7 @@ impl std::error::Error for FindError {}
 const QUESTION: &str = "
 import os, sys, sysconfig
 get = sysconfig.get_config_var
-loaded = sorted({line.split()[-1] for line in open('/proc/self/maps') if 'libpython3' in line})
+loaded = sorted({line.split(None, 5)[-1].strip() for line in open('/proc/self/maps') if 'libpython3' in line})
 print(os.path.realpath(sys.executable))
 print(sys.implementation.name)
 print('%d.%d.%d' % sys.version_info[:3])
@@ -178,6 +187,9 @@ fn read(asked: &Path, answer: &str, minor_min: u32) -> Result<Interpreter, FindE
     }
     let libpython = lines.map(PathBuf::from).find(|path| path.is_file());
     let libpython = libpython.ok_or_else(|| FindError::NoLibrary(program.clone(), version.clone()))?;
+    if libpython.to_string_lossy().contains([' ', '\t', ':']) {
+        return Err(FindError::NotPreloadable(program, libpython));
+    }
     let linkage = if linkage == "shared" { Linkage::Shared } else { Linkage::Static };
     Ok(Interpreter { program, version, minor, linkage, libpython, home, optimisations })
 }

@@ -41,13 +41,13 @@ pub(crate) fn allocator() -> Option<MemAllocator> {
 }
 
 unsafe extern "C" fn allocate(_: *mut c_void, bytes: usize) -> *mut c_void {
-    let Some(room) = bytes.checked_next_multiple_of(ALIGNMENT_BYTES).map(|room| room + ALIGNMENT_BYTES) else {
+    let room = bytes.checked_next_multiple_of(ALIGNMENT_BYTES).and_then(|room| room.checked_add(ALIGNMENT_BYTES));
+    let end = END.load(Ordering::Acquire);
+    let after = |start: usize| room.and_then(|room| start.checked_add(room)).filter(|after| *after <= end);
+    // A request that does not fit takes nothing away from those that do.
+    let Ok(start) = NEXT.fetch_update(Ordering::AcqRel, Ordering::Acquire, after) else {
         return null_mut();
     };
-    let start = NEXT.fetch_add(room, Ordering::AcqRel);
-    if start.checked_add(room).is_none_or(|end| end > END.load(Ordering::Acquire)) {
-        return null_mut();
-    }
     let header = std::ptr::with_exposed_provenance_mut::<usize>(start);
     // SAFETY: these bytes of the mapping have just been taken by this call alone.
     unsafe {

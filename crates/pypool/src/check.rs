@@ -214,10 +214,13 @@ impl<R: RawAllocator, A: ArenaSource, G: Geometry> Allocator<R, A, G> {
 
     /// Whether an address is that of a carved pool. The pools themselves have been checked to name their arenas.
     fn is_pool(&self, pool: *mut PoolHeader) -> bool {
-        if !pool.addr().is_multiple_of(G::POOL_BYTES) || !self.map.finds(pool.addr()) {
+        // An arena may end within a pool's header.
+        let header_end = pool.addr().wrapping_add(Derived::<G>::HEADER_BYTES - 1);
+        let is_inside = self.map.finds(pool.addr()) && self.map.finds(header_end);
+        if !pool.addr().is_multiple_of(G::POOL_BYTES) || !is_inside {
             return false;
         }
-        // SAFETY: readable, for it lies in an arena; whether it is a header is seen below.
+        // SAFETY: readable, for both its ends lie in arenas; whether it is a header is seen below.
         let index = unsafe { (*pool).arena } as usize;
         self.arenas.descriptors().get(index).is_some_and(|arena| !arena.start.is_null() && is_carved::<G>(arena, pool))
     }

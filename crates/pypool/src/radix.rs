@@ -5,7 +5,7 @@
 //!                root, 15 bits  middle, 15     leaf, 14       offset
 //! ```
 //!
-//! Arenas are aligned to an OS page only, so one usually spans two leaf entries, and an entry may be shared by two
+//! Arenas are not aligned to their size, so one usually spans two leaf entries, and an entry may be shared by two
 //! arenas: the end of one lies at its start (the *head*), the beginning of the next at its end (the *tail*). What lies
 //! between is nobody's. CPython stores the two borders and compares with both. Here an entry holds the length of the
 //! head and of both together, so that one comparison answers: which of two arenas an address lies in is as good as
