@@ -7,12 +7,12 @@
 //! which makes the same system calls as CPython's own; they are only noted on the way, so that a block of a pool can be
 //! told from one of the C library.
 
-use super::{Backend, Need, Role, system};
+use super::{Backend, Need, Role, pool, system};
 use crate::heap::Entry;
 use crate::probe::sys::Mapping;
 use libc::c_void;
 use libpython::{Arenas, Linkage, Pymalloc};
-use pypool::{ArenaSource as _, MappedArenas};
+use pypool::{ArenaSource as _, Current, Geometry as _, MappedArenas};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -34,11 +34,7 @@ pub(super) const BACKEND: Backend = Backend {
     pools: None,
 };
 
-/// Sizes of CPython 3.10 and later.
-const ARENA_BYTES: usize = 1 << 20;
-const POOL_BYTES: usize = 1 << 14;
-const CLASS_BYTES: usize = 16;
-const SMALL_BYTES_MAX: usize = 512;
+const ARENA_BYTES: usize = Current::ARENA_BYTES;
 /// Where a pool's header holds the index of its size class, a C `unsigned int`.
 const CLASS_OFFSET: usize = 36;
 
@@ -129,21 +125,17 @@ unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
         // SAFETY: the caller's promise; what lies in no arena came from the C library.
         return unsafe { libc::malloc_usable_size(block) };
     }
-    let pool = block.map_addr(|address| address & !(POOL_BYTES - 1));
+    let pool = block.map_addr(|address| address & !(Current::POOL_BYTES - 1));
     // SAFETY: the block is live, so its pool has a header, which only this thread writes.
     let class = unsafe { pool.byte_add(CLASS_OFFSET).cast::<u32>().read() };
-    (class as usize + 1) * CLASS_BYTES
+    (class as usize + 1) * Current::ALIGNMENT_BYTES
 }
 
 /// Version of CPython as the library reports it, how it came to be a library, and the C library below it.
 fn version() -> String {
     let Some(pymalloc) = pymalloc() else { return "no libpython in this process".to_owned() };
-    let linkage = if linkage() == Linkage::Static.name() {
-        "shared libpython beside a static interpreter"
-    } else {
-        "shared libpython"
-    };
-    format!("CPython {} ({linkage}) over {}", pymalloc.version(), system::version())
+    let linkage = if linkage() == Linkage::Static.name() { Linkage::Static } else { Linkage::Shared };
+    format!("CPython {} ({}) over {}", pymalloc.version(), linkage.describe(), system::version())
 }
 
 /// What the parent said of the interpreter.
@@ -151,16 +143,14 @@ fn linkage() -> String {
     std::env::var(LINKAGE_VARIABLE).unwrap_or_else(|_| "unknown".to_owned())
 }
 
-/// Build and geometry, and the tunables of the C library below. No path: results name no machine.
+/// Build, and what its model says of itself too: geometry, and the tunables of the C library below. No path: results
+/// name no machine.
 fn options() -> BTreeMap<String, String> {
-    let mut options = system::options();
+    let mut options = pool::options();
     if let Some(pymalloc) = pymalloc() {
         options.insert("build".to_owned(), pymalloc.build());
     }
     options.insert("interpreter".to_owned(), linkage());
-    options.insert("arena_bytes".to_owned(), ARENA_BYTES.to_string());
-    options.insert("pool_bytes".to_owned(), POOL_BYTES.to_string());
-    options.insert("small_bytes_max".to_owned(), SMALL_BYTES_MAX.to_string());
     options
 }
 

@@ -65,7 +65,7 @@ fn version() -> String {
 }
 
 /// The pool's geometry, and the tunables of the C library below it.
-fn options() -> BTreeMap<String, String> {
+pub(super) fn options() -> BTreeMap<String, String> {
     let mut options = system::options();
     options.insert("arena_bytes".to_owned(), Current::ARENA_BYTES.to_string());
     options.insert("pool_bytes".to_owned(), Current::POOL_BYTES.to_string());

@@ -17,7 +17,7 @@ use pyalloc_bench::workload::{Bundle, OpenTrace, Workload, trace_sentence};
 use trace::Domain;
 use trace::image::{ImageSink, Op, OpKind};
 
-use comparison::{Comparison, Counts, Golden, Hashes, Mode, SHIFTS, Table, reported, start};
+use comparison::{Comparison, Counts, Golden, Hashes, Mode, SHIFTS, Table, reported, start_for};
 use pypool::Current;
 
 /// Workloads that are compared at the same time.
@@ -61,7 +61,7 @@ fn work(
     mode: Mode,
     interpreters: &[Interpreter],
 ) -> Result<(), String> {
-    let mut comparison = Comparison::new(start(interpreters, mode)?, mode != Mode::WriteGolden);
+    let mut comparison = Comparison::new(start_for(interpreters, mode)?, mode != Mode::WriteGolden);
     loop {
         let Some(workload) = left.lock().unwrap().pop() else { return Ok(()) };
         let counts = hold_workload(&workload, &mut comparison, mode)?;

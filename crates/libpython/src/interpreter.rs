@@ -26,6 +26,15 @@ impl Linkage {
             Self::Static => "static",
         }
     }
+
+    /// What the library is to the program, in words.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Shared => "shared libpython",
+            Self::Static => "shared libpython beside a static interpreter",
+        }
+    }
 }
 
 /// A CPython with the GIL, version 3.10 or later, and its shared library.
@@ -150,10 +159,7 @@ impl Interpreter {
     /// Such as `CPython 3.11.7, shared libpython`.
     #[must_use]
     pub fn describe(&self) -> String {
-        match self.linkage {
-            Linkage::Shared => format!("CPython {}, shared libpython", self.version),
-            Linkage::Static => format!("CPython {}, shared libpython beside a static interpreter", self.version),
-        }
+        format!("CPython {}, {}", self.version, self.linkage.describe())
     }
 }
 

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 use libpython::Interpreter;
 use pypool::{Before310, Current, Geometry};
 
-use comparison::{Comparison, Counts, Golden, Hashes, Log, Mode, SHIFTS, Table, originals_before_310, reported, start};
+use comparison::{
+    Comparison, Counts, Golden, Hashes, Log, Mode, SHIFTS, Table, originals_before_310, reported, start, start_for,
+};
 use generator::Generator;
 
 /// Calls of the long sequence, per alignment.
@@ -34,7 +36,7 @@ fn folder() -> PathBuf {
 
 fn hold(mode: Mode, interpreters: &[Interpreter]) -> Result<(), String> {
     let with_ours = mode != Mode::WriteGolden;
-    let mut comparison = Comparison::<Current>::new(start(interpreters, mode)?, with_ours);
+    let mut comparison = Comparison::<Current>::new(start_for(interpreters, mode)?, with_ours);
     let agreed: Vec<String> = comparison.originals().iter().map(|original| original.interpreter.describe()).collect();
 
     let mut golden = Golden::open(folder().join("rules.log"), mode)?;
@@ -48,7 +50,7 @@ fn hold(mode: Mode, interpreters: &[Interpreter]) -> Result<(), String> {
     let random = match mode {
         Mode::WriteGolden => Counts::default(),
         _ if comparison.originals().is_empty() => Counts::default(),
-        _ => random::hold(&mut comparison, &|| Ok(Comparison::new(start(interpreters, mode)?, with_ours)))?,
+        _ => random::hold(&mut comparison, &|| Ok(Comparison::new(start_for(interpreters, mode)?, with_ours)))?,
     };
     let mut table = Table::default();
     say(&comparison, mode, &mut table, [("rules", by_rule), ("generator", generated), ("random", random)]);
@@ -64,8 +66,7 @@ fn hold(mode: Mode, interpreters: &[Interpreter]) -> Result<(), String> {
 fn hold_before_310(mode: Mode, table: &mut Table) -> Result<(), String> {
     let interpreters = originals_before_310(mode);
     // Later versions have been compared by now, so it is no failure if this one cannot be driven.
-    let with_any = if mode == Mode::LiveOnly { Mode::Everything } else { mode };
-    let originals = start(&interpreters, with_any)?;
+    let originals = start(&interpreters)?;
     if originals.is_empty() && !mode.checks_golden() {
         return Ok(());
     }

@@ -121,7 +121,7 @@ pub(crate) fn originals_before_310(mode: Mode) -> Vec<Interpreter> {
 }
 
 /// Starts a driver for each interpreter, except those that turn out to have other pools.
-pub(crate) fn start(interpreters: &[Interpreter], mode: Mode) -> Result<Vec<Original>, String> {
+pub(crate) fn start(interpreters: &[Interpreter]) -> Result<Vec<Original>, String> {
     let mut originals = Vec::new();
     for interpreter in interpreters {
         let name = format!("{} ({})", interpreter.describe(), interpreter.libpython.display());
@@ -131,6 +131,12 @@ pub(crate) fn start(interpreters: &[Interpreter], mode: Mode) -> Result<Vec<Orig
             Err(error) => return Err(format!("{name} cannot be driven: {error}. What it said stands above.")),
         }
     }
+    Ok(originals)
+}
+
+/// The same; an error if that leaves none where one is asked for.
+pub(crate) fn start_for(interpreters: &[Interpreter], mode: Mode) -> Result<Vec<Original>, String> {
+    let originals = start(interpreters)?;
     if originals.is_empty() && mode == Mode::LiveOnly {
         return Err("The live oracle cannot run: no interpreter has pools to compare with.".to_owned());
     }

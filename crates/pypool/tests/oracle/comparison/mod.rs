@@ -11,9 +11,9 @@ mod log;
 mod ours;
 mod table;
 
+pub(crate) use command::{Mode, main, start_for};
 #[allow(unused_imports, reason = "the test of the workloads compares later versions alone")]
-pub(crate) use command::originals_before_310;
-pub(crate) use command::{Mode, main, start};
+pub(crate) use command::{originals_before_310, start};
 pub(crate) use golden::Golden;
 #[allow(unused_imports, reason = "the test of the workloads has no readable logs")]
 pub(crate) use log::{Hashes, Log};
