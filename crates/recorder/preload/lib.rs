@@ -15,6 +15,7 @@ mod life;
 mod lock;
 mod probe;
 mod python;
+#[allow(dead_code, reason = "shared with the announcer, which uses the rest")]
 mod python_api;
 #[path = "../src/raw.rs"]
 mod raw;
