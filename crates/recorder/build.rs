@@ -24,7 +24,13 @@ fn main() {
         }
         let status = Command::new(variable("RUSTC"))
             .args(["--crate-name", name, "--crate-type", "cdylib", "--edition", "2024"])
-            .args(["-Cpanic=abort", "-Copt-level=3", "-Ccodegen-units=1", "-Cstrip=debuginfo", "-Cdebug-assertions=off"])
+            .args([
+                "-Cpanic=abort",
+                "-Copt-level=3",
+                "-Ccodegen-units=1",
+                "-Cstrip=debuginfo",
+                "-Cdebug-assertions=off",
+            ])
             .args(["--target", &target, "-o"])
             .arg(&out)
             .arg(source)

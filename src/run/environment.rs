@@ -131,6 +131,10 @@ pub struct WorkloadFacts {
     pub metadata: trace::Metadata,
     /// What the events say.
     pub shape: trace::Shape,
+    /// How well replays of this trace predicted the real program; null when `live` never compared them, and in
+    /// results from before there was `live`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fidelity: Option<Box<super::Fidelity>>,
 }
 
 impl AllocatorFacts {
