@@ -153,6 +153,7 @@ fn workload(story: &Story, what: &Invention) -> WorkloadFacts {
         name: story.name.into(),
         title: story.title.into(),
         story: format!("{}: invented for tests.", story.title),
+        fidelity: None,
         sha256: "0".repeat(64),
         trace_bytes: 2_400_000,
         image,

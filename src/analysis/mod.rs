@@ -4,6 +4,7 @@
 //! the unit of replication is the process.
 
 pub mod compare;
+pub mod fidelity;
 #[doc(hidden)]
 pub mod fixture;
 pub mod latency;
@@ -13,6 +14,7 @@ mod price;
 mod random;
 pub mod stats;
 
+pub use price::program_cpu_ns;
 pub use random::Random;
 
 use crate::metric;

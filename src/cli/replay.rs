@@ -186,7 +186,7 @@ fn configs(words: &[String]) -> Result<Vec<Config>, Stop> {
     Ok(configs)
 }
 
-fn seed_of_clock() -> u64 {
+pub(super) fn seed_of_clock() -> u64 {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     // Kept below 2^53, so that every JSON reader gives it back exactly.
     (nanos as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11

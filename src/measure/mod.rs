@@ -11,6 +11,7 @@ mod environment;
 mod estimate;
 mod footprint;
 mod image;
+pub mod live;
 mod plan;
 mod progress;
 mod spawn;
@@ -97,7 +98,9 @@ impl Prepared {
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            images.push(Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits)?);
+            let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits)?;
+            image.note.iter().for_each(|note| progress.say(note));
+            images.push(image);
         }
         let settings = Settings { idle_ms: request.idle_ms.clone(), allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
@@ -136,6 +139,7 @@ impl Prepared {
             image: image.compiled.summary.clone(),
             metadata: image.compiled.metadata.clone(),
             shape: image.compiled.shape.clone(),
+            fidelity: image.fidelity.clone(),
         });
         facts.collect()
     }

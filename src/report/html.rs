@@ -92,6 +92,9 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
         return html;
     }
     html.push_str(&tables::overview(analysis, workload).html());
+    if let Some(fidelity) = words::fidelity(analysis, workload) {
+        let _ = writeln!(html, "<p>Fidelity: {}.</p>", escape(&fidelity));
+    }
     for chart in charts.iter().filter(|chart| chart.workload == index) {
         // Each drawing carries its own title, description and provenance; the page shows the one that fits its colours.
         html.push_str("<figure>\n");

@@ -177,6 +177,12 @@ pub fn workload_line(analysis: &Analysis, workload: &WorkloadAnalysis) -> String
     parts.join(" · ")
 }
 
+/// What `live` found about this trace, without a full stop; `None` when it never compared anything.
+#[must_use]
+pub fn fidelity(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<String> {
+    super::fidelity::quote(facts(analysis, workload).fidelity.as_deref()?)
+}
+
 /// One sentence per configuration and workload: what may be said against the baseline.
 #[must_use]
 pub fn sentence(analysis: &Analysis, config: &ConfigAnalysis) -> Option<String> {

@@ -45,7 +45,9 @@ impl Channel {
         let listener = SocketAddr::from_abstract_name(&name)
             .and_then(|address| UnixListener::bind_addr(&address))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(|e| format!("No socket can be had for the program's marks: {e}. Raise the limit on descriptors."))?;
+            .map_err(|e| {
+                format!("No socket can be had for the program's marks: {e}. Raise the limit on descriptors.")
+            })?;
         Ok(Self { listener, name })
     }
 
