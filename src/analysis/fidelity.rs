@@ -282,6 +282,14 @@ fn reason(found: &Fidelity, row: &Row) -> String {
             crate::units::mib(unseen)
         ));
     }
+    if let Some(more) = start_up_bytes(config).filter(|more| more.abs() > WIDEN_BYTES) {
+        reasons.push(format!(
+            "before its work the program already holds {} MiB {} than the recording did; is it the same interpreter \
+             with the same packages?",
+            crate::units::mib(more.abs()),
+            if more > 0.0 { "more" } else { "less" }
+        ));
+    }
     let froms = |from: &str| config.replayed.first().is_some_and(|run| run.rest_from == from);
     if let Some(run) = config.real.first().filter(|run| !froms(&run.rest_from)) {
         reasons.push(format!("rest follows `{}` here and another mark in the recording", run.rest_from));
@@ -297,6 +305,12 @@ fn reason(found: &Fidelity, row: &Row) -> String {
         reasons.push("the readings do not say why".to_owned());
     }
     reasons.join("; ")
+}
+
+/// How much more the program holds at `steady` than its replay, bytes.
+fn start_up_bytes(config: &FidelityConfig) -> Option<f64> {
+    let real = median(config.real.iter().filter_map(|run| run.steady_bytes))?;
+    Some(real - median(config.replayed.iter().filter_map(|run| run.steady_bytes))?)
 }
 
 /// Heap of the recorded process at its peak that the replay of the same configuration does not have.
@@ -341,9 +355,11 @@ mod tests {
             rest: vec![(0, mib * MIB / 2)],
             rest_from: "drained".into(),
             has_steady: true,
+            steady_bytes: Some(5 * MIB),
             ..RealRun::default()
         };
         let replayed = ReplayedRun {
+            steady_bytes: Some(5 * MIB),
             peak_bytes: predicted * MIB,
             peak_bytes_all: predicted * MIB + MIB,
             end_bytes: predicted * MIB,
@@ -427,6 +443,14 @@ mod tests {
         let one = config("today", "a", &[100], 60);
         let judged = judge(&Fidelity { recorded_heap_bytes: Some(100 * MIB), ..found(vec![one]) });
         assert!(judged.misses[0].reason.contains("39.0 MiB more"), "{:?}", judged.misses[0].reason);
+    }
+
+    #[test]
+    fn another_interpreter_is_a_reason() {
+        let mut one = config("today", "a", &[100], 60);
+        one.real[0].steady_bytes = Some(7 * MIB);
+        let judged = judge(&found(vec![one]));
+        assert!(judged.misses[0].reason.contains("2.00 MiB more than the recording"), "{:?}", judged.misses[0].reason);
     }
 
     #[test]

@@ -219,14 +219,9 @@ fn notes(found: &mut Fidelity, prepared: &Prepared, args: &LiveArgs) {
     if metadata.cut.is_some() {
         found.notes.push("the trace is a cut of a longer recording; the real program does more".to_owned());
     }
-    let recorded = metadata.python.as_ref().map(|python| python.version.as_str());
-    let running = live::python_version(&args.command);
-    match (recorded, running) {
-        (Some(recorded), Some(running)) if recorded != running => {
-            found.notes.push(format!("recorded with Python {recorded}, run with Python {running}"));
-        }
-        (Some(_), Some(_)) => {}
-        _ => found.notes.push("whether this is the recorded program's Python is not known".to_owned()),
+    match live::differences(&args.command, metadata) {
+        Some(differences) => found.notes.extend(differences),
+        None => found.notes.push("whether this is the recorded program's Python is not known".to_owned()),
     }
 }
 

@@ -239,6 +239,7 @@ mod tests {
             ..RealRun::default()
         };
         let replayed = ReplayedRun {
+            steady_bytes: None,
             peak_bytes: 40 * mib,
             peak_bytes_all: 40 * mib,
             end_bytes: 20 * mib,

@@ -92,6 +92,8 @@ pub struct RealRun {
     pub rest_from: String,
     /// Whether the program marked `steady` itself.
     pub has_steady: bool,
+    /// Heap bytes at that mark; null without it.
+    pub steady_bytes: Option<u64>,
     /// What was taken off at the mark that rest follows, bytes.
     pub no_heap_bytes: u64,
     /// High-water mark of all resident memory (`VmHWM`) up to the last mark, bytes.
@@ -110,6 +112,8 @@ pub struct RealRun {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReplayedRun {
+    /// At `steady`; null without that mark.
+    pub steady_bytes: Option<u64>,
     /// Largest reading within `steady`.
     pub peak_bytes: u64,
     /// Largest reading of all up to the mark that rest follows.

@@ -74,15 +74,28 @@ pub fn left_out() -> Vec<String> {
     names
 }
 
-/// Version of the Python that a command starts, if its first word is one: asked of the interpreter itself.
+/// How the Python that a command starts differs from the recorded one: its version, the recorded packages. Asked of
+/// the interpreter itself; `None` when the first word is no Python that answers.
 #[must_use]
-pub fn python_version(command: &[OsString]) -> Option<String> {
+pub fn differences(command: &[OsString], recorded: &Metadata) -> Option<Vec<String>> {
+    const CODE: &str = "import sys, importlib.metadata as m\nprint('%d.%d.%d' % sys.version_info[:3])\n\
+                        for name in sys.argv[1:]:\n    try: print(m.version(name))\n    except Exception: print()";
     let program = Path::new(command.first()?);
     program.file_name()?.to_str()?.starts_with("python").then_some(())?;
-    let code = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
-    let output = Command::new(program).args(["-I", "-S", "-c", code]).stdin(Stdio::null()).output().ok()?;
-    let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !version.is_empty()).then_some(version)
+    let python = recorded.python.as_ref()?;
+    let ask = Command::new(program).args(["-c", CODE]).args(recorded.packages.keys()).stdin(Stdio::null()).output();
+    let output = ask.ok().filter(|output| output.status.success())?;
+    let answer = String::from_utf8(output.stdout).ok()?;
+    let mut lines = answer.lines();
+    let is_other = |what: &str, then: &str, now: &str| match now {
+        "" => Some(format!("recorded with {what} {then}, run without it")),
+        now if now == then => None,
+        now => Some(format!("recorded with {what} {then}, run with {now}")),
+    };
+    let mut found: Vec<String> = is_other("Python", &python.version, lines.next()?).into_iter().collect();
+    let packages = recorded.packages.iter().zip(lines);
+    found.extend(packages.filter_map(|((name, then), now)| is_other(name, then, now)));
+    Some(found)
 }
 
 fn is_of_allocators(name: &OsStr) -> bool {
@@ -178,7 +191,9 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
     let until = drained.unwrap_or(u64::MAX);
     let curve = footprint.curve.iter().filter(|point| point.op <= until).map(|point| point.resident_bytes);
     let idle = footprint.rest.iter().filter(|point| point.state == RestState::Idle);
+    let steady = footprint.at_phase.iter().find(|(phase, _)| *phase == Phase::Steady);
     ReplayedRun {
+        steady_bytes: steady.map(|(_, point)| point.resident_bytes),
         peak_bytes: footprint.peak.resident_bytes,
         peak_bytes_all: curve.chain([footprint.peak.resident_bytes]).max().unwrap_or(0),
         end_bytes: footprint.end.resident_bytes,

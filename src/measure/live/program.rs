@@ -142,7 +142,7 @@ impl Watch {
         }
         // As in a replay, a phase never begins twice nor after a later one.
         match mark.name.as_str() {
-            STEADY if is_fresh => self.steady(mark),
+            STEADY if is_fresh => self.steady(mark)?,
             DRAINED if !self.has_rested && !self.has_ended => self.rest(mark, idle_ms)?,
             FINALISING if !self.has_ended => {
                 self.has_ended = true;
@@ -158,11 +158,13 @@ impl Watch {
         Ok(())
     }
 
-    fn steady(&mut self, mark: &Mark) {
+    fn steady(&mut self, mark: &Mark) -> Result<(), String> {
         self.note_high_water();
         self.run.has_steady = true;
+        self.run.steady_bytes = Some(self.sampler.read().map_err(|e| unreadable(&e))?.heap());
         self.steady = Some((mark.cpu_ns, mark.wall_ns));
         self.sampler.forget();
+        Ok(())
     }
 
     /// The work is over: the peak is known, and rest is read at each delay.
