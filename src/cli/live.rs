@@ -7,15 +7,20 @@ use super::out::{Stop, complain, print};
 use super::replay::seed_of_clock;
 use crate::analysis::{fidelity, program_cpu_ns};
 use crate::measure::live::{self, Program, Repetitions};
-use crate::measure::{self, Config, ImageLimits, Prepared, Progress, Request, Sizes};
+use crate::measure::{self, Config, ImageLimits, Named, Prepared, Progress, Request, Sizes};
 use crate::report;
 use crate::run::Fidelity;
-use crate::workload::Bundle;
+use crate::workload::{Bundle, OpenTrace, Workload};
+use ::trace::Domain;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The configurations unless others are asked for.
+const CONFIGS: [&str; 5] = ["today", "nopool", "arenas-2", "trim-64k", "mmap-128k"];
+/// These too where Arrow allocates.
+const CONFIGS_ARROW: [&str; 2] = ["arrow-system", "arrow-jemalloc"];
 /// Idle delays unless others are asked for, milliseconds: at once, and when purging threads have had a second.
 const IDLE_MS: [u64; 2] = [0, 1_000];
 /// Replays of each configuration: memory of one thread is the same each time.
@@ -28,9 +33,15 @@ pub(super) struct LiveArgs {
     /// A trace file of the program, or a bundled workload by name
     #[arg(value_name = "TRACE")]
     trace: String,
-    /// Configuration, in the words that one would type in front of the program; repeatable
+    /// Configuration, in the words that one would type in front of the program, or a preset; repeatable
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
+    /// File of configurations of your own: [config.NAME] with words = "...", for -c NAME
+    #[arg(long = "configs", value_name = "FILE")]
+    configs_file: Option<PathBuf>,
+    /// Run under settings that no allocator can confirm; what is found then says so
+    #[arg(long)]
+    allow_unverified: bool,
     /// Real runs of each configuration
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
@@ -71,8 +82,8 @@ pub(super) struct LiveArgs {
 
 /// Compares, or predicts.
 pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
-    let configs = configs(args)?;
     let workload = Bundle::find().resolve(&args.trace, false).map_err(Stop::Unusable)?;
+    let configs = configs(args, &workload)?;
     let output = args.output.clone().or_else(|| workload.fidelity_files().into_iter().next());
     let folder = fallback_folder();
     // Everything that can be wrong with the program is said before anything is measured.
@@ -80,9 +91,10 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let environments = environments(args, &configs)?;
     let mut progress = Progress::new(args.quiet);
     let request = request(args, workload, configs)?;
+    let facts = measure::report(&request.exe, &request.configs).map_err(Stop::Unusable)?;
     let prepared = Prepared::new(&request, &mut progress).map_err(Stop::Unusable)?;
     let sizes = sizes(args, &prepared);
-    let mut found = live::predict(&prepared, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
+    let mut found = live::predict(&prepared, &facts, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
     found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
     let Some(program) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
     notes(&mut found, &prepared, args);
@@ -131,23 +143,26 @@ fn show(args: &LiveArgs, found: &Fidelity, text: &str) -> Result<(), Stop> {
     print(&(text + "\n"))
 }
 
-fn configs(args: &LiveArgs) -> Result<Vec<Config>, Stop> {
-    if !args.configs.is_empty() {
-        return measure::parse_configs(&args.configs).map_err(Stop::Unusable);
+/// The configurations asked for, or those that many people could deploy.
+fn configs(args: &LiveArgs, workload: &Workload) -> Result<Vec<Config>, Stop> {
+    let named = args.configs_file.as_deref().map_or(Ok(Named::default()), Named::read).map_err(Stop::Unusable)?;
+    let mut words = args.configs.clone();
+    if words.is_empty() {
+        let metadata =
+            OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
+        let has_arrow = metadata.totals.calls_by_domain.get(Domain::Arrow.name()).is_some_and(|calls| *calls > 0);
+        let more: &[&str] = if has_arrow { &CONFIGS_ARROW } else { &[] };
+        words = CONFIGS.iter().chain(more).map(|word| (*word).to_owned()).collect();
     }
-    let deployable = |config: &Config| args.command.is_empty() || config.deploy.is_some();
-    Ok(measure::contestants().into_iter().filter(deployable).collect())
+    let mut configs = measure::parse_configs(&words, &named).map_err(Stop::Unusable)?;
+    configs.iter_mut().for_each(|config| config.allow_unverified = args.allow_unverified);
+    Ok(configs)
 }
 
 /// The environment of each configuration, or why one has none. Without a program nothing needs one.
 fn environments(args: &LiveArgs, configs: &[Config]) -> Result<Vec<Vec<(OsString, OsString)>>, Stop> {
     if args.command.is_empty() {
         return Ok(Vec::new());
-    }
-    if configs.is_empty() {
-        return Err(Stop::Unusable(
-            "No configuration can be deployed. Name some with -c, such as -c PYTHONMALLOC=malloc.".to_owned(),
-        ));
     }
     let of = |config: &Config| {
         live::environment_of(config).ok_or_else(|| {
@@ -179,7 +194,7 @@ fn idle(args: &LiveArgs) -> Vec<u64> {
     idle
 }
 
-fn request(args: &LiveArgs, workload: crate::workload::Workload, configs: Vec<Config>) -> Result<Request, Stop> {
+fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<Request, Stop> {
     let exe = std::env::current_exe().map_err(|e| {
         Stop::Unusable(format!("This program cannot find its own file: {e}. Call it by its full path."))
     })?;

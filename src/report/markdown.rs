@@ -25,7 +25,7 @@ pub fn markdown(analysis: &Analysis) -> String {
         if let Some(fidelity) = words::fidelity(analysis, workload) {
             let _ = writeln!(text, "Fidelity: {}.\n", escape(&fidelity));
         }
-        for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, config)) {
+        for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, workload, config)) {
             let _ = writeln!(text, "- {}", escape(&sentence));
         }
         text.push('\n');

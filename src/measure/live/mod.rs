@@ -11,7 +11,7 @@ pub use program::Program;
 
 use super::config::Config;
 use super::plan::{Cell, Sizes, plan};
-use super::{Prepared, Progress, child, environment, footprint};
+use super::{HostReport, Prepared, Progress, child, environment, footprint};
 use crate::run::{
     FIDELITY_SCHEMA, Fidelity, FidelityConfig, Footprint, Mode, Observation, Outcome, Pass, RealRun, ReplayedRun,
     RestState, Run,
@@ -151,8 +151,17 @@ fn is_hopeless(runs: &[(usize, Result<RealRun, String>)]) -> bool {
 ///
 /// # Errors
 /// A sentence about the first replay that failed.
-pub fn predict(prepared: &Prepared, sizes: Sizes, seed: u64, progress: &mut Progress) -> Result<Fidelity, String> {
-    let mut found = facts(prepared, seed)?;
+pub fn predict(
+    prepared: &Prepared,
+    report: &HostReport,
+    sizes: Sizes,
+    seed: u64,
+    progress: &mut Progress,
+) -> Result<Fidelity, String> {
+    prepared.check_reach()?;
+    let mut found = Fidelity { host: report.host.clone(), ..facts(prepared, seed)? };
+    let unverified = report.unverified.iter().flatten();
+    found.notes.extend(unverified.map(|word| format!("no allocator confirmed that {word} took effect")));
     let cells = plan(seed, 1, &prepared.floors(), Sizes { latency_runs: 0, ..sizes });
     let (timed, footprints): (Vec<Cell>, Vec<Cell>) = cells.iter().partition(|cell| cell.pass != Pass::Footprint);
     let mut done = 0;
@@ -214,7 +223,6 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         trace_sha256: image.compiled.sha256.clone(),
         workload: image.workload.name.clone(),
         harness_version: environment::harness().version,
-        host: environment::host(metadata.libc.clone()),
         started_unix_ms: child::unix_ms(),
         seed,
         mode: Some(Mode::Merged),
