@@ -11,10 +11,12 @@
 //! that follows the run of prefixes it stands in.
 
 mod compile;
+mod cycles;
 mod sink;
 mod state;
 
 pub use compile::compile;
+pub use cycles::{CYCLE_MARK, Cycles, CyclesFault, repeat};
 pub use sink::{ImageSink, VecSink};
 
 use crate::ledger::Block;
