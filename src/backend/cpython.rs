@@ -42,7 +42,8 @@ fn prepare(_: &Need) -> Result<Ready, String> {
     let pymalloc = PYMALLOC.get_or_init(bring_up).as_ref().map_err(Clone::clone)?;
     let libpython::Functions { malloc, calloc, realloc, free } = pymalloc.functions;
     let entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
-    Ok(Ready::new(entry, version, options, system::release))
+    let own_bytes_max = Some(crate::run::SMALL_BYTES_MAX);
+    Ok(Ready { own_bytes_max, ..Ready::new(entry, version, options, system::release) })
 }
 
 /// Called once, whatever comes of it.

@@ -4,6 +4,7 @@
 
 use super::{Backend, Ready, Role};
 use crate::heap::Entry;
+use crate::run::Held;
 use libc::{c_char, c_void};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -22,7 +23,7 @@ pub(super) const BACKEND: Backend = Backend {
     key: "jemalloc",
     label: "jemalloc",
     role: Role::Contestant,
-    prepare: |_| Ok(Ready::new(ENTRY, version, options, release)),
+    prepare: |_| Ok(Ready { holds: Some(Box::new(holds)), ..Ready::new(ENTRY, version, options, release) }),
 };
 
 unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
@@ -86,6 +87,16 @@ fn options() -> BTreeMap<String, String> {
     };
     let named = |name: &CStr| name.to_string_lossy().into_owned();
     OPTIONS.iter().filter_map(|(name, kind)| Some((named(name), read(name, kind)?))).collect()
+}
+
+/// The library's statistics, made anew.
+fn holds() -> Held {
+    let mut epoch = 1_u64;
+    let nothing = std::ptr::null_mut();
+    // SAFETY: the name's type is a 64-bit number, which is only read.
+    unsafe { tikv_jemalloc_sys::mallctl(c"epoch".as_ptr(), nothing, nothing.cast(), (&raw mut epoch).cast(), 8) };
+    let read = |name: &CStr| value(name, 0_usize).map(|bytes| bytes as u64);
+    Held { mapped_bytes: read(c"stats.mapped"), resident_bytes_max: read(c"stats.resident") }
 }
 
 /// Flushes this thread's cache, then purges every arena (4096 is jemalloc's `MALLCTL_ARENAS_ALL`).

@@ -14,7 +14,7 @@ mod system;
 pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
 
 use crate::heap::Entry;
-use crate::run::{AllocatorFacts, PoolStatistics};
+use crate::run::{AllocatorFacts, Held, PoolStatistics};
 use std::collections::BTreeMap;
 
 /// What a backend may know before the seal.
@@ -65,6 +65,9 @@ impl PoolReader {
     pub const CLASSES_MAX: usize = 64;
 }
 
+/// Asks an allocator what it holds now. Allocates nothing, but for what a first answer may cost it.
+pub type Holds = Box<dyn Fn() -> Held + Send + Sync>;
+
 /// One allocator's descriptor.
 pub struct Backend {
     /// Key in jobs, files and configurations.
@@ -92,10 +95,14 @@ pub struct Ready {
     pub release: Box<dyn Fn() + Send + Sync>,
     /// Reads its pools, of a backend that is made of them and can tell; for the footprint pass.
     pub pools: Option<PoolReader>,
+    /// Says what it holds, of a library that can tell what is its own; for the footprint pass.
+    pub holds: Option<Holds>,
+    /// Requests of more bytes go to the C library's heap; null where none does.
+    pub own_bytes_max: Option<u64>,
 }
 
 impl Ready {
-    /// An allocator without pools to read.
+    /// An allocator that is its own, has no pools to read, and does not tell what it holds.
     pub fn new(
         entry: Entry,
         version: impl Fn() -> String + Send + Sync + 'static,
@@ -103,7 +110,7 @@ impl Ready {
         release: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
-        Self { entry, version, options, release, pools: None }
+        Self { entry, version, options, release, pools: None, holds: None, own_bytes_max: None }
     }
 }
 
@@ -121,6 +128,15 @@ pub const ALL: &[Backend] = &[
     planted::TEN_PERCENT,
     planted::SIXTY_FOUR_MIB,
 ];
+
+/// Key of the C library's own allocator.
+pub const LIBC_KEY: &str = "system";
+
+/// What the C library's heap holds, whoever put it there.
+#[must_use]
+pub fn libc_holds() -> Holds {
+    Box::new(system::holds)
+}
 
 /// Key of the floor at which nothing is called: decode and slot table alone.
 pub const LOOP_KEY: &str = "loop";

@@ -4,6 +4,7 @@
 
 use super::{Backend, Ready, Role};
 use crate::heap::Entry;
+use crate::run::Held;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 
@@ -27,7 +28,15 @@ pub(super) const AGAIN: Backend =
 
 /// Entry points that are the C library's, or stand before them.
 pub(super) fn ready(entry: Entry) -> Ready {
-    Ready::new(entry, version, options, release)
+    Ready { holds: Some(Box::new(holds)), ..Ready::new(entry, version, options, release) }
+}
+
+/// Arenas and single mappings of the C library. It does not know which pages of them it has given back.
+pub(super) fn holds() -> Held {
+    // SAFETY: reads the C library's own counters.
+    let info = unsafe { libc::mallinfo2() };
+    let mapped = Some((info.arena + info.hblkhd) as u64);
+    Held { mapped_bytes: mapped, resident_bytes_max: mapped }
 }
 
 /// Name and version of the C library.
