@@ -50,6 +50,7 @@ fn request() -> Request {
         configs: measure::contestants().into_iter().chain(measure::floor()).collect(),
         sizes: Sizes { blocks: 0, latency_runs: 1, footprint_runs: 1 },
         idle_ms: IDLE_MS.to_vec(),
+        cycles: None,
         seed: 1,
         quick: false,
         limits: ImageLimits::DEFAULT,

@@ -30,6 +30,7 @@ fn prepared(configs: Vec<Config>) -> Prepared {
         configs,
         sizes: Sizes::QUICK,
         idle_ms: vec![0],
+        cycles: None,
         seed: 1,
         quick: true,
         limits: ImageLimits::DEFAULT,

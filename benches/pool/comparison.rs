@@ -108,6 +108,7 @@ fn request(folder: &Path, interpreter: &Interpreter) -> Result<Request, String> 
         configs: vec![cpython, measure::parse_config("pool")?],
         sizes: Sizes { blocks, latency_runs: 0, footprint_runs: 0 },
         idle_ms: vec![0],
+        cycles: None,
         seed: 1,
         quick: false,
         limits: ImageLimits::DEFAULT,
@@ -122,7 +123,7 @@ fn count(request: &Request, folder: &Path) -> Result<Vec<Vec<f64>>, String> {
     let started = Instant::now();
     let mut counts = Vec::new();
     for workload in &request.workloads {
-        let image = Image::prepare(&request.exe, workload.clone(), 0, &request.limits)?;
+        let image = Image::prepare(&request.exe, workload.clone(), 0, &request.limits, None)?;
         let of = |config: &Config| instructions::per_call(&valgrind, &request.exe, folder, &image, config);
         counts.push(request.configs.iter().map(of).collect::<Result<_, _>>()?);
     }

@@ -153,6 +153,7 @@ fn workload(story: &Story, what: &Invention) -> WorkloadFacts {
     }
     let phase_ops = phase_ops(what);
     let image = ImageSummary {
+        cycles: None,
         ops: OPS,
         events: OPS,
         slots: 200_000,
@@ -414,6 +415,8 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         })
         .collect();
     Footprint {
+        cycles: Vec::new(),
+        owners: Vec::new(),
         end,
         curve,
         at_phase,

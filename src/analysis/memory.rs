@@ -108,6 +108,8 @@ mod tests {
             rest: vec![],
             faults_minor: 0,
             pools: None,
+            cycles: Vec::new(),
+            owners: Vec::new(),
             failed_allocations: 0,
             seal: SealReport::default(),
         }

@@ -26,7 +26,7 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || COPY.options(), || COPY.release());
-        Ok(Ready { family: JEMALLOC, ..ready })
+        Ok(Ready { family: JEMALLOC, holds: Some(Box::new(|| COPY.holds())), ..ready })
     },
 };
 

@@ -6,6 +6,7 @@ use super::family::MIMALLOC;
 use super::family::mimalloc::{Copy, Mimalloc, options};
 use super::{Backend, Ready, Role};
 use crate::heap::Entry;
+use crate::run::Held;
 use libc::c_void;
 
 const ENTRY: Entry = Entry {
@@ -26,11 +27,46 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || options(&Copy::Linked), || COPY.release());
-        Ok(Ready { family: MIMALLOC, ..ready })
+        Ok(Ready { family: MIMALLOC, holds: Some(Box::new(holds)), ..ready })
     },
 };
 
 unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
     // SAFETY: the caller's promise; the library declares the pointer const.
     unsafe { libmimalloc_sys::mi_usable_size(block) }
+}
+
+/// The beginning of version 5 of the library's statistics, and room for the rest of them.
+#[repr(C, align(8))]
+struct Statistics {
+    bytes: usize,
+    version: usize,
+    /// Total, peak and current number of its own pages, then reserved and committed bytes.
+    counts: [[i64; 3]; 3],
+    rest: [i64; REST_WORDS],
+}
+
+/// What follows the first three counts there: 12 more, 21 counters, 4 and 4 in reserve, and 154 of size classes.
+const REST_WORDS: usize = 12 * 3 + 21 + 4 * 3 + 4 + 154 * 3;
+const STATISTICS_VERSION: usize = 5;
+
+unsafe extern "C" {
+    fn mi_stats_get(into: *mut Statistics) -> bool;
+}
+
+/// What this copy of the library has committed; unknown to one whose statistics look otherwise.
+fn holds() -> Held {
+    let mut now = Statistics {
+        bytes: size_of::<Statistics>(),
+        version: STATISTICS_VERSION,
+        counts: [[0; 3]; 3],
+        rest: [0; REST_WORDS],
+    };
+    // SAFETY: the library writes as many bytes as it is told are there, and refuses another size or version.
+    if !unsafe { mi_stats_get(&raw mut now) } {
+        return Held::default();
+    }
+    let [_, _, [_, _, committed]] = now.counts;
+    let committed = u64::try_from(committed).ok();
+    Held { mapped_bytes: committed, resident_bytes_max: committed }
 }

@@ -19,7 +19,7 @@ pub use library::LIBRARY_KEY;
 pub use system::libc_version;
 
 use crate::heap::Entry;
-use crate::run::{AllocatorFacts, PoolStatistics};
+use crate::run::{AllocatorFacts, Held, PoolStatistics};
 use std::collections::BTreeMap;
 
 /// What a backend may know before the seal.
@@ -72,6 +72,9 @@ impl PoolReader {
     pub const CLASSES_MAX: usize = 64;
 }
 
+/// Asks an allocator what it holds now. Allocates nothing, but for what a first answer may cost it.
+pub type Holds = Box<dyn Fn() -> Held + Send + Sync>;
+
 /// One allocator's descriptor.
 pub struct Backend {
     /// Key in jobs, files and configurations.
@@ -101,10 +104,14 @@ pub struct Ready {
     pub pools: Option<PoolReader>,
     /// Family of the library that reports the options, such as [`GLIBC`]; empty where none does.
     pub family: &'static str,
+    /// Says what it holds, of a library that can tell what is its own; for the footprint pass.
+    pub holds: Option<Holds>,
+    /// Requests of more bytes go to the C library's heap; null where none does.
+    pub own_bytes_max: Option<u64>,
 }
 
 impl Ready {
-    /// An allocator without pools to read.
+    /// An allocator that is its own, has no pools to read, and does not tell what it holds.
     pub fn new(
         entry: Entry,
         version: impl Fn() -> String + Send + Sync + 'static,
@@ -112,7 +119,7 @@ impl Ready {
         release: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
-        Self { entry, version, options, release, pools: None, family: "" }
+        Self { entry, version, options, release, pools: None, family: "", holds: None, own_bytes_max: None }
     }
 }
 
@@ -131,6 +138,15 @@ pub const ALL: &[Backend] = &[
     planted::TEN_PERCENT,
     planted::SIXTY_FOUR_MIB,
 ];
+
+/// Key of the C library's own allocator.
+pub const LIBC_KEY: &str = "system";
+
+/// What the C library's heap holds, whoever put it there.
+#[must_use]
+pub fn libc_holds() -> Holds {
+    Box::new(family::glibc::holds)
+}
 
 /// Key of the floor at which nothing is called: decode and slot table alone.
 pub const LOOP_KEY: &str = "loop";

@@ -5,7 +5,7 @@
 
 use super::{Arena, Backend, PoolReader, Ready, Role, system};
 use crate::heap::Entry;
-use crate::run::{PoolClass, PoolStatistics};
+use crate::run::{Held, PoolClass, PoolStatistics};
 use libc::c_void;
 use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
 use std::collections::BTreeMap;
@@ -17,7 +17,14 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let below = system::ready(ENTRY)?;
-        Ok(Ready { pools: Some(READER), version: Box::new(version), options: Box::new(options), ..below })
+        Ok(Ready {
+            pools: Some(READER),
+            holds: Some(Box::new(holds)),
+            own_bytes_max: Some(Current::SMALL_BYTES_MAX as u64),
+            version: Box::new(version),
+            options: Box::new(options),
+            ..below
+        })
     },
 };
 
@@ -81,6 +88,14 @@ fn arenas(each: &mut dyn FnMut(Arena)) {
     for arena in unsafe { pool() }.occupancy() {
         each(Arena { address: arena.address, pools: arena.pools_total, pools_in_use: arena.pools_in_use });
     }
+}
+
+/// Its arenas; larger blocks are the C library's.
+fn holds() -> Held {
+    // SAFETY: as in `arenas`.
+    let count = unsafe { pool() }.occupancy().count() as u64;
+    let mapped = Some(count * Current::ARENA_BYTES as u64);
+    Held { mapped_bytes: mapped, resident_bytes_max: mapped }
 }
 
 fn statistics(into: &mut PoolStatistics) {

@@ -206,6 +206,7 @@ fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<
         idle_ms: idle(args),
         seed: args.seed.unwrap_or_else(seed_of_clock),
         quick: false,
+        cycles: None,
         limits: ImageLimits::DEFAULT,
         allow_debug: args.allow_debug_build,
         base: PathBuf::new(),

@@ -4,7 +4,7 @@
 
 use super::out::{Stop, columns, print};
 use crate::measure::{
-    self, Config, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, Preset, Progress, Request, Sizes, Summary,
+    self, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, Preset, Progress, Request, Sizes, Summary,
 };
 use crate::run::{self, LATEST_LINK};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
@@ -42,6 +42,12 @@ pub(super) struct RunOptions {
     /// Idle delays in milliseconds at which rest is read [default: 0,100,1000,3000,10000]
     #[arg(long, value_name = "MS", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     idle: Vec<u64>,
+    /// Repeat the work of each recording N times, and tell plateau from slope
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    cycles: Option<u32>,
+    /// The marks around the work that --cycles repeats [default: steady,drained, or steady,finalising without the latter]
+    #[arg(long, value_name = "FROM,TO", requires = "cycles", value_parser = two_marks)]
+    between: Option<(String, String)>,
     /// Seed of the order of runs [default: from the clock]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -165,12 +171,21 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
             footprint_runs: options.footprint_runs.unwrap_or(defaults.footprint_runs),
         },
         idle_ms,
+        cycles: options.cycles.map(|times| CyclesAsked { times, between: options.between.clone() }),
         seed: options.seed.unwrap_or_else(seed_of_clock),
         quick: options.quick,
         limits: limits(options.window_ops),
         allow_debug: options.allow_debug_build,
         base: options.output.clone().unwrap_or_else(default_base),
     })
+}
+
+/// `FROM,TO`.
+fn two_marks(text: &str) -> Result<(String, String), String> {
+    match text.split(',').map(str::trim).collect::<Vec<_>>()[..] {
+        [from, to] if !from.is_empty() && !to.is_empty() => Ok((from.to_owned(), to.to_owned())),
+        _ => Err("two names of marks with a comma between them are needed, such as steady,drained".to_owned()),
+    }
 }
 
 fn limits(window_ops: Option<u64>) -> ImageLimits {

@@ -3,6 +3,7 @@
 //!
 //! Invariant: nothing is reported about a trace unless every event of it was checked.
 
+use super::cycles::{self, CyclesAsked};
 use crate::workload::{OpenTrace, Promise, TraceSource, trace_sentence};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -21,6 +22,8 @@ pub(super) struct CompileJob {
     pub source: TraceSource,
     /// What it must hold.
     pub promise: Option<Promise>,
+    /// What is repeated, if anything is; only an image that is kept whole can be.
+    pub cycles: Option<CyclesAsked>,
     /// Where the ops go.
     pub target: Target,
 }
@@ -105,7 +108,10 @@ fn compile_whole(job: &CompileJob, mut sink: WholeSink) -> Result<Compiled, Stri
         return Err(format!("{mismatch}. Correct the definition, or restore the file."));
     }
     let shape = trace.shape()?;
-    let summary = trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| trace_sentence(&e))?;
+    let summary = match &job.cycles {
+        None => trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| trace_sentence(&e))?,
+        Some(asked) => cycles::compile(trace.rewound()?, asked, &metadata.marks, &mut sink)?,
+    };
     metadata.sites = Vec::new();
     Ok(Compiled { summary, whole: sink.whole, metadata, shape, sha256, trace_bytes })
 }
@@ -133,13 +139,13 @@ fn write_ops(file: &File, ops: &[u64], mut at: u64, bytes: &mut Vec<u8>) -> io::
 }
 
 /// Keeps the whole image, or only counts it once it is too long.
-struct WholeSink {
+pub(super) struct WholeSink {
     file: File,
     window: Vec<u64>,
     bytes: Vec<u8>,
     at: u64,
     bytes_max: u64,
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl WholeSink {

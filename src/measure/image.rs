@@ -5,6 +5,7 @@
 //! every event first.
 
 use super::compile::{CompileJob, Compiled, Target};
+use super::cycles::CyclesAsked;
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
 use crate::run::Fidelity;
 use crate::worker::ImageSource;
@@ -70,15 +71,22 @@ struct Windows {
 }
 
 impl Image {
-    /// Has a workload compiled; the image is kept whole if the limits allow it beside `held_bytes` of other images.
+    /// Has a workload compiled, its work repeated if `cycles` says so; the image is kept whole if the limits allow it
+    /// beside `held_bytes` of other images.
     ///
     /// # Errors
     /// A sentence when the trace cannot be read, is not what its definition promises, or is damaged.
-    pub fn prepare(exe: &Path, workload: Workload, held_bytes: u64, limits: &ImageLimits) -> Result<Self, String> {
+    pub fn prepare(
+        exe: &Path,
+        workload: Workload,
+        held_bytes: u64,
+        limits: &ImageLimits,
+        cycles: Option<&CyclesAsked>,
+    ) -> Result<Self, String> {
         let left = limits.all_bytes_max.saturating_sub(held_bytes);
         let memory = shared_memory(0)?;
         let target = Target::Whole { fd: memory.as_raw_fd(), bytes_max: limits.whole_bytes_max.min(left) };
-        let running = start_compiler(exe, &workload, target, &[memory.as_fd()])?;
+        let running = start_compiler(exe, &workload, cycles, target, &[memory.as_fd()])?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;
         let compiled = answer(&workload, &finished)?;
         let (fidelity, note) = Fidelity::find(&workload.fidelity_files(), &compiled.sha256);
@@ -117,7 +125,7 @@ impl Image {
             done_fd: done_reader.as_raw_fd(),
         };
         let inherit = [memory.as_fd(), ready_writer.as_fd(), done_reader.as_fd()];
-        let compiler = start_compiler(exe, &self.workload, target, &inherit)?;
+        let compiler = start_compiler(exe, &self.workload, None, target, &inherit)?;
         let source = ImageSource::Windows {
             fd: memory.as_raw_fd(),
             window_ops: self.window_ops,
@@ -147,10 +155,12 @@ impl Feed<'_> {
 fn start_compiler(
     exe: &Path,
     workload: &Workload,
+    cycles: Option<&CyclesAsked>,
     target: Target,
     inherit: &[BorrowedFd<'_>],
 ) -> Result<Running, String> {
-    let job = CompileJob { source: workload.source.clone(), promise: workload.promise.clone(), target };
+    let cycles = cycles.cloned();
+    let job = CompileJob { source: workload.source.clone(), promise: workload.promise.clone(), cycles, target };
     let input = serde_json::to_vec(&job).map_err(|e| format!("The job cannot be put into JSON: {e}."))?;
     let arguments = &[COMPILE_VERB];
     let spec = ChildSpec { exe, arguments, input: &input, padding_bytes: 0, variables: &[], inherit };

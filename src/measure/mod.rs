@@ -7,6 +7,7 @@ mod ask;
 mod child;
 mod compile;
 mod config;
+mod cycles;
 mod environment;
 mod estimate;
 mod footprint;
@@ -22,6 +23,7 @@ pub use compile::main as compile_main;
 pub use config::{
     Config, Named, Preset, contestants, floor, parse as parse_config, parse_all as parse_configs, presets,
 };
+pub use cycles::CyclesAsked;
 pub use image::{COMPILE_VERB, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
@@ -51,6 +53,8 @@ pub struct Request {
     pub sizes: Sizes,
     /// Idle delays at which rest is read, milliseconds, ascending.
     pub idle_ms: Vec<u64>,
+    /// What of each workload is repeated, if anything is.
+    pub cycles: Option<CyclesAsked>,
     /// Seed of order and padding.
     pub seed: u64,
     /// Whether small cuts are used.
@@ -98,10 +102,11 @@ impl Prepared {
             return Err("This is a debug build, and its timings would mean nothing. Use `cargo run --release`.".into());
         }
         let mut images: Vec<Image> = Vec::new();
+        let cycles = request.cycles.as_ref();
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits)?;
+            let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, cycles)?;
             image.note.iter().for_each(|note| progress.say(note));
             images.push(image);
         }

@@ -8,12 +8,12 @@
 //! Invariant: a reading allocates nothing, and the list that holds it was made before the seal.
 
 use super::arenas::ArenaLog;
-use super::{Heap, Pass};
+use super::{Account, Heap, OwnerLog, Pass};
 use crate::backend::PoolReader;
 use crate::probe::{clock, memory, sys, usage::Usage};
-use crate::run::{MemoryPoint, Pools, RestPoint, RestState};
+use crate::run::{MemoryPoint, Moment, Owners, Pools, RestPoint, RestState};
 use std::io;
-use trace::image::ImageSummary;
+use trace::image::{CYCLE_MARK, ImageSummary};
 use trace::{Domain, Phase};
 
 /// Most readings at new peaks of requested bytes.
@@ -45,6 +45,7 @@ pub(crate) struct FootprintPass {
     work_ended_ns: Option<u64>,
     ended: bool,
     pools: Option<ArenaLog>,
+    owners: OwnerLog,
     failed: Option<io::Error>,
     /// What it has read, to be put into an observation.
     pub(crate) read: Readings,
@@ -59,6 +60,7 @@ pub(crate) struct Readings {
     pub(crate) end: MemoryPoint,
     pub(crate) rest_from: &'static str,
     pub(crate) rest: Vec<RestPoint>,
+    pub(crate) cycles: Vec<MemoryPoint>,
     pub(crate) faults_minor: u64,
 }
 
@@ -73,6 +75,7 @@ impl FootprintPass {
         idle_ms: Vec<u64>,
         release: Vec<Box<dyn Fn() + Send + Sync>>,
         pools: Option<PoolReader>,
+        owners: OwnerLog,
     ) -> io::Result<Self> {
         let reader = memory::Reader::open()?;
         let before = reader.read()?;
@@ -80,7 +83,8 @@ impl FootprintPass {
         let mut curve = vec![MemoryPoint::default(); points as usize + PEAK_READINGS_MAX + 16];
         curve.clear();
         let rest = Vec::with_capacity(idle_ms.len() + 2);
-        let read = Readings { curve, at_phase: Vec::with_capacity(8), rest, ..Readings::default() };
+        let cycles = Vec::with_capacity(image.cycles.as_ref().map_or(0, |cycles| cycles.times as usize));
+        let read = Readings { curve, at_phase: Vec::with_capacity(8), rest, cycles, ..Readings::default() };
         let has_steady = image.phase_ops[Phase::Steady as usize].is_some();
         let every = (image.ops / u64::from(points.max(1))).max(1);
         Ok(Self {
@@ -99,6 +103,7 @@ impl FootprintPass {
             work_ended_ns: None,
             ended: false,
             pools: pools.map(|reader| ArenaLog::new(reader, every)),
+            owners,
             failed: None,
             read,
         })
@@ -126,6 +131,11 @@ impl FootprintPass {
         self.pools.take().map(ArenaLog::into_pools)
     }
 
+    /// Who owned what.
+    pub(crate) fn take_owners(self) -> (Readings, Vec<Owners>) {
+        (self.read, self.owners.into_owners())
+    }
+
     fn point(&mut self, op: u64) -> MemoryPoint {
         match self.reader.read() {
             Ok(now) => MemoryPoint {
@@ -150,6 +160,7 @@ impl FootprintPass {
         }
         if self.in_steady && point.resident_bytes > self.read.peak.resident_bytes {
             self.read.peak = point;
+            self.owners.read(Moment::Peak, point);
             if let Some(pools) = &mut self.pools {
                 pools.peak();
             }
@@ -168,21 +179,24 @@ impl FootprintPass {
         self.read.rest_from = from;
         for at in 0..self.idle_ms.len() {
             sys::sleep_until_ns(ended + self.idle_ms[at] * 1_000_000);
-            self.rest(RestState::Idle, op);
+            let point = self.rest(RestState::Idle, op);
+            self.owners.read(Moment::Rest, point);
         }
     }
 
-    fn rest(&mut self, state: RestState, op: u64) {
+    fn rest(&mut self, state: RestState, op: u64) -> MemoryPoint {
         let memory = self.point(op);
         let after_ms = (clock::now_ns() - self.work_ended_ns.unwrap_or_default()) / 1_000_000;
         if self.read.rest.len() < self.read.rest.capacity() {
             self.read.rest.push(RestPoint { state, after_ms, memory });
         }
+        memory
     }
 
     /// The live set at the end: `end`, then what would have disturbed it.
     fn end(&mut self, op: u64, point: MemoryPoint, from: &'static str, heap: &mut Heap) {
         self.read.end = point;
+        self.owners.read(Moment::End, point);
         if let Some(pools) = &mut self.pools {
             pools.mark(op);
             pools.end();
@@ -205,16 +219,18 @@ impl Pass for FootprintPass {
     const FULL_TOUCH: bool = true;
     const ACCOUNTS: bool = true;
 
-    fn gained(&mut self, requested: usize, usable: usize) {
-        self.now.requested_bytes += requested as u64;
-        self.now.usable_bytes += usable as u64;
+    fn gained(&mut self, block: Account) {
+        self.now.requested_bytes += block.requested as u64;
+        self.now.usable_bytes += block.usable as u64;
         self.now.blocks += 1;
+        self.owners.gained(&block);
     }
 
-    fn lost(&mut self, requested: usize, usable: usize) {
-        self.now.requested_bytes -= requested as u64;
-        self.now.usable_bytes -= usable as u64;
+    fn lost(&mut self, block: Account) {
+        self.now.requested_bytes -= block.requested as u64;
+        self.now.usable_bytes -= block.usable as u64;
         self.now.blocks -= 1;
+        self.owners.lost(&block);
     }
 
     fn reach(&mut self, op: u64) {
@@ -235,6 +251,12 @@ impl Pass for FootprintPass {
     }
 
     fn mark(&mut self, mark: u32, op: u64, heap: &mut Heap) -> bool {
+        if mark == CYCLE_MARK {
+            let point = self.add_to_curve(op);
+            if self.read.cycles.len() < self.read.cycles.capacity() {
+                self.read.cycles.push(point);
+            }
+        }
         let Some(phase) = Phase::from_mark(mark) else { return true };
         if self.read.at_phase.iter().any(|(seen, _)| *seen >= phase) {
             return true; // a phase never begins twice nor after a later one
@@ -255,6 +277,7 @@ impl Pass for FootprintPass {
             Phase::Steady => self.read.at_phase.push((phase, point)),
             Phase::Drained => {
                 self.read.at_phase.push((phase, point));
+                self.owners.read(Moment::Drained, point);
                 self.idle(op, "drained");
             }
             Phase::Finalising => self.end(op, point, "finalising", heap),

@@ -7,12 +7,14 @@ mod arenas;
 mod floor;
 mod footprint;
 mod latency;
+mod owners;
 mod slots;
 mod throughput;
 
 pub(crate) use floor::Floor;
 pub(crate) use footprint::FootprintPass;
 pub(crate) use latency::LatencyPass;
+pub(crate) use owners::{Holder, OwnerLog};
 pub(crate) use slots::Heap;
 pub(crate) use throughput::ThroughputPass;
 
@@ -20,6 +22,19 @@ use crate::probe::sys::{Descriptor, Mapping};
 use crate::run::CallKind;
 use std::io;
 use trace::image::{Op, OpKind};
+
+/// A live block, for passes that account for them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account {
+    /// Whose it is, as in [`Op::domain_bits`].
+    pub(crate) domain_bits: usize,
+    /// Bytes requested.
+    pub(crate) requested: usize,
+    /// Bytes that the allocator says can be used.
+    pub(crate) usable: usize,
+    /// Bytes that were touched.
+    pub(crate) touched: usize,
+}
 
 /// What one pass does around the replay's steps. Every default is nothing, and costs nothing.
 pub(crate) trait Pass {
@@ -41,10 +56,10 @@ pub(crate) trait Pass {
     fn touched(&mut self) {}
 
     /// A block came to be.
-    fn gained(&mut self, _requested: usize, _usable: usize) {}
+    fn gained(&mut self, _block: Account) {}
 
     /// A block is about to go.
-    fn lost(&mut self, _requested: usize, _usable: usize) {}
+    fn lost(&mut self, _block: Account) {}
 
     /// The op with this index comes next.
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! inside the table, whatever the image says. That a block is freed and resized in the domain that allocated it is the
 //! image's promise, made when it was compiled from a validated trace.
 
-use super::Pass;
+use super::{Account, Pass};
 use crate::heap::Entry;
 use crate::probe::sys::Mapping;
 use crate::run::CallKind;
@@ -48,6 +48,8 @@ pub(crate) struct Heap {
     blocks: *mut *mut u8,
     /// The bytes requested for it; kept up only for passes that account for them.
     sizes: *mut usize,
+    /// The bytes of it that were touched; kept up as the sizes are.
+    touched: *mut usize,
     /// Indexed by the three domain bits of an op, so that no index is out of range.
     table: [Entry; 8],
     /// The prefixes read so far; kept here because a window may end between them and their op.
@@ -68,6 +70,7 @@ impl Heap {
         Ok(Self {
             blocks: table()?.cast(),
             sizes: table()?.cast(),
+            touched: table()?.cast(),
             table: [libc, raw, mem, obj, numpy, arrow, libc, libc],
             prefix: Prefix::default(),
             failed: 0,
@@ -85,6 +88,12 @@ impl Heap {
     fn size(&mut self, op: Op) -> &mut usize {
         // SAFETY: as in `block`.
         unsafe { &mut *self.sizes.add(op.slot() & (SLOTS_MAX as usize - 1)) }
+    }
+
+    #[inline(always)]
+    fn touched(&mut self, op: Op) -> &mut usize {
+        // SAFETY: as in `block`.
+        unsafe { &mut *self.touched.add(op.slot() & (SLOTS_MAX as usize - 1)) }
     }
 
     /// A plain allocation of less than one OS page, all of it touched: nearly every op of a Python program.
@@ -109,7 +118,7 @@ impl Heap {
             write_header(block, bytes);
         }
         pass.touched();
-        self.gain(op, bytes, pass);
+        self.gain(op, bytes, bytes, pass);
     }
 
     /// Any allocation, with its prefixes. `advised` when the next op asks for huge pages on this very block: the
@@ -140,7 +149,7 @@ impl Heap {
             }
             touch::<P>(block, bytes, 0, prefix.touched_bytes(bytes));
             pass.touched();
-            self.gain(op, bytes, pass);
+            self.gain(op, bytes, prefix.touched_bytes(bytes), pass);
         }
     }
 
@@ -153,14 +162,14 @@ impl Heap {
         if old.is_null() || !P::CALLS {
             return;
         }
-        let old_bytes = *self.size(op);
+        let (old_bytes, old_touched) = (*self.size(op), *self.touched(op));
         self.lose(op, pass);
         let realloc = self.table[op.domain_bits()].realloc;
         // SAFETY: the slot's block is live and of this domain; its old address is forgotten below.
         let block = pass.call(CallKind::Realloc, bytes, || unsafe { realloc(old.cast(), bytes) }).cast::<u8>();
         if block.is_null() {
             self.failed += 1;
-            self.gain(op, old_bytes, pass);
+            self.gain(op, old_bytes, old_touched, pass);
             return;
         }
         *self.block(op) = block;
@@ -168,7 +177,7 @@ impl Heap {
         let already = prefix.old_pages.map_or(was, |pages| was.min(pages as usize * PAGE));
         touch::<P>(block, bytes, already, prefix.touched_bytes(bytes));
         pass.touched();
-        self.gain(op, bytes, pass);
+        self.gain(op, bytes, prefix.touched_bytes(bytes), pass);
     }
 
     /// A free; nothing when the block was never had.
@@ -202,10 +211,10 @@ impl Heap {
 
     /// Tells an accounting pass of the block that the slot holds now.
     #[inline(always)]
-    fn gain<P: Pass>(&mut self, op: Op, bytes: usize, pass: &mut P) {
+    fn gain<P: Pass>(&mut self, op: Op, bytes: usize, touched: usize, pass: &mut P) {
         if P::ACCOUNTS {
-            *self.size(op) = bytes;
-            pass.gained(bytes, self.usable_size(op));
+            (*self.size(op), *self.touched(op)) = (bytes, touched);
+            pass.gained(self.account(op));
         }
     }
 
@@ -213,8 +222,14 @@ impl Heap {
     #[inline(always)]
     fn lose<P: Pass>(&mut self, op: Op, pass: &mut P) {
         if P::ACCOUNTS && !self.block(op).is_null() {
-            pass.lost(*self.size(op), self.usable_size(op));
+            pass.lost(self.account(op));
         }
+    }
+
+    /// The slot's live block.
+    fn account(&mut self, op: Op) -> Account {
+        let (requested, touched) = (*self.size(op), *self.touched(op));
+        Account { domain_bits: op.domain_bits(), requested, usable: self.usable_size(op), touched }
     }
 
     fn usable_size(&mut self, op: Op) -> usize {

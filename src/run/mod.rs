@@ -6,12 +6,14 @@
 mod environment;
 mod fidelity;
 mod histogram;
+mod owners;
 mod pools;
 mod store;
 
 pub use environment::*;
 pub use fidelity::*;
 pub use histogram::*;
+pub use owners::*;
 pub use pools::*;
 pub use store::*;
 
@@ -266,6 +268,12 @@ pub struct Footprint {
     /// What the pools held; null of allocators that cannot tell, and in results from before this was read.
     #[serde(default)]
     pub pools: Option<Box<Pools>>,
+    /// The reading at the end of each cycle, where the work was repeated.
+    #[serde(default)]
+    pub cycles: Vec<MemoryPoint>,
+    /// Who owned the bytes at peak, at `drained`, at the end and at rest; empty in results from before this was read.
+    #[serde(default)]
+    pub owners: Vec<Owners>,
     /// Failed allocations.
     pub failed_allocations: u64,
     /// Self-checks.

@@ -14,7 +14,7 @@ pub use seal::{HarnessAllocator, use_arena, use_system};
 use crate::backend::{self, Backend, Need, Ready, Role};
 use crate::heap::Entry;
 use crate::probe::{clock, memory, sys};
-use crate::replay::{Floor, FootprintPass, Heap, LatencyPass, Source, ThroughputPass};
+use crate::replay::{Floor, FootprintPass, Heap, Holder, LatencyPass, OwnerLog, Source, ThroughputPass};
 use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
 use std::fmt::Display;
 
@@ -120,7 +120,10 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     match job.pass {
         Pass::Throughput => throughput(job, &source, heap, libc_bytes, calls_nothing),
         Pass::Latency => latency(job, &source, heap, libc_bytes),
-        Pass::Footprint => footprint(job, &source, heap, libc_bytes, ready),
+        Pass::Footprint => {
+            let (ready, owners) = owner_log(job, ready, &distinct);
+            footprint(job, &source, heap, libc_bytes, ready, owners)
+        }
     }
 }
 
@@ -264,16 +267,39 @@ fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Resul
     Ok(Observation::Latency(Latency { ticks_per_second, clock: pass.clock(), cells: pass.cells(), seal }))
 }
 
+/// Who may be asked what they hold: each allocator of the job, and the C library in any case.
+fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &str)]) -> (Vec<Ready>, OwnerLog) {
+    let key = |(backend, argument): &(&Backend, &str)| match *argument {
+        "" => backend.key.to_owned(),
+        argument => format!("{}:{argument}", backend.key),
+    };
+    let keys: Vec<String> = distinct.iter().map(key).collect();
+    let own_bytes_max: Vec<Option<u64>> = ready.iter().map(|ready| ready.own_bytes_max).collect();
+    let mut holders: Vec<Holder> =
+        keys.iter().zip(&mut ready).map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() }).collect();
+    if !keys.iter().any(|key| key == backend::LIBC_KEY) {
+        holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: Some(backend::libc_holds()) });
+    }
+    let served_by = |domain: trace::Domain, small: bool| {
+        let key = &job.backends[domain as usize];
+        let own = keys.iter().position(|own| own == key).and_then(|at| own_bytes_max[at]);
+        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { key.clone() }
+    };
+    let log = OwnerLog::new(holders, served_by);
+    (ready, log)
+}
+
 fn footprint(
     job: &Job,
     source: &Source,
     mut heap: Heap,
     libc_bytes: u64,
     mut ready: Vec<Ready>,
+    owners: OwnerLog,
 ) -> Result<Observation, Failure> {
     let pools = ready.iter_mut().find_map(|ready| ready.pools.take());
     let release = ready.into_iter().map(|ready| ready.release).collect();
-    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools)
+    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools, owners)
         .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
     let mut sealed = seal_worker(&reader()?, libc_bytes)?;
     sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
@@ -283,7 +309,7 @@ fn footprint(
         return Err(failure("replay", format!("memory could not be read exactly: {error}")));
     }
     let pools = pass.pools().map(Box::new);
-    let read = pass.read;
+    let (read, owners) = pass.take_owners();
     Ok(Observation::Footprint(Footprint {
         curve: read.curve,
         at_phase: read.at_phase,
@@ -293,6 +319,8 @@ fn footprint(
         rest: read.rest,
         faults_minor: read.faults_minor,
         pools,
+        cycles: read.cycles,
+        owners,
         failed_allocations: heap.failed,
         seal,
     }))

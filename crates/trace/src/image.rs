@@ -11,10 +11,12 @@
 //! that follows the run of prefixes it stands in.
 
 mod compile;
+mod cycles;
 mod sink;
 mod state;
 
 pub use compile::compile;
+pub use cycles::{CYCLE_MARK, Cycles, CyclesFault, repeat};
 pub use sink::{ImageSink, VecSink};
 
 use crate::ledger::Block;
@@ -155,6 +157,20 @@ pub struct ImageSummary {
     pub phase_ops: [Option<u64>; 4],
     /// Most requested bytes live at once within `steady` (within everything when there is no `steady` mark).
     pub live_bytes_peak_steady: u64,
+    /// What was repeated, if anything was.
+    #[serde(default)]
+    pub cycles: Option<Repeated>,
+}
+
+/// A section of an image that comes more than once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Repeated {
+    /// How often it comes in all.
+    pub times: u32,
+    /// Name of the mark that it follows.
+    pub from: String,
+    /// Name of the mark that it ends before.
+    pub to: String,
 }
 
 /// Most ops that may not be parted: three prefixes and what they qualify.

@@ -3,6 +3,7 @@
 //! Invariant: an option is what `mallctl` reports, and is left out where this build does not have it.
 
 use super::symbols::Symbols;
+use crate::run::Held;
 use libc::{c_char, c_int, c_void};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -96,6 +97,16 @@ impl Jemalloc {
             .collect();
         let names = STEERING.iter().copied().chain(set.iter().map(String::as_str));
         names.filter_map(|name| Some((name.to_owned(), self.read(name)?))).collect()
+    }
+
+    /// The copy's statistics, made anew. Unknown to a build without them.
+    pub(in crate::backend) fn holds(self) -> Held {
+        let mut epoch = 1_u64;
+        let nothing = std::ptr::null_mut();
+        // SAFETY: the name's type is a 64-bit number, which is only read.
+        unsafe { (self.mallctl)(c"epoch".as_ptr(), nothing, nothing.cast(), (&raw mut epoch).cast(), 8) };
+        let read = |name: &CStr| self.value(name, 0_usize).map(|bytes| bytes as u64);
+        Held { mapped_bytes: read(c"stats.mapped"), resident_bytes_max: read(c"stats.resident") }
     }
 
     /// Flushes this thread's cache, then purges every arena (4096 is jemalloc's `MALLCTL_ARENAS_ALL`).

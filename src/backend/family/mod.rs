@@ -10,7 +10,7 @@ pub(super) mod mimalloc;
 pub(super) mod symbols;
 pub(super) mod tcmalloc;
 
-use super::Ready;
+use super::{Holds, Ready};
 use crate::heap::Entry;
 use jemalloc::Jemalloc;
 use mimalloc::{Copy, Mimalloc};
@@ -101,13 +101,25 @@ impl Family {
         }
     }
 
+    /// How a copy tells what it holds. A loaded mimalloc's statistics look otherwise in every version: unknown.
+    fn holds(&self) -> Option<Holds> {
+        match self {
+            Self::Glibc => Some(Box::new(glibc::holds)),
+            Self::Jemalloc(copy) => {
+                let copy = *copy;
+                Some(Box::new(move || copy.holds()))
+            }
+            Self::Mimalloc(_) | Self::Tcmalloc(_) | Self::Unknown => None,
+        }
+    }
+
     /// A prepared allocator of this family.
     pub(super) fn ready(self, entry: Entry, object: Object) -> Ready {
         let family = self.name();
         let (other, place) = (self.clone(), object.clone());
-        let last = self.clone();
+        let (last, holds) = (self.clone(), self.holds());
         let ready =
             Ready::new(entry, move || self.version(&object), move || other.options(&place), move || last.release());
-        Ready { family, ..ready }
+        Ready { family, holds, ..ready }
     }
 }

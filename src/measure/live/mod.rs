@@ -286,6 +286,8 @@ mod tests {
             rest: vec![],
             faults_minor: 0,
             pools: None,
+            cycles: vec![],
+            owners: vec![],
             failed_allocations: 0,
             seal: Default::default(),
         };

@@ -395,6 +395,7 @@ impl State {
             calls_by_phase: self.calls_by_phase,
             phase_ops: self.phase_ops,
             live_bytes_peak_steady: if has_steady { peak_steady } else { peak_of_all },
+            cycles: None,
         }
     }
 }

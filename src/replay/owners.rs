@@ -1,0 +1,122 @@
+//! Who owns the bytes: live blocks by domain and size, and what each allocator holds, at a few moments.
+//!
+//! Invariant: a reading allocates nothing; what it fills was made before the seal.
+
+use super::Account;
+use crate::backend::Holds;
+use crate::run::{Held, MemoryPoint, Moment, Owned, Owners, SMALL_BYTES_MAX};
+use trace::Domain;
+
+/// Rows of live blocks: two per domain bits, small ones first.
+const ROWS: usize = 16;
+
+/// Sums over live blocks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Live {
+    blocks: u64,
+    requested: u64,
+    usable: u64,
+    touched: u64,
+}
+
+/// What was read at one moment.
+struct Reading {
+    moment: Moment,
+    /// Whether it was read at all, and all memory then.
+    memory: Option<MemoryPoint>,
+    live: [Live; ROWS],
+    /// As [`OwnerLog::allocators`].
+    held: Vec<Held>,
+}
+
+/// An allocator that may be asked what it holds.
+pub(crate) struct Holder {
+    /// Its key, with its argument.
+    pub(crate) key: String,
+    /// How it tells.
+    pub(crate) holds: Option<Holds>,
+}
+
+/// Counts live blocks, and keeps what was read.
+pub(crate) struct OwnerLog {
+    allocators: Vec<Holder>,
+    /// Key of the allocator of each row's blocks.
+    served_by: [String; ROWS],
+    live: [Live; ROWS],
+    readings: [Reading; 4],
+}
+
+impl OwnerLog {
+    /// `served_by` says for a domain and whether its blocks are small whose memory they are in.
+    pub(crate) fn new(allocators: Vec<Holder>, served_by: impl Fn(Domain, bool) -> String) -> Self {
+        let row = |at: usize| Domain::from_bits(at as u8 / 2).map_or_else(String::new, |d| served_by(d, at % 2 == 0));
+        let reading = |moment| Reading {
+            moment,
+            memory: None,
+            live: [Live::default(); ROWS],
+            held: vec![Held::default(); allocators.len()],
+        };
+        let readings = [Moment::Peak, Moment::Drained, Moment::End, Moment::Rest].map(reading);
+        // An allocator's first answer may cost it memory of its own: that is had before the seal.
+        for holds in allocators.iter().filter_map(|holder| holder.holds.as_ref()) {
+            holds();
+        }
+        Self { served_by: std::array::from_fn(row), allocators, live: [Live::default(); ROWS], readings }
+    }
+
+    fn row(&mut self, block: &Account) -> &mut Live {
+        let large = block.requested as u64 > SMALL_BYTES_MAX;
+        &mut self.live[(block.domain_bits & 7) * 2 + usize::from(large)]
+    }
+
+    pub(crate) fn gained(&mut self, block: &Account) {
+        let row = self.row(block);
+        row.blocks += 1;
+        row.requested += block.requested as u64;
+        row.usable += block.usable as u64;
+        row.touched += block.touched as u64;
+    }
+
+    pub(crate) fn lost(&mut self, block: &Account) {
+        let row = self.row(block);
+        row.blocks -= 1;
+        row.requested -= block.requested as u64;
+        row.usable -= block.usable as u64;
+        row.touched -= block.touched as u64;
+    }
+
+    /// Notes who owns what now; a later reading of the same moment takes its place.
+    pub(crate) fn read(&mut self, moment: Moment, memory: MemoryPoint) {
+        let Some(reading) = self.readings.iter_mut().find(|reading| reading.moment == moment) else { return };
+        reading.memory = Some(memory);
+        reading.live = self.live;
+        for (held, holder) in reading.held.iter_mut().zip(&self.allocators) {
+            *held = holder.holds.as_ref().map_or(Held::default(), |holds| holds());
+        }
+    }
+
+    /// What was read, for an observation.
+    pub(crate) fn into_owners(self) -> Vec<Owners> {
+        let Self { allocators, served_by, readings, .. } = self;
+        let owned = |live: [Live; ROWS]| {
+            let rows = live.into_iter().zip(&served_by).enumerate().filter(|(_, (live, _))| live.blocks > 0);
+            let row = rows.filter_map(|(at, (live, allocator))| {
+                Some(Owned {
+                    domain: Domain::from_bits(at as u8 / 2)?.name().to_owned(),
+                    small: at % 2 == 0,
+                    allocator: allocator.clone(),
+                    blocks: live.blocks,
+                    requested_bytes: live.requested,
+                    usable_bytes: live.usable,
+                    touched_bytes: live.touched,
+                })
+            });
+            row.collect()
+        };
+        let owners = readings.into_iter().filter_map(|reading| {
+            let held = allocators.iter().map(|holder| holder.key.clone()).zip(reading.held).collect();
+            Some(Owners { moment: reading.moment, memory: reading.memory?, owned: owned(reading.live), held })
+        });
+        owners.collect()
+    }
+}
