@@ -150,7 +150,7 @@ fn is_hopeless(runs: &[(usize, Result<RealRun, String>)]) -> bool {
 /// real run.
 ///
 /// # Errors
-/// A sentence about the first replay that failed.
+/// A sentence when no replay succeeded; one that failed beside others is kept with its configuration.
 pub fn predict(
     prepared: &Prepared,
     report: &HostReport,
@@ -170,17 +170,22 @@ pub fn predict(
         done += 1;
         progress.say_at_times(&format!("{done} of {} replays", cells.len()));
         found.mode = Some(run.mode);
-        add(&mut found.configs[cell.config], run, &prepared.settings.idle_ms)
+        add(&mut found.configs[cell.config], run, &prepared.settings.idle_ms);
+        Ok(())
     };
     for cell in &timed {
         keep(cell, prepared.measure(cell))?;
     }
     footprint::side_by_side(prepared, &footprints, &mut keep)?;
-    Ok(found)
+    let first = found.configs.iter().flat_map(|config| &config.failures).next().cloned();
+    match first.filter(|_| found.configs.iter().all(|config| config.replayed.is_empty())) {
+        Some(reason) => Err(reason),
+        None => Ok(found),
+    }
 }
 
 /// Takes the readings out of one replay.
-fn add(config: &mut FidelityConfig, run: Run, idle_ms: &[u64]) -> Result<(), String> {
+fn add(config: &mut FidelityConfig, run: Run, idle_ms: &[u64]) {
     match run.outcome {
         Outcome::Ok(Observation::Footprint(footprint)) => config.replayed.push(replayed(&footprint, idle_ms)),
         Outcome::Ok(Observation::Throughput(throughput)) => {
@@ -189,10 +194,9 @@ fn add(config: &mut FidelityConfig, run: Run, idle_ms: &[u64]) -> Result<(), Str
         }
         Outcome::Ok(Observation::Latency(_)) => {}
         Outcome::Failed { stage, reason } => {
-            return Err(format!("The replay under {} failed, {stage}: {reason}", config.name));
+            config.failures.push(format!("The replay failed, {stage}: {reason}"));
         }
     }
-    Ok(())
 }
 
 fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
