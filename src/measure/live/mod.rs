@@ -114,7 +114,7 @@ pub fn real_runs(
 ) -> Vec<Vec<Result<RealRun, String>>> {
     let sizes = Sizes { blocks: how.real, latency_runs: 0, footprint_runs: 0 };
     let cells = plan(how.seed, 1, &vec![false; environments.len()], sizes);
-    let done: Mutex<Vec<Vec<(usize, Result<RealRun, String>)>>> = Mutex::new(vec![Vec::new(); environments.len()]);
+    let done: Mutex<Vec<Vec<Placed>>> = Mutex::new(vec![Vec::new(); environments.len()]);
     let next = AtomicUsize::new(0);
     let (sender, receiver) = results();
     thread::scope(|scope| {
@@ -142,7 +142,10 @@ pub fn real_runs(
     done.into_iter().map(|runs| runs.into_iter().map(|(_, run)| run).collect()).collect()
 }
 
-fn is_hopeless(runs: &[(usize, Result<RealRun, String>)]) -> bool {
+/// What came of a real run, and its place in the order.
+type Placed = (usize, Result<RealRun, String>);
+
+fn is_hopeless(runs: &[Placed]) -> bool {
     runs.len() >= FAILURES_MAX && runs.iter().all(|(_, run)| run.is_err())
 }
 
