@@ -91,7 +91,9 @@ pub struct Pick {
     pub best: usize,
     /// How much more the choice really takes, as a share of the best.
     pub above: f64,
-    /// Whether that is within [`PICK_SHARE`].
+    /// Whether the real ranges of the two overlap, so that other runs might rank them otherwise.
+    pub overlap: bool,
+    /// Whether it is within [`PICK_SHARE`], or the two cannot be told apart.
     pub good: bool,
 }
 
@@ -244,7 +246,8 @@ fn pick(rows: &[Row], what: What) -> Option<Pick> {
         rows.iter().min_by(|a, b| a.predicted.partial_cmp(&b.predicted).unwrap_or(std::cmp::Ordering::Equal))?;
     let best = rows.iter().min_by(|a, b| a.real.total_cmp(&b.real))?;
     let above = chosen.real / best.real - 1.0;
-    Some(Pick { what, chosen: chosen.config, best: best.config, above, good: above <= PICK_SHARE })
+    let overlap = chosen.range.0 <= best.range.1;
+    Some(Pick { what, chosen: chosen.config, best: best.config, above, overlap, good: above <= PICK_SHARE || overlap })
 }
 
 fn same(found: &Fidelity, rows: &[Row]) -> Vec<Same> {
@@ -426,6 +429,13 @@ mod tests {
         let pick = &judge(&found(configs)).picks[0];
         assert_eq!((pick.chosen, pick.best, pick.good), (1, 0, false));
         assert!((pick.above - 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_pick_that_cannot_be_told_from_the_best_is_good() {
+        let configs = vec![config("today", "a", &[90, 100, 101], 80), config("b", "b", &[89, 90, 91], 90)];
+        let pick = &judge(&found(configs)).picks[0];
+        assert_eq!((pick.chosen, pick.best, pick.overlap, pick.good), (0, 1, true, true));
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn judge(found: &Fidelity, output: Option<&Path>) -> Result<(), Stop> {
     let failures: usize = found.configs.iter().map(|config| config.failures.len()).sum();
     match (fidelity::judge(found).holds(), failures) {
         (true, 0) => Ok(()),
-        (true, n) => Err(Stop::Failed(format!("{n} real runs failed; their reasons are above."))),
+        (true, n) => Err(Stop::Failed(format!("{n} runs failed; their reasons are above."))),
         (false, _) => Err(Stop::Failed("The prediction missed a bar; see MISS, WRONG and TOO FAR above.".to_owned())),
     }
 }

@@ -80,6 +80,7 @@ pub fn predictions(found: &Fidelity) -> String {
     text.push_str(&table.text());
     text.push('\n');
     text.push_str(LEGEND);
+    text.push_str(&failures(found));
     text.push_str("Nothing real was run: add `-- CMD` to hold these figures against the program.\n");
     text
 }
@@ -196,13 +197,13 @@ fn verdict(found: &Fidelity, judged: &Judgement) -> String {
         );
     }
     for pick in &judged.picks {
-        let good = if pick.good { "" } else { "TOO FAR: " };
+        let bad = if pick.good { "" } else { "TOO FAR: " };
+        let overlap = if pick.overlap && pick.chosen != pick.best { " (their ranges overlap)" } else { "" };
         let (what, above) = (name(pick.what), words::percent(pick.above));
+        let (chosen, best) = (of(pick.chosen), of(pick.best));
         let _ = writeln!(
             text,
-            "{good}the replay would pick {} for {what}; really it is {above} above the best, {}",
-            of(pick.chosen),
-            of(pick.best)
+            "{bad}the replay would pick {chosen} for {what}; really it is {above} above the best, {best}{overlap}"
         );
     }
     for same in &judged.same {
@@ -215,9 +216,15 @@ fn verdict(found: &Fidelity, judged: &Judgement) -> String {
         let row = &judged.rows[miss.row];
         let _ = writeln!(text, "MISS: {} of {}: {}", name(row.what), of(row.config), miss.reason);
     }
+    text.push_str(&failures(found));
+    text
+}
+
+fn failures(found: &Fidelity) -> String {
+    let mut text = String::new();
     for config in &found.configs {
         for failure in &config.failures {
-            let _ = writeln!(text, "FAILED run under {}: {failure}", config.name);
+            let _ = writeln!(text, "FAILED under {}: {failure}", config.name);
         }
     }
     text
@@ -283,7 +290,7 @@ mod tests {
             "+31.1 %  OUTSIDE",
             "figures: 3 of 4 inside",
             "MISS: peak of today: the readings do not say why",
-            "FAILED run under today: It ended with code 3.",
+            "FAILED under today: It ended with code 3.",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }

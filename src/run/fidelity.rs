@@ -67,7 +67,7 @@ pub struct FidelityConfig {
     pub expansion: Vec<String>,
     /// Real runs, in executed order.
     pub real: Vec<RealRun>,
-    /// Why real runs failed, a sentence each.
+    /// Why real runs or replays failed, a sentence each.
     pub failures: Vec<String>,
     /// Replays.
     pub replayed: Vec<ReplayedRun>,

@@ -114,7 +114,7 @@ pub fn real_runs(
 ) -> Vec<Vec<Result<RealRun, String>>> {
     let sizes = Sizes { blocks: how.real, latency_runs: 0, footprint_runs: 0 };
     let cells = plan(how.seed, 1, &vec![false; environments.len()], sizes);
-    let done: Mutex<Vec<Vec<(usize, Result<RealRun, String>)>>> = Mutex::new(vec![Vec::new(); environments.len()]);
+    let done: Mutex<Vec<Vec<Placed>>> = Mutex::new(vec![Vec::new(); environments.len()]);
     let next = AtomicUsize::new(0);
     let (sender, receiver) = results();
     thread::scope(|scope| {
@@ -142,7 +142,10 @@ pub fn real_runs(
     done.into_iter().map(|runs| runs.into_iter().map(|(_, run)| run).collect()).collect()
 }
 
-fn is_hopeless(runs: &[(usize, Result<RealRun, String>)]) -> bool {
+/// What came of a real run, and its place in the order.
+type Placed = (usize, Result<RealRun, String>);
+
+fn is_hopeless(runs: &[Placed]) -> bool {
     runs.len() >= FAILURES_MAX && runs.iter().all(|(_, run)| run.is_err())
 }
 
@@ -150,7 +153,7 @@ fn is_hopeless(runs: &[(usize, Result<RealRun, String>)]) -> bool {
 /// real run.
 ///
 /// # Errors
-/// A sentence about the first replay that failed.
+/// A sentence when no replay succeeded; one that failed beside others is kept with its configuration.
 pub fn predict(
     prepared: &Prepared,
     report: &HostReport,
@@ -170,17 +173,22 @@ pub fn predict(
         done += 1;
         progress.say_at_times(&format!("{done} of {} replays", cells.len()));
         found.mode = Some(run.mode);
-        add(&mut found.configs[cell.config], run, &prepared.settings.idle_ms)
+        add(&mut found.configs[cell.config], run, &prepared.settings.idle_ms);
+        Ok(())
     };
     for cell in &timed {
         keep(cell, prepared.measure(cell))?;
     }
     footprint::side_by_side(prepared, &footprints, &mut keep)?;
-    Ok(found)
+    let first = found.configs.iter().flat_map(|config| &config.failures).next().cloned();
+    match first.filter(|_| found.configs.iter().all(|config| config.replayed.is_empty())) {
+        Some(reason) => Err(reason),
+        None => Ok(found),
+    }
 }
 
 /// Takes the readings out of one replay.
-fn add(config: &mut FidelityConfig, run: Run, idle_ms: &[u64]) -> Result<(), String> {
+fn add(config: &mut FidelityConfig, run: Run, idle_ms: &[u64]) {
     match run.outcome {
         Outcome::Ok(Observation::Footprint(footprint)) => config.replayed.push(replayed(&footprint, idle_ms)),
         Outcome::Ok(Observation::Throughput(throughput)) => {
@@ -189,10 +197,9 @@ fn add(config: &mut FidelityConfig, run: Run, idle_ms: &[u64]) -> Result<(), Str
         }
         Outcome::Ok(Observation::Latency(_)) => {}
         Outcome::Failed { stage, reason } => {
-            return Err(format!("The replay under {} failed, {stage}: {reason}", config.name));
+            config.failures.push(format!("The replay failed, {stage}: {reason}"));
         }
     }
-    Ok(())
 }
 
 fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {

@@ -246,6 +246,6 @@ mod tests {
     fn zeroed_data_is_read_from_the_program_headers() {
         assert_eq!(static_bytes(Path::new("/dev/null")), None, "shorter than a header");
         let own = static_bytes(&std::env::current_exe().unwrap()).unwrap();
-        assert!(own > 0 && own % OS_PAGE == 0, "{own}");
+        assert!(own > 0 && own.is_multiple_of(OS_PAGE), "{own}");
     }
 }
