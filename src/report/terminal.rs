@@ -109,6 +109,9 @@ fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
         text.push_str(&wrap(&format!("  start-up, ns/call: {}", startup.join(", ")), "    "));
     }
     text.push_str(&wrap(&format!("  {}", floor_line(workload)), "    "));
+    if let Some(fidelity) = words::fidelity(analysis, workload) {
+        text.push_str(&wrap(&format!("  {fidelity}"), "    "));
+    }
     text
 }
 

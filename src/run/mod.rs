@@ -4,11 +4,13 @@
 //! Invariant: integers in base units; unknown is `null`; a reader refuses a schema it does not know with a sentence.
 
 mod environment;
+mod fidelity;
 mod histogram;
 mod pools;
 mod store;
 
 pub use environment::*;
+pub use fidelity::*;
 pub use histogram::*;
 pub use pools::*;
 pub use store::*;

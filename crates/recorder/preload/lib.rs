@@ -17,6 +17,7 @@ mod lock;
 mod mapped;
 mod probe;
 mod python;
+#[allow(dead_code, reason = "shared with the announcer, which uses the rest")]
 mod python_api;
 #[path = "../src/raw.rs"]
 mod raw;
