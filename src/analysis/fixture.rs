@@ -181,7 +181,7 @@ fn metadata(story: &Story, phase_ops: [Option<u64>; 4]) -> Metadata {
             event,
             cpu_ns: Some(cpu_ms * 1_000_000),
             wall_ns: Some(cpu_ms * 1_100_000),
-            memory: None,
+            ..MarkReading::default()
         })
     };
     let steady_ms = (story.calls as f64 * 100.0 / 1e6) as u64 + 400;
