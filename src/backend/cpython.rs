@@ -7,7 +7,7 @@
 //! which makes the same system calls as CPython's own; they are only noted on the way, so that a block of a pool can be
 //! told from one of the C library.
 
-use super::{Backend, Need, Role, pool, system};
+use super::{Backend, Need, Ready, Role, pool, system};
 use crate::heap::Entry;
 use crate::probe::sys::Mapping;
 use libc::c_void;
@@ -23,16 +23,7 @@ pub const CPYTHON_KEY: &str = "cpython";
 pub const LINKAGE_VARIABLE: &str = "PYALLOC_BENCH_PYTHON_LINKAGE";
 
 /// `cpython`.
-pub(super) const BACKEND: Backend = Backend {
-    key: CPYTHON_KEY,
-    label: "CPython",
-    role: Role::OptIn,
-    prepare,
-    version,
-    options,
-    release: system::release,
-    pools: None,
-};
+pub(super) const BACKEND: Backend = Backend { key: CPYTHON_KEY, label: "CPython", role: Role::OptIn, prepare };
 
 const ARENA_BYTES: usize = Current::ARENA_BYTES;
 /// Where a pool's header holds the index of its size class, a C `unsigned int`.
@@ -47,10 +38,11 @@ static PYMALLOC: OnceLock<Result<Pymalloc, String>> = OnceLock::new();
 /// does. At most one can. Shared memory, which does not count as anonymous; only what is written becomes memory.
 static BEGINNINGS: OnceLock<&'static [AtomicU16]> = OnceLock::new();
 
-fn prepare(_: &Need) -> Result<Entry, String> {
+fn prepare(_: &Need) -> Result<Ready, String> {
     let pymalloc = PYMALLOC.get_or_init(bring_up).as_ref().map_err(Clone::clone)?;
     let libpython::Functions { malloc, calloc, realloc, free } = pymalloc.functions;
-    Ok(Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size })
+    let entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
+    Ok(Ready::new(entry, version, options, system::release))
 }
 
 /// Called once, whatever comes of it.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no `_RJEM_MALLOC_CONF` reaches it unless the parent put it into the child's environment.
 
-use super::{Backend, Role};
+use super::{Backend, Ready, Role};
 use crate::heap::Entry;
 use libc::{c_char, c_void};
 use std::collections::BTreeMap;
@@ -22,11 +22,7 @@ pub(super) const BACKEND: Backend = Backend {
     key: "jemalloc",
     label: "jemalloc",
     role: Role::Contestant,
-    prepare: |_| Ok(ENTRY),
-    version,
-    options,
-    release,
-    pools: None,
+    prepare: |_| Ok(Ready::new(ENTRY, version, options, release)),
 };
 
 unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no `MIMALLOC_*` variable reaches it unless the parent put it into the child's environment.
 
-use super::{Backend, Role};
+use super::{Backend, Ready, Role};
 use crate::heap::Entry;
 use libc::{c_int, c_void};
 use std::collections::BTreeMap;
@@ -21,11 +21,7 @@ pub(super) const BACKEND: Backend = Backend {
     key: "mimalloc",
     label: "mimalloc",
     role: Role::Contestant,
-    prepare: |_| Ok(ENTRY),
-    version,
-    options,
-    release,
-    pools: None,
+    prepare: |_| Ok(Ready::new(ENTRY, version, options, release)),
 };
 
 /// Options that steer speed or memory, by their index in version 3's `mi_option_t`.

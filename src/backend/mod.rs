@@ -18,10 +18,12 @@ use crate::run::{AllocatorFacts, PoolStatistics};
 use std::collections::BTreeMap;
 
 /// What a backend may know before the seal.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Need {
     /// Largest single request of the image, bytes.
     pub block_bytes_max: u64,
+    /// What follows the colon in `KEY:ARGUMENT`; empty without one.
+    pub argument: String,
 }
 
 /// What a backend is there for.
@@ -71,19 +73,38 @@ pub struct Backend {
     pub label: &'static str,
     /// What it is there for.
     pub role: Role,
-    /// Makes ready whatever must exist before the seal, and gives its entry points. May be called again.
+    /// Makes ready whatever must exist before the seal. May be called again.
     ///
     /// # Errors
     /// A sentence that says what could not be had.
-    pub prepare: fn(&Need) -> Result<Entry, String>,
-    /// Version that the library reports, once it is prepared.
-    pub version: fn() -> String,
-    /// Effective options that the library reports, by the library's own names, once it is prepared.
-    pub options: fn() -> BTreeMap<String, String>,
+    pub prepare: fn(&Need) -> Result<Ready, String>,
+}
+
+/// A prepared allocator: everything that can only be said of one that is there.
+pub struct Ready {
+    /// Its entry points.
+    pub entry: Entry,
+    /// Version that the library reports.
+    pub version: Box<dyn Fn() -> String + Send + Sync>,
+    /// Effective options that the library reports, by the library's own names.
+    pub options: Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync>,
     /// Gives free memory back to the kernel, as an operator could.
-    pub release: fn(),
+    pub release: Box<dyn Fn() + Send + Sync>,
     /// Reads its pools, of a backend that is made of them and can tell; for the footprint pass.
     pub pools: Option<PoolReader>,
+}
+
+impl Ready {
+    /// An allocator without pools to read.
+    pub fn new(
+        entry: Entry,
+        version: impl Fn() -> String + Send + Sync + 'static,
+        options: impl Fn() -> BTreeMap<String, String> + Send + Sync + 'static,
+        release: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
+        Self { entry, version, options, release, pools: None }
+    }
 }
 
 /// Every backend.
@@ -104,10 +125,11 @@ pub const ALL: &[Backend] = &[
 /// Key of the floor at which nothing is called: decode and slot table alone.
 pub const LOOP_KEY: &str = "loop";
 
-/// The backend with this key.
+/// The backend of `KEY` or `KEY:ARGUMENT`, and the argument; empty without one.
 #[must_use]
-pub fn find(key: &str) -> Option<&'static Backend> {
-    ALL.iter().find(|backend| backend.key == key)
+pub fn find(key: &str) -> Option<(&'static Backend, &str)> {
+    let (key, argument) = key.split_once(':').unwrap_or((key, ""));
+    ALL.iter().find(|backend| backend.key == key).map(|backend| (backend, argument))
 }
 
 impl Backend {
@@ -115,23 +137,24 @@ impl Backend {
     ///
     /// # Errors
     /// The first broken promise, as a sentence. The floor backends keep none and are not asked.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self, argument: &str) -> Result<(), String> {
         if self.role == Role::Floor {
             return Ok(());
         }
-        let entry = (self.prepare)(&Need::default())?;
+        let entry = (self.prepare)(&Need { argument: argument.to_owned(), ..Need::default() })?.entry;
         // SAFETY: the entry points belong to one working allocator. `pool` and `cpython` may not be called from two
         // threads at once; one test calls the first, none the second, and the worker has one thread.
         unsafe { crate::heap::check(&entry) }
     }
 
-    /// What the library says of itself, in the state in which a worker calls it.
+    /// What the library says of itself, in the state in which a worker calls it. `argument` as in [`Need`].
     ///
     /// # Errors
     /// As [`Backend::prepare`].
-    pub fn facts(&self) -> Result<AllocatorFacts, String> {
-        (self.prepare)(&Need::default())?;
-        Ok(AllocatorFacts { key: self.key.to_owned(), version: (self.version)(), options: (self.options)() })
+    pub fn facts(&self, argument: &str) -> Result<AllocatorFacts, String> {
+        let ready = (self.prepare)(&Need { argument: argument.to_owned(), ..Need::default() })?;
+        let key = if argument.is_empty() { self.key.to_owned() } else { format!("{}:{argument}", self.key) };
+        Ok(AllocatorFacts { key, version: (ready.version)(), options: (ready.options)() })
     }
 }
 
@@ -143,7 +166,7 @@ mod tests {
     fn every_contestant_and_instrument_keeps_the_contract() {
         let mut checked = 0;
         for backend in ALL.iter().filter(|b| !matches!(b.role, Role::Floor | Role::OptIn)) {
-            backend.check().unwrap_or_else(|broken| panic!("{}: {broken}", backend.key));
+            backend.check("").unwrap_or_else(|broken| panic!("{}: {broken}", backend.key));
             checked += 1;
         }
         assert_eq!(checked, 8);
@@ -167,8 +190,8 @@ mod tests {
             // SAFETY: as far as its caller can tell.
             unsafe { overlapping(size) }
         }
-        let system = find("system").expect("in the table");
-        let system = (system.prepare)(&Need::default()).expect("it needs nothing");
+        let (system, _) = find("system").expect("in the table");
+        let system = (system.prepare)(&Need::default()).expect("it needs nothing").entry;
         let broken = Entry { malloc: overlapping, realloc: forgetful, free: nothing, usable_size: anything, ..system };
         // SAFETY: the blocks lie in a static of 8 MiB, with room for the largest request behind every address.
         let found = unsafe { crate::heap::check(&broken) };
@@ -179,14 +202,19 @@ mod tests {
     fn keys_are_unique_and_versions_come_from_the_libraries() {
         for (i, backend) in ALL.iter().enumerate() {
             assert!(ALL[..i].iter().all(|other| other.key != backend.key), "{} twice", backend.key);
-            assert!(!(backend.version)().is_empty(), "{}", backend.key);
+            let is_there = backend.role != Role::OptIn;
+            assert!(!is_there || backend.facts("").is_ok_and(|facts| !facts.version.is_empty()), "{}", backend.key);
         }
         for (key, start) in [("mimalloc", "3."), ("jemalloc", "5."), ("system", "glibc 2.")] {
-            assert!(find(key).expect("in the table").facts().is_ok_and(|f| f.version.starts_with(start)), "{key}");
+            let (backend, argument) = find(key).expect("in the table");
+            assert!(backend.facts(argument).is_ok_and(|f| f.version.starts_with(start)), "{key}");
         }
         // This process was started for no interpreter.
-        assert!(
-            find(CPYTHON_KEY).expect("in the table").facts().is_err_and(|reason| reason.contains("no interpreter"))
+        let (cpython, _) = find(CPYTHON_KEY).expect("in the table");
+        assert!(cpython.facts("").is_err_and(|reason| reason.contains("no interpreter")));
+        assert_eq!(
+            find("pool:of/what:ever").map(|(backend, argument)| (backend.key, argument)),
+            Some(("pool", "of/what:ever"))
         );
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Invariant: every address handed out has room for the largest request of the image, in pages that never fault.
 
-use super::{Backend, LOOP_KEY, Need, Role};
+use super::{Backend, LOOP_KEY, Need, Ready, Role};
 use crate::heap::Entry;
 use libc::c_void;
 use std::collections::BTreeMap;
@@ -14,19 +14,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned, usable_size };
 
 /// `null`.
-pub(super) const BACKEND: Backend = Backend {
-    key: "null",
-    label: "null (floor)",
-    role: Role::Floor,
-    prepare,
-    version,
-    options: BTreeMap::new,
-    release,
-    pools: None,
-};
+pub(super) const BACKEND: Backend = Backend { key: "null", label: "null (floor)", role: Role::Floor, prepare };
 
 /// `loop`.
-pub(super) const LOOP: Backend = Backend { key: LOOP_KEY, label: "loop (floor)", prepare: |_| Ok(ENTRY), ..BACKEND };
+pub(super) const LOOP: Backend =
+    Backend { key: LOOP_KEY, label: "loop (floor)", role: Role::Floor, prepare: |_| Ok(ready()) };
 
 /// Blocks start within so many bytes: they stay in the first-level cache, and so cost as little as a block can.
 const RING_BYTES: usize = 16 * 1024;
@@ -43,7 +35,7 @@ static LARGEST: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// Maps the same memory again and again, so that a block of any size that the image asks for fits behind every offset.
-fn prepare(need: &Need) -> Result<Entry, String> {
+fn prepare(need: &Need) -> Result<Ready, String> {
     if need.block_bytes_max > BLOCK_BYTES_MAX {
         return Err(format!("the null allocator serves blocks up to {BLOCK_BYTES_MAX} bytes; leave it out with -c"));
     }
@@ -52,7 +44,11 @@ fn prepare(need: &Need) -> Result<Entry, String> {
         .map_err(|error| format!("the null allocator's ring cannot be mapped ({error}); free some memory"))?;
     BASE.store(base, Relaxed);
     LARGEST.store((copies - 1) * MEMORY_BYTES, Relaxed);
-    Ok(ENTRY)
+    Ok(ready())
+}
+
+fn ready() -> Ready {
+    Ready::new(ENTRY, || format!("{RING_BYTES} byte ring"), BTreeMap::new, || {})
 }
 
 unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
@@ -88,9 +84,3 @@ unsafe extern "C" fn aligned(alignment: usize, size: usize) -> *mut c_void {
 unsafe extern "C" fn usable_size(_: *mut c_void) -> usize {
     0
 }
-
-fn version() -> String {
-    format!("{RING_BYTES} byte ring")
-}
-
-fn release() {}

@@ -2,7 +2,7 @@
 //!
 //! Invariant: each differs from `system` in exactly the one thing that its name says.
 
-use super::{Backend, Need, Role, system};
+use super::{Backend, Need, Ready, Role, system};
 use crate::heap::Entry;
 use crate::probe::clock;
 use libc::c_void;
@@ -19,13 +19,8 @@ const SLOW: Entry = Entry {
 };
 
 /// `planted-10ns`: every call takes 10 ns longer.
-pub(super) const TEN_NS: Backend = Backend {
-    key: "planted-10ns",
-    label: "system + 10 ns per call",
-    role: Role::Instrument,
-    prepare: calibrate,
-    ..system::BACKEND
-};
+pub(super) const TEN_NS: Backend =
+    Backend { key: "planted-10ns", label: "system + 10 ns per call", role: Role::Instrument, prepare: calibrate };
 
 const LARGER: Entry = Entry {
     malloc: larger_malloc,
@@ -41,8 +36,7 @@ pub(super) const TEN_PERCENT: Backend = Backend {
     key: "planted-10pct",
     label: "system + 10 % on every size",
     role: Role::Instrument,
-    prepare: |_| Ok(LARGER),
-    ..system::BACKEND
+    prepare: |_| Ok(system::ready(LARGER)),
 };
 
 const HOLDING: Entry = Entry {
@@ -59,8 +53,7 @@ pub(super) const SIXTY_FOUR_MIB: Backend = Backend {
     key: "planted-64mib",
     label: "system + 64 MiB held",
     role: Role::Instrument,
-    prepare: |_| Ok(HOLDING),
-    ..system::BACKEND
+    prepare: |_| Ok(system::ready(HOLDING)),
 };
 
 const DELAY_NS: f64 = 10.0;
@@ -76,7 +69,7 @@ fn spin() {
 }
 
 /// Finds the number of turns whose whole call takes 10 ns: bisection over the fastest of five batches.
-fn calibrate(_: &Need) -> Result<Entry, String> {
+fn calibrate(_: &Need) -> Result<Ready, String> {
     const CALLS: u32 = 4_000;
     let per_call_ns = |turns| {
         TURNS.store(turns, Relaxed);
@@ -93,7 +86,7 @@ fn calibrate(_: &Need) -> Result<Entry, String> {
         if per_call_ns(middle) < DELAY_NS { low = middle + 1 } else { high = middle }
     }
     TURNS.store(low, Relaxed);
-    Ok(SLOW)
+    Ok(system::ready(SLOW))
 }
 
 const HELD_BYTES: usize = 64 << 20;

@@ -3,7 +3,7 @@
 //! Invariant: one state for the process, as in CPython, and called from one thread at a time: whoever calls stands
 //! for the GIL.
 
-use super::{Arena, Backend, PoolReader, Role, system};
+use super::{Arena, Backend, PoolReader, Ready, Role, system};
 use crate::heap::Entry;
 use crate::run::{PoolClass, PoolStatistics};
 use libc::c_void;
@@ -15,12 +15,11 @@ pub(super) const BACKEND: Backend = Backend {
     key: "pool",
     label: "pool (our pymalloc)",
     role: Role::Contestant,
-    prepare: |_| Ok(Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size }),
-    version,
-    options,
-    release: system::release,
-    pools: Some(PoolReader { arenas, statistics }),
+    prepare: |_| Ok(Ready { pools: Some(READER), ..Ready::new(ENTRY, version, options, system::release) }),
 };
+
+const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
+const READER: PoolReader = PoolReader { arenas, statistics };
 
 static POOL: GilCell<Allocator> = GilCell::new(Allocator::new(LibcRaw, MappedArenas));
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: both names are the very same functions.
 
-use super::{Backend, Role};
+use super::{Backend, Ready, Role};
 use crate::heap::Entry;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -18,20 +18,17 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 /// `system`.
-pub(super) const BACKEND: Backend = Backend {
-    key: "system",
-    label: "system (glibc)",
-    role: Role::Contestant,
-    prepare: |_| Ok(ENTRY),
-    version,
-    options,
-    release,
-    pools: None,
-};
+pub(super) const BACKEND: Backend =
+    Backend { key: "system", label: "system (glibc)", role: Role::Contestant, prepare: |_| Ok(ready(ENTRY)) };
 
 /// `system-again`: the same under another name.
 pub(super) const AGAIN: Backend =
     Backend { key: "system-again", label: "system again (A/A)", role: Role::Instrument, ..BACKEND };
+
+/// Entry points that are the C library's, or stand before them.
+pub(super) fn ready(entry: Entry) -> Ready {
+    Ready::new(entry, version, options, release)
+}
 
 /// Name and version of the C library.
 pub(super) fn version() -> String {

@@ -24,6 +24,8 @@ pub struct Config {
     pub backends: [String; 6],
     /// What the environment of its children holds besides what every child has.
     pub variables: Vec<(String, OsString)>,
+    /// The environment that one would type in front of `python` for it; `None` when no variables stand for all of it.
+    pub deploy: Option<Vec<(String, OsString)>>,
 }
 
 /// The key that serves what `pool` and `cpython` do not.
@@ -178,7 +180,7 @@ fn parse_with(text: &str, find: &dyn Fn(&str) -> Result<Interpreter, FindError>)
     let Words { backends, program } = words;
     let label = single.map_or(name.as_str(), |backend| backend.label).to_owned();
     let floor = single.is_some_and(|backend| backend.role == Role::Floor);
-    let mut config = Config { name, label, floor, backends, variables: Vec::new() };
+    let mut config = Config { name, label, floor, backends, variables: Vec::new(), deploy: None };
     if let Some(program) = program {
         if !config.keys().contains(&CPYTHON_KEY) {
             return Err(format!("In {text:?} a later word takes the place of {CPYTHON_KEY}. Leave one of them out."));
@@ -234,6 +236,7 @@ fn preset(backend: &Backend) -> Config {
         floor: backend.role == Role::Floor,
         backends: keys(backend.key, elsewhere),
         variables: Vec::new(),
+        deploy: None,
     }
 }
 
@@ -265,7 +268,7 @@ fn offered(word: &str) -> Result<Served<'_>, String> {
     if LATER.contains(&key) {
         return Err(format!("{key:?} is not supported by this version. Give one of: {}.", known()));
     }
-    let backend = backend::find(key)
+    let (backend, _) = backend::find(key)
         .ok_or_else(|| format!("There is no allocator or configuration {key:?}. Give one of: {}.", known()))?;
     match program {
         Some(_) if key != CPYTHON_KEY => {

@@ -296,10 +296,10 @@ mod tests {
     #[test]
     fn reading_the_pool_adds_no_anonymous_memory() {
         sys::in_a_child(|| {
-            let pool = crate::backend::find("pool").expect("in the table");
-            let reader = pool.pools.expect("a pool can tell");
-            let entry = (pool.prepare)(&crate::backend::Need::default()).expect("it needs nothing");
-            let mut heap = Heap::new([entry; 6], 200_000).expect("a slot table");
+            let (pool, _) = crate::backend::find("pool").expect("in the table");
+            let ready = (pool.prepare)(&crate::backend::Need::default()).expect("it needs nothing");
+            let reader = ready.pools.expect("a pool can tell");
+            let mut heap = Heap::new([ready.entry; 6], 200_000).expect("a slot table");
             let ops: Vec<u64> =
                 (0..200_000).map(|slot| Op::new(OpKind::Alloc, Domain::Obj, slot, 16 + slot % 400).0).collect();
             assert!(crate::replay::replay(&ops, 0, &mut heap, &mut Plain));

@@ -32,7 +32,7 @@ pub(crate) struct FootprintPass {
     before: memory::Memory,
     faults_before: u64,
     idle_ms: Vec<u64>,
-    release: Vec<fn()>,
+    release: Vec<Box<dyn Fn() + Send + Sync>>,
     /// Ops between two evenly spaced readings, and the op of the next.
     every: u64,
     next: u64,
@@ -71,7 +71,7 @@ impl FootprintPass {
         image: &ImageSummary,
         points: u32,
         idle_ms: Vec<u64>,
-        release: Vec<fn()>,
+        release: Vec<Box<dyn Fn() + Send + Sync>>,
         pools: Option<PoolReader>,
     ) -> io::Result<Self> {
         let reader = memory::Reader::open()?;

@@ -11,7 +11,7 @@ mod seal;
 pub use job::*;
 pub use seal::{HarnessAllocator, use_arena, use_system};
 
-use crate::backend::{self, Backend, Need, Role};
+use crate::backend::{self, Backend, Need, Ready, Role};
 use crate::heap::Entry;
 use crate::probe::{clock, memory, sys};
 use crate::replay::{Floor, FootprintPass, Heap, LatencyPass, Source, ThroughputPass};
@@ -74,14 +74,17 @@ fn read_job() -> Result<Job, Failure> {
     serde_json::from_slice(&text).map_err(|error| failure("spawn", format!("the job is not understood: {error}")))
 }
 
-fn find(key: &str) -> Result<&'static Backend, Failure> {
+fn find(key: &str) -> Result<(&'static Backend, &str), Failure> {
     let known = || backend::ALL.iter().map(|b| b.key).collect::<Vec<_>>().join(", ");
     backend::find(key)
         .ok_or_else(|| failure("spawn", format!("no allocator is called '{key}'; use one of: {}", known())))
 }
 
 fn facts(keys: &[&str]) -> Result<String, Failure> {
-    let of = |key: &&str| find(key)?.facts().map_err(|reason| failure("spawn", reason));
+    let of = |key: &&str| {
+        let (backend, argument) = find(key)?;
+        backend.facts(argument).map_err(|reason| failure("spawn", reason))
+    };
     json(&keys.iter().map(of).collect::<Result<Vec<_>, _>>()?)
 }
 
@@ -89,9 +92,9 @@ fn facts(keys: &[&str]) -> Result<String, Failure> {
 fn self_test(keys: &[&str]) -> Result<String, Failure> {
     let mut lines = Vec::new();
     for key in keys {
-        let backend = find(key)?;
-        backend.check().map_err(|broken| failure("replay", format!("{}: {broken}", backend.key)))?;
-        lines.push(format!("{} keeps the heap contract", backend.key));
+        let (backend, argument) = find(key)?;
+        backend.check(argument).map_err(|broken| failure("replay", format!("{key}: {broken}")))?;
+        lines.push(format!("{key} keeps the heap contract"));
     }
     Ok(lines.join("\n"))
 }
@@ -106,30 +109,28 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     }
     let source = map_image(job)?;
     let distinct = distinct(&job.backends)?;
-    let calls_nothing = distinct.iter().any(|b| b.key == backend::LOOP_KEY);
+    let calls_nothing = distinct.iter().any(|(backend, _)| backend.key == backend::LOOP_KEY);
     if calls_nothing && (distinct.len() > 1 || job.pass != Pass::Throughput) {
         return Err(failure("spawn", "'loop' serves every domain or none, and only the throughput pass"));
     }
-    let mut need = Need::default();
-    if distinct.iter().any(|b| b.role == Role::Floor) {
-        need.block_bytes_max = source.block_bytes_max();
-    }
-    let Prepared { entries, libc_bytes } = prepare(&distinct, &job.backends, &need)?;
+    let is_floor = distinct.iter().any(|(backend, _)| backend.role == Role::Floor);
+    let block_bytes_max = if is_floor { source.block_bytes_max() } else { 0 };
+    let Prepared { entries, ready, libc_bytes } = prepare(&distinct, &job.backends, block_bytes_max)?;
     let heap = Heap::new(entries, job.image.slots).map_err(|e| failure("image", format!("no slot table: {e}")))?;
     match job.pass {
         Pass::Throughput => throughput(job, &source, heap, libc_bytes, calls_nothing),
         Pass::Latency => latency(job, &source, heap, libc_bytes),
-        Pass::Footprint => footprint(job, &source, heap, libc_bytes, &distinct),
+        Pass::Footprint => footprint(job, &source, heap, libc_bytes, ready),
     }
 }
 
-/// The backends behind these keys, each once.
-fn distinct(keys: &[String]) -> Result<Vec<&'static Backend>, Failure> {
-    let mut distinct: Vec<&'static Backend> = Vec::with_capacity(keys.len());
+/// The backends behind these keys, each once with each of its arguments.
+fn distinct(keys: &[String]) -> Result<Vec<(&'static Backend, &str)>, Failure> {
+    let mut distinct: Vec<(&'static Backend, &str)> = Vec::with_capacity(keys.len());
     for key in keys {
-        let backend = find(key)?;
-        if !distinct.iter().any(|seen| seen.key == backend.key) {
-            distinct.push(backend);
+        let found = find(key)?;
+        if !distinct.iter().any(|(backend, argument)| (backend.key, *argument) == (found.0.key, found.1)) {
+            distinct.push(found);
         }
     }
     Ok(distinct)
@@ -139,26 +140,33 @@ fn distinct(keys: &[String]) -> Result<Vec<&'static Backend>, Failure> {
 struct Prepared {
     /// By domain.
     entries: [Entry; 6],
+    /// Each once.
+    ready: Vec<Ready>,
     /// What they brought into the C library's heap, bytes.
     libc_bytes: u64,
 }
 
 /// Prepares each backend once. What it brings into the C library's heap is measured around that and nothing else.
-fn prepare(distinct: &[&'static Backend], keys: &[String; 6], need: &Need) -> Result<Prepared, Failure> {
+fn prepare(
+    distinct: &[(&'static Backend, &str)],
+    keys: &[String; 6],
+    block_bytes_max: u64,
+) -> Result<Prepared, Failure> {
     let mut libc_bytes = 0;
-    let mut prepared: Vec<(&str, Entry)> = Vec::with_capacity(distinct.len());
-    for backend in distinct {
+    let mut ready: Vec<Ready> = Vec::with_capacity(distinct.len());
+    for (backend, argument) in distinct {
+        let need = Need { block_bytes_max, argument: (*argument).to_owned() };
         let before = libc_heap_bytes()?;
-        let entry = (backend.prepare)(need).map_err(|reason| failure("spawn", reason))?;
+        ready.push((backend.prepare)(&need).map_err(|reason| failure("spawn", reason))?);
         libc_bytes += libc_heap_bytes()?.saturating_sub(before);
-        prepared.push((backend.key, entry));
     }
-    let first = prepared[0].1;
     let entries = keys.each_ref().map(|key| {
-        let found = prepared.iter().find(|(known, _)| known == key);
-        found.map_or(first, |(_, entry)| *entry)
+        let is_it = |(backend, argument): &(&Backend, &str)| {
+            backend::find(key).is_some_and(|found| (found.0.key, found.1) == (backend.key, *argument))
+        };
+        ready[distinct.iter().position(is_it).unwrap_or(0)].entry
     });
-    Ok(Prepared { entries, libc_bytes })
+    Ok(Prepared { entries, ready, libc_bytes })
 }
 
 fn libc_heap_bytes() -> Result<u64, Failure> {
@@ -261,10 +269,10 @@ fn footprint(
     source: &Source,
     mut heap: Heap,
     libc_bytes: u64,
-    backends: &[&Backend],
+    mut ready: Vec<Ready>,
 ) -> Result<Observation, Failure> {
-    let release = backends.iter().map(|backend| backend.release).collect();
-    let pools = backends.iter().find_map(|backend| backend.pools);
+    let pools = ready.iter_mut().find_map(|ready| ready.pools.take());
+    let release = ready.into_iter().map(|ready| ready.release).collect();
     let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools)
         .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
     let mut sealed = seal_worker(&reader()?, libc_bytes)?;
