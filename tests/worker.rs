@@ -101,6 +101,7 @@ fn job(pass: Pass, key: &str, image: &Image, source: ImageSource) -> Job {
         source,
         idle_ms: vec![0, 20],
         points: 32,
+        pace: 0,
         allow_debug: true,
     }
 }

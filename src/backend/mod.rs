@@ -92,6 +92,8 @@ pub struct Ready {
     pub release: Box<dyn Fn() + Send + Sync>,
     /// Reads its pools, of a backend that is made of them and can tell; for the footprint pass.
     pub pools: Option<PoolReader>,
+    /// Whether no two threads may be in it at once.
+    pub one_thread_at_a_time: bool,
 }
 
 impl Ready {
@@ -103,7 +105,7 @@ impl Ready {
         release: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
-        Self { entry, version, options, release, pools: None }
+        Self { entry, version, options, release, pools: None, one_thread_at_a_time: false }
     }
 }
 

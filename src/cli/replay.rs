@@ -4,10 +4,10 @@
 
 use super::out::{Stop, columns, print};
 use crate::measure::{self, Config, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Progress, Request, Sizes, Summary};
-use crate::run::{self, LATEST_LINK};
+use crate::run::{self, LATEST_LINK, Mode};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
 use crate::{analysis, report};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,6 +33,13 @@ pub(super) struct RunOptions {
     /// Idle delays in milliseconds at which rest is read [default: 0,100,1000,3000,10000]
     #[arg(long, value_name = "MS", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     idle: Vec<u64>,
+    /// How recorded threads are replayed [default: gil where there are several, else merged]
+    #[arg(long, value_name = "MODE")]
+    threads: Option<Threads>,
+    /// Let the footprint passes keep recorded gaps, FACTOR times shorter than they were
+    #[arg(long, value_name = "FACTOR", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    paced: Option<u32>,
     /// Seed of the order of runs [default: from the clock]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -48,6 +55,17 @@ pub(super) struct RunOptions {
     /// Let a debug build measure; its figures mean nothing
     #[arg(long, hide = true)]
     allow_debug_build: bool,
+}
+
+/// How recorded threads are replayed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Threads {
+    /// All on one thread, in the recorded order
+    Merged,
+    /// As threads; Python's own calls in the recorded order, as the GIL had them
+    Gil,
+    /// As threads, which wait only for blocks that others allocated
+    Free,
 }
 
 /// Arguments of `replay`.
@@ -156,6 +174,12 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
             footprint_runs: options.footprint_runs.unwrap_or(defaults.footprint_runs),
         },
         idle_ms,
+        mode: options.threads.map(|threads| match threads {
+            Threads::Merged => Mode::Merged,
+            Threads::Gil => Mode::Gil,
+            Threads::Free => Mode::Free,
+        }),
+        pace: options.paced.unwrap_or(0),
         seed: options.seed.unwrap_or_else(seed_of_clock),
         quick: options.quick,
         limits: limits(options.window_ops),

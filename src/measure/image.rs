@@ -6,6 +6,8 @@
 
 use super::compile::{CompileJob, Compiled, Target};
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use super::threads::StreamFacts;
+use crate::run::{Mode, Pass};
 use crate::worker::ImageSource;
 use crate::workload::Workload;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -32,6 +34,15 @@ impl ImageLimits {
     pub const DEFAULT: Self = Self { whole_bytes_max: 256 << 20, all_bytes_max: 640 << 20, window_ops: 4 << 20 };
 }
 
+/// How threads and moments of a recording are to be replayed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// How threads are; `None`: as threads where there are several.
+    pub mode: Option<Mode>,
+    /// Whether recorded moments are honoured.
+    pub is_paced: bool,
+}
+
 /// A trace may take this long to compile; 1e9 events take well under a minute.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -44,6 +55,8 @@ pub struct Image {
     pub compiled: Compiled,
     /// The whole image, if it is small enough.
     memory: Option<OwnedFd>,
+    /// Its streams in the order of the mode and in the total order, if it has any.
+    streams: Option<[OwnedFd; 2]>,
     window_ops: u64,
 }
 
@@ -69,27 +82,49 @@ impl Image {
     ///
     /// # Errors
     /// A sentence when the trace cannot be read, is not what its definition promises, or is damaged.
-    pub fn prepare(exe: &Path, workload: Workload, held_bytes: u64, limits: &ImageLimits) -> Result<Self, String> {
+    pub fn prepare(
+        exe: &Path,
+        workload: Workload,
+        held_bytes: u64,
+        limits: &ImageLimits,
+        how: How,
+    ) -> Result<Self, String> {
         let left = limits.all_bytes_max.saturating_sub(held_bytes);
-        let memory = shared_memory(0)?;
-        let target = Target::Whole { fd: memory.as_raw_fd(), bytes_max: limits.whole_bytes_max.min(left) };
-        let running = start_compiler(exe, &workload, target, &[memory.as_fd()])?;
+        let (memory, streams) = (shared_memory(0)?, [shared_memory(0)?, shared_memory(0)?]);
+        let target = Target::Whole {
+            fd: memory.as_raw_fd(),
+            stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd),
+            bytes_max: limits.whole_bytes_max.min(left),
+        };
+        let inherit = [memory.as_fd(), streams[0].as_fd(), streams[1].as_fd()];
+        let running = start_compiler(exe, &workload, target, &inherit, how)?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;
         let compiled = answer(&workload, &finished)?;
-        Ok(Self { memory: compiled.whole.then_some(memory), workload, compiled, window_ops: limits.window_ops })
+        // What is replayed as threads needs no merged image beside its streams.
+        let memory = (compiled.whole && compiled.streams.is_none()).then_some(memory);
+        let streams = compiled.streams.is_some().then_some(streams);
+        Ok(Self { memory, streams, workload, compiled, window_ops: limits.window_ops })
     }
 
     /// Bytes of shared memory that it holds.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.memory.as_ref().map_or(0, |_| self.compiled.summary.ops.saturating_mul(8))
+        let merged = self.memory.as_ref().map_or(0, |_| self.compiled.summary.ops);
+        let streams: u64 = self.compiled.streams.iter().flatten().flat_map(|facts| &facts.ops).sum();
+        merged.saturating_add(streams).saturating_mul(8)
     }
 
     /// Makes the image available to one more worker.
     ///
     /// # Errors
     /// A sentence when the process that fills the windows cannot be started.
-    pub fn feed(&self, exe: &Path) -> Result<Feed<'_>, String> {
+    pub fn feed(&self, exe: &Path, pass: Pass) -> Result<Feed<'_>, String> {
+        if let (Some(memory), Some(facts)) = (&self.streams, &self.compiled.streams) {
+            let which = usize::from(pass == Pass::Footprint);
+            let StreamFacts { ops, slots, lanes } = facts[which].clone();
+            let source = ImageSource::Streams { fd: memory[which].as_raw_fd(), ops, slots, lanes };
+            return Ok(Feed { source, whole: Some(&memory[which]), windows: None });
+        }
         if let Some(memory) = &self.memory {
             let source = ImageSource::Whole { fd: memory.as_raw_fd() };
             return Ok(Feed { source, whole: Some(memory), windows: None });
@@ -104,7 +139,7 @@ impl Image {
             done_fd: done_reader.as_raw_fd(),
         };
         let inherit = [memory.as_fd(), ready_writer.as_fd(), done_reader.as_fd()];
-        let compiler = start_compiler(exe, &self.workload, target, &inherit)?;
+        let compiler = start_compiler(exe, &self.workload, target, &inherit, How::default())?;
         let source = ImageSource::Windows {
             fd: memory.as_raw_fd(),
             window_ops: self.window_ops,
@@ -136,8 +171,10 @@ fn start_compiler(
     workload: &Workload,
     target: Target,
     inherit: &[BorrowedFd<'_>],
+    how: How,
 ) -> Result<Running, String> {
-    let job = CompileJob { source: workload.source.clone(), promise: workload.promise.clone(), target };
+    let How { mode, is_paced: paced } = how;
+    let job = CompileJob { source: workload.source.clone(), promise: workload.promise.clone(), target, mode, paced };
     let input = serde_json::to_vec(&job).map_err(|e| format!("The job cannot be put into JSON: {e}."))?;
     let arguments = &[COMPILE_VERB];
     let spec = ChildSpec { exe, arguments, input: &input, padding_bytes: 0, variables: &[], inherit };

@@ -14,16 +14,17 @@ mod image;
 mod plan;
 mod progress;
 mod spawn;
+mod threads;
 
 pub use ask::{HostReport, report, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
 pub use config::{Config, contestants, floor, parse as parse_config, parse_all as parse_configs, presets};
-pub use image::{COMPILE_VERB, Image, ImageLimits};
+pub use image::{COMPILE_VERB, How, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
-use crate::run::{Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::run::{Environment, Outcome, Pass, Mode, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
 use std::path::PathBuf;
@@ -47,6 +48,10 @@ pub struct Request {
     pub sizes: Sizes,
     /// Idle delays at which rest is read, milliseconds, ascending.
     pub idle_ms: Vec<u64>,
+    /// How threads are replayed; `None`: as threads where there are several.
+    pub mode: Option<Mode>,
+    /// How many times faster than recorded the footprint passes honour recorded moments; 0: back to back.
+    pub pace: u32,
     /// Seed of order and padding.
     pub seed: u64,
     /// Whether small cuts are used.
@@ -97,9 +102,13 @@ impl Prepared {
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            images.push(Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits)?);
+            let how = How { mode: request.mode, is_paced: request.pace > 0 };
+            images.push(Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, how)?);
+            if let Some(remark) = images.last().and_then(|image| image.compiled.remark.as_ref()) {
+                progress.say(&format!("{}: {remark}", workload.name));
+            }
         }
-        let settings = Settings { idle_ms: request.idle_ms.clone(), allow_debug: request.allow_debug };
+        let settings = Settings { idle_ms: request.idle_ms.clone(), pace: request.pace, allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
     }
 

@@ -127,6 +127,8 @@ pub fn cut(text: &str, characters: usize) -> String {
 pub const fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Merged => "merged (all threads' calls on one thread, back to back)",
+        Mode::Gil => "gil (recorded threads, Python's own calls in the recorded order)",
+        Mode::Free => "free (recorded threads, waiting only for each other's blocks)",
     }
 }
 

@@ -279,18 +279,18 @@ fn edges_are_where_they_must_be_and_nowhere_else() {
     assert_eq!(
         told(&free),
         [
-            "Alloc0 Alloc1 spawn1 wait1@6 Free0 Free1 wait1@11 join1 spawn2 join2",
+            "Alloc0 Alloc1 spawn1 wait1@6 Free0 Free1 wait1@11 join1 spawn2 wait2@15 join2",
             "Free0 Alloc0 signal@6 Alloc2 signal@11",
-            "Free2",
+            "Free2 signal@15",
         ]
     );
     let total = apart(ops, 2, Order::Total).unwrap();
     assert_eq!(
         told(&total),
         [
-            "Alloc0 Alloc1 spawn1 wait1@6 At@7 Free0 Free1 signal@9 wait1@11 join1 spawn2 join2",
+            "Alloc0 Alloc1 spawn1 wait1@6 At@7 Free0 Free1 signal@9 wait1@11 join1 spawn2 wait2@15 join2",
             "At@4 Free0 Alloc0 signal@6 wait0@9 At@10 Alloc1 signal@11",
-            "At@14 Free1",
+            "At@14 Free1 signal@15",
         ]
     );
 }

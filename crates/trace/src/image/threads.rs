@@ -80,6 +80,8 @@ pub struct ThreadedImage {
     pub streams: Vec<Vec<u64>>,
     /// Size of the slot table.
     pub slots: u32,
+    /// Most threads that are there at once.
+    pub lanes: u32,
     /// Waits that edges became.
     pub waits: u64,
 }
@@ -188,5 +190,5 @@ fn assemble(ops: &[u64], weaver: &Weaver, order: Order) -> ThreadedImage {
     for (stream, rest) in streams.iter_mut().zip(controls) {
         stream.extend(rest.map(|(_, op)| op.0));
     }
-    ThreadedImage { streams, slots: weaver.slots_used(), waits: weaver.waits }
+    ThreadedImage { streams, slots: weaver.slots_used(), lanes: weaver.lanes, waits: weaver.waits }
 }

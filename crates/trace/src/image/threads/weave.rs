@@ -65,6 +65,9 @@ pub(super) struct Weaver {
     /// Thread as recorded whose ops come now.
     pub(super) recorded_thread: u32,
     pub(super) waits: u64,
+    /// Threads that are there, and the most so far.
+    live: u32,
+    pub(super) lanes: u32,
     /// By slot of the merged image.
     held: Vec<Held>,
     slots_used: u32,
@@ -110,6 +113,8 @@ impl Weaver {
             streams,
             recorded_thread: 0,
             waits: 0,
+            live: 1,
+            lanes: 1,
             held: vec![Held::default(); slots as usize],
             slots_used: if order == Order::Total { slots } else { 0 },
             slots_max,
@@ -261,6 +266,8 @@ impl Weaver {
         self.join_all(by, at);
         self.threads[by].controls.push((at as u32, Control::Spawn.op(thread as u32, 0)));
         self.threads[thread].started = true;
+        self.live += 1;
+        self.lanes = self.lanes.max(self.live);
         let mut known = self.threads[by].clock.clone();
         known[by] = self.threads[by].position;
         self.learn(thread, Some(&known), at);
@@ -288,6 +295,9 @@ impl Weaver {
     /// Joins every thread that has ended.
     fn join_all(&mut self, by: usize, at: usize) {
         for thread in std::mem::take(&mut self.to_join) {
+            // It must have started before it can be joined.
+            self.need(by, Point { thread, position: self.threads[thread].position }, at);
+            self.live -= 1;
             self.threads[by].controls.push((at as u32, Control::Join.op(thread as u32, 0)));
             let mut known = self.threads[thread].clock.clone();
             known[thread] = u32::MAX;
