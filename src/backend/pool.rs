@@ -15,7 +15,13 @@ pub(super) const BACKEND: Backend = Backend {
     key: "pool",
     label: "pool (our pymalloc)",
     role: Role::Contestant,
-    prepare: |_| Ok(Ready { pools: Some(READER), one_thread_at_a_time: true, ..Ready::new(ENTRY, version, options, system::release) }),
+    prepare: |_| {
+        Ok(Ready {
+            pools: Some(READER),
+            one_thread_at_a_time: true,
+            ..Ready::new(ENTRY, version, options, system::release)
+        })
+    },
 };
 
 const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };

@@ -24,7 +24,7 @@ pub use image::{COMPILE_VERB, How, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
-use crate::run::{Environment, Outcome, Pass, Mode, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::run::{Environment, Mode, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
 use std::path::PathBuf;
@@ -108,7 +108,8 @@ impl Prepared {
                 progress.say(&format!("{}: {remark}", workload.name));
             }
         }
-        let settings = Settings { idle_ms: request.idle_ms.clone(), pace: request.pace, allow_debug: request.allow_debug };
+        let settings =
+            Settings { idle_ms: request.idle_ms.clone(), pace: request.pace, allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
     }
 

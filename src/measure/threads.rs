@@ -70,7 +70,12 @@ fn pace(trace: &mut OpenTrace, sink: &mut WholeSink, compiled: &mut Compiled) ->
     Ok(())
 }
 
-fn take_apart(sink: &WholeSink, own: Order, stream_fds: [i32; 2], compiled: &Compiled) -> Result<[StreamFacts; 2], String> {
+fn take_apart(
+    sink: &WholeSink,
+    own: Order,
+    stream_fds: [i32; 2],
+    compiled: &Compiled,
+) -> Result<[StreamFacts; 2], String> {
     if !compiled.whole {
         return Err(format!("{TOO_LARGE}."));
     }

@@ -6,8 +6,8 @@
 //! image's promise, made when it was compiled from a validated trace.
 
 use super::Pass;
-use crate::probe::clock;
 use crate::heap::Entry;
+use crate::probe::clock;
 use crate::probe::sys::Mapping;
 use crate::run::CallKind;
 use std::io;

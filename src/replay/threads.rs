@@ -145,11 +145,7 @@ impl<P: Pass + Send> Crew<P> {
     ///
     /// # Errors
     /// The system's, when there is no memory for stacks or tables.
-    pub(crate) fn new(
-        streams: Streams,
-        heap: &Heap,
-        pass: impl Fn() -> io::Result<P>,
-    ) -> io::Result<&'static Self> {
+    pub(crate) fn new(streams: Streams, heap: &Heap, pass: impl Fn() -> io::Result<P>) -> io::Result<&'static Self> {
         let (streams, lanes) = (streams.ops, (streams.lanes as usize).max(1));
         let seats: Vec<Seat<P>> =
             (0..lanes).map(|lane| Seat { crew: OnceLock::new(), lane, thread: AtomicU32::new(0) }).collect();

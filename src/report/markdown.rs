@@ -22,6 +22,9 @@ pub fn markdown(analysis: &Analysis) -> String {
             continue;
         }
         let _ = writeln!(text, "{}", tables::overview(analysis, workload).markdown());
+        if let Some(threads) = words::threads_line(workload) {
+            let _ = writeln!(text, "{}.\n", escape(&threads));
+        }
         for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, config)) {
             let _ = writeln!(text, "- {}", escape(&sentence));
         }

@@ -287,7 +287,13 @@ fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Resul
     source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
     let ticks_per_second = rate.ticks_per_second();
     let seal = unseal_worker(sealed)?;
-    Ok(Observation::Latency(Latency { ticks_per_second, clock: pass.clock(), cells: pass.cells(), threads: None, seal }))
+    Ok(Observation::Latency(Latency {
+        ticks_per_second,
+        clock: pass.clock(),
+        cells: pass.cells(),
+        threads: None,
+        seal,
+    }))
 }
 
 fn footprint(

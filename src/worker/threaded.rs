@@ -27,7 +27,10 @@ fn unmade(error: io::Error) -> Failure {
 }
 
 fn unstarted(error: io::Error) -> Failure {
-    failure("replay", format!("a thread cannot be started: {error}; raise the limit on threads, or use --threads merged"))
+    failure(
+        "replay",
+        format!("a thread cannot be started: {error}; raise the limit on threads, or use --threads merged"),
+    )
 }
 
 /// Threads that share a pass.

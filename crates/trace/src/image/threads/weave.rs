@@ -279,6 +279,9 @@ impl Weaver {
         let Some(&thread) = self.streams.get(&recorded).filter(|thread| **thread != 0) else { return };
         self.threads[thread].ends = true;
         if self.threads[thread].started && self.threads[thread].last_group < at {
+            if self.order == Order::Total {
+                self.need(thread, self.last, at); // what it gives back when it ends, it gives back then
+            }
             self.end(thread);
         }
     }
