@@ -86,6 +86,7 @@ fn replay_ns(key: &str, file: &File, image: &ImageSummary) -> u64 {
         source: ImageSource::Whole { fd: file.as_raw_fd() },
         idle_ms: Vec::new(),
         points: 0,
+        pace: 0,
         allow_debug: cfg!(debug_assertions),
     };
     let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));

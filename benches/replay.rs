@@ -13,7 +13,7 @@ mod arguments;
 use arguments::Wanted;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use pyalloc_bench::measure::{self, Cell, ImageLimits, Prepared, Progress, Request, Sizes};
-use pyalloc_bench::run::{Observation, Outcome, Pass};
+use pyalloc_bench::run::{Mode, Observation, Outcome, Pass};
 use pyalloc_bench::workload::Bundle;
 use pyalloc_bench::{report, units};
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ fn request() -> Request {
         sizes: Sizes { blocks: 0, latency_runs: 1, footprint_runs: 1 },
         idle_ms: IDLE_MS.to_vec(),
         cycles: None,
+        mode: Some(Mode::Merged),
+        pace: 0,
         seed: 1,
         quick: false,
         limits: ImageLimits::DEFAULT,

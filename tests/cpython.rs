@@ -6,7 +6,7 @@
 
 use libpython::Interpreter;
 use pyalloc_bench::measure::{Cell, Config, ImageLimits, Prepared, Progress, Request, Sizes, parse_config, report};
-use pyalloc_bench::run::{Footprint, MemoryPoint, Observation, Outcome, Pass, SealReport};
+use pyalloc_bench::run::{Footprint, MemoryPoint, Mode, Observation, Outcome, Pass, SealReport};
 use pyalloc_bench::workload::Bundle;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,8 @@ fn prepared(configs: Vec<Config>) -> Prepared {
         sizes: Sizes::QUICK,
         idle_ms: vec![0],
         cycles: None,
+        mode: Some(Mode::Merged),
+        pace: 0,
         seed: 1,
         quick: true,
         limits: ImageLimits::DEFAULT,

@@ -6,7 +6,7 @@
 use crate::{filtered, instructions};
 use libpython::Interpreter;
 use pyalloc_bench::analysis::{Analysis, WorkloadAnalysis};
-use pyalloc_bench::measure::{self, Config, Image, ImageLimits, Progress, Request, Sizes, seconds};
+use pyalloc_bench::measure::{self, Config, How, Image, ImageLimits, Progress, Request, Sizes, seconds};
 use pyalloc_bench::workload::{Bundle, Workload};
 use pyalloc_bench::{report, units};
 use std::fs;
@@ -109,6 +109,8 @@ fn request(folder: &Path, interpreter: &Interpreter) -> Result<Request, String> 
         sizes: Sizes { blocks, latency_runs: 0, footprint_runs: 0 },
         idle_ms: vec![0],
         cycles: None,
+        mode: Some(Mode::Merged),
+        pace: 0,
         seed: 1,
         quick: false,
         limits: ImageLimits::DEFAULT,
@@ -123,7 +125,7 @@ fn count(request: &Request, folder: &Path) -> Result<Vec<Vec<f64>>, String> {
     let started = Instant::now();
     let mut counts = Vec::new();
     for workload in &request.workloads {
-        let image = Image::prepare(&request.exe, workload.clone(), 0, &request.limits, None)?;
+        let image = Image::prepare(&request.exe, workload.clone(), 0, &request.limits, &How::default())?;
         let of = |config: &Config| instructions::per_call(&valgrind, &request.exe, folder, &image, config);
         counts.push(request.configs.iter().map(of).collect::<Result<_, _>>()?);
     }

@@ -338,7 +338,7 @@ fn throughput(story: &Story, config: &str, call_ns: f64, block: u32, what: &Inve
             faults_major: 0,
         });
     }
-    Observation::Throughput(Throughput { phases, failed_allocations: 0, seal: SealReport::default() })
+    Observation::Throughput(Throughput { phases, failed_allocations: 0, threads: None, seal: SealReport::default() })
 }
 
 fn latency(story: &Story, character: &Character, block: u32) -> Latency {
@@ -360,7 +360,7 @@ fn latency(story: &Story, character: &Character, block: u32) -> Latency {
             }
         }
     }
-    Latency { ticks_per_second: TICKS_PER_SECOND, clock, cells, seal: SealReport::default() }
+    Latency { ticks_per_second: TICKS_PER_SECOND, clock, cells, threads: None, seal: SealReport::default() }
 }
 
 /// Log-normal durations around a middle in nanoseconds, with one in a thousand ten times as long.

@@ -167,7 +167,7 @@ mod tests {
     fn pass(clock: &[(u64, u64)], malloc: &[(u64, u64)]) -> Latency {
         let cell = LatencyCell { kind: CallKind::Malloc, class: 0, fault: false, histogram: histogram(malloc) };
         let seal = SealReport::default();
-        Latency { ticks_per_second: 1_000_000_000, clock: histogram(clock), cells: vec![cell], seal }
+        Latency { ticks_per_second: 1_000_000_000, clock: histogram(clock), cells: vec![cell], threads: None, seal }
     }
 
     #[test]

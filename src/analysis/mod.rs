@@ -13,6 +13,7 @@ pub mod pools;
 mod price;
 mod random;
 pub mod stats;
+pub mod threads;
 
 pub use price::program_cpu_ns;
 pub use random::Random;
@@ -159,8 +160,10 @@ pub struct ConfigAnalysis {
     pub ns_per_call_phase: Vec<(Phase, Estimate)>,
     /// Minor faults in steady.
     pub faults: Option<Figure>,
-    /// Latency.
+    /// Latency; `None` too where [waiting dominates](threads::ThreadsAnalysis::withholds_latency).
     pub latency: Option<LatencyAnalysis>,
+    /// Its threads, where they were replayed as threads.
+    pub threads: Option<threads::ThreadsAnalysis>,
     /// Memory.
     pub memory: Option<MemoryAnalysis>,
     /// This allocator's own time (above the null floor) as a share of the program's CPU, 0 to 1.
@@ -381,7 +384,9 @@ impl<'a> Selection<'a> {
             let mut random = Random::new(confidence.seed, &[names[0], names[1], phase.name()]);
             Some((phase, stats::estimate(&values, stats::MISS_CHANCE, &mut random)?))
         });
-        let passes: Vec<_> = latency::passes(&runs).collect();
+        let threads = threads::threads(&runs);
+        let withholds = threads.is_some_and(|threads| threads.withholds_latency());
+        let passes: Vec<_> = latency::passes(&runs).filter(|_| !withholds).collect();
         Some(ConfigAnalysis {
             config: index,
             name: facts.name.clone(),
@@ -390,6 +395,7 @@ impl<'a> Selection<'a> {
             ns_per_call_phase: phases.filter(|(phase, _)| *phase != Phase::Steady).collect(),
             faults: of(metric::FAULTS_MINOR),
             latency: latency::latency(&passes, clock),
+            threads,
             memory: memory::memory(&runs, &metrics, &workload.image),
             metrics,
             program_share: None,

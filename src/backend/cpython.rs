@@ -44,7 +44,8 @@ fn prepare(_: &Need) -> Result<Ready, String> {
     let entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
     // What the arenas hold is not the C library's, and is not told.
     let below = Ready { holds: None, own_bytes_max: Some(crate::run::SMALL_BYTES_MAX), ..system::ready(entry)? };
-    Ok(Ready { version: Box::new(version), options: Box::new(options), ..below })
+    let (version, options) = (Box::new(version), Box::new(options));
+    Ok(Ready { version, options, one_thread_at_a_time: true, ..below })
 }
 
 /// Called once, whatever comes of it.

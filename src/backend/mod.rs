@@ -108,6 +108,8 @@ pub struct Ready {
     pub holds: Option<Holds>,
     /// Requests of more bytes go to the C library's heap; null where none does.
     pub own_bytes_max: Option<u64>,
+    /// Whether no two threads may be in it at once.
+    pub one_thread_at_a_time: bool,
 }
 
 impl Ready {
@@ -119,7 +121,17 @@ impl Ready {
         release: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
-        Self { entry, version, options, release, pools: None, family: "", holds: None, own_bytes_max: None }
+        Self {
+            entry,
+            version,
+            options,
+            release,
+            pools: None,
+            family: "",
+            holds: None,
+            own_bytes_max: None,
+            one_thread_at_a_time: false,
+        }
     }
 }
 

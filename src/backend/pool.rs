@@ -21,6 +21,7 @@ pub(super) const BACKEND: Backend = Backend {
             pools: Some(READER),
             holds: Some(Box::new(holds)),
             own_bytes_max: Some(Current::SMALL_BYTES_MAX as u64),
+            one_thread_at_a_time: true,
             version: Box::new(version),
             options: Box::new(options),
             ..below

@@ -207,6 +207,8 @@ fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<
         seed: args.seed.unwrap_or_else(seed_of_clock),
         quick: false,
         cycles: None,
+        mode: None,
+        pace: 0,
         limits: ImageLimits::DEFAULT,
         allow_debug: args.allow_debug_build,
         base: PathBuf::new(),

@@ -6,10 +6,10 @@ use super::out::{Stop, columns, print};
 use crate::measure::{
     self, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, Preset, Progress, Request, Sizes, Summary,
 };
-use crate::run::{self, LATEST_LINK};
+use crate::run::{self, LATEST_LINK, Mode};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
 use crate::{analysis, report};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,6 +48,13 @@ pub(super) struct RunOptions {
     /// The marks around the work that --cycles repeats [default: steady,drained, or steady,finalising without the latter]
     #[arg(long, value_name = "FROM,TO", requires = "cycles", value_parser = two_marks)]
     between: Option<(String, String)>,
+    /// How recorded threads are replayed [default: gil where there are several, else merged]
+    #[arg(long, value_name = "MODE")]
+    threads: Option<Threads>,
+    /// Let the footprint passes keep recorded gaps, FACTOR times shorter than they were
+    #[arg(long, value_name = "FACTOR", num_args = 0..=1, conflicts_with = "cycles", require_equals = true, default_missing_value = "1",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    paced: Option<u32>,
     /// Seed of the order of runs [default: from the clock]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -63,6 +70,17 @@ pub(super) struct RunOptions {
     /// Let a debug build measure; its figures mean nothing
     #[arg(long, hide = true)]
     allow_debug_build: bool,
+}
+
+/// How recorded threads are replayed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Threads {
+    /// All on one thread, in the recorded order
+    Merged,
+    /// As threads; Python's own calls in the recorded order, as the GIL had them
+    Gil,
+    /// As threads, which wait only for blocks that others allocated
+    Free,
 }
 
 /// Arguments of `replay`.
@@ -172,6 +190,12 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
         },
         idle_ms,
         cycles: options.cycles.map(|times| CyclesAsked { times, between: options.between.clone() }),
+        mode: options.threads.map(|threads| match threads {
+            Threads::Merged => Mode::Merged,
+            Threads::Gil => Mode::Gil,
+            Threads::Free => Mode::Free,
+        }),
+        pace: options.paced.unwrap_or(0),
         seed: options.seed.unwrap_or_else(seed_of_clock),
         quick: options.quick,
         limits: limits(options.window_ops),

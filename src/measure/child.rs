@@ -7,7 +7,7 @@ use super::config::Config;
 use super::image::Image;
 use super::plan::Cell;
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
-use crate::run::{Mode, Observation, Outcome, Pass, Run, SCHEMA, SealReport};
+use crate::run::{Observation, Outcome, Pass, Run, SCHEMA, SealReport};
 use crate::worker::Job;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,6 +26,8 @@ const TIMEOUT_NS_PER_CALL: u64 = 2_000;
 pub struct Settings {
     /// Idle delays at which rest is read, milliseconds, ascending.
     pub idle_ms: Vec<u64>,
+    /// How many times faster than recorded the footprint passes honour recorded moments; 0: back to back.
+    pub pace: u32,
     /// Whether a debug build may run.
     pub allow_debug: bool,
 }
@@ -63,7 +65,7 @@ impl Measured {
             workload: image.workload.name.clone(),
             config: config.name.clone(),
             pass: cell.pass,
-            mode: Mode::Merged,
+            mode: image.compiled.mode,
             padding_bytes: cell.padding_bytes,
             started_unix_ms: self.started_unix_ms,
             child_wall_ns: self.wall_ns,
@@ -91,15 +93,16 @@ impl Worker {
     ) -> Result<Self, Box<Measured>> {
         let started_unix_ms = unix_ms();
         let fail = |stage: &str, reason: String| Box::new(Measured::failed(stage, reason, started_unix_ms, 0));
-        let feed = image.feed(exe).map_err(|reason| fail("image", reason))?;
+        let feed = image.feed(exe, pass).map_err(|reason| fail("image", reason))?;
         let job = Job {
             pass,
-            mode: Mode::Merged,
+            mode: image.compiled.mode,
             backends: config.backends.clone(),
             image: image.compiled.summary.clone(),
             source: feed.source.clone(),
             idle_ms: settings.idle_ms.clone(),
             points: POINTS,
+            pace: settings.pace,
             allow_debug: settings.allow_debug,
         };
         let input = serde_json::to_vec(&job).map_err(|e| fail("spawn", format!("The job is no JSON: {e}.")))?;
@@ -153,10 +156,13 @@ impl Worker {
 
 fn timeout(image: &Image, pass: Pass, settings: &Settings) -> Duration {
     let calls: u64 = image.compiled.summary.calls_by_phase.iter().sum();
-    let idle = if pass == Pass::Footprint { settings.idle_ms.last().copied().unwrap_or(0) } else { 0 };
+    let is_footprint = pass == Pass::Footprint;
+    let idle = if is_footprint { settings.idle_ms.last().copied().unwrap_or(0) } else { 0 };
+    let paced_ns = if is_footprint { image.compiled.paced_ns / u64::from(settings.pace.max(1)) } else { 0 };
     TIMEOUT_BASE
         .saturating_add(Duration::from_nanos(calls.saturating_mul(TIMEOUT_NS_PER_CALL)))
         .saturating_add(Duration::from_millis(idle))
+        .saturating_add(Duration::from_nanos(paced_ns))
 }
 
 /// Milliseconds since the epoch.
@@ -231,7 +237,7 @@ mod tests {
     }
 
     fn answer(seal: SealReport) -> String {
-        let throughput = Throughput { phases: vec![], failed_allocations: 0, seal };
+        let throughput = Throughput { phases: vec![], failed_allocations: 0, threads: None, seal };
         serde_json::to_string(&Observation::Throughput(throughput)).unwrap()
     }
 

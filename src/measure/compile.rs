@@ -4,6 +4,8 @@
 //! Invariant: nothing is reported about a trace unless every event of it was checked.
 
 use super::cycles::{self, CyclesAsked};
+use super::threads::StreamFacts;
+use crate::run::Mode;
 use crate::workload::{OpenTrace, Promise, TraceSource, trace_sentence};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -26,6 +28,12 @@ pub(super) struct CompileJob {
     pub cycles: Option<CyclesAsked>,
     /// Where the ops go.
     pub target: Target,
+    /// How threads are to be replayed; `None`: as threads if there are several.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// Whether recorded moments are to be honoured.
+    #[serde(default)]
+    pub paced: bool,
 }
 
 /// Where the ops go. Descriptors are inherited.
@@ -36,7 +44,9 @@ pub(super) enum Target {
     Whole {
         /// The shared-memory file.
         fd: i32,
-        /// Most bytes it may take; a longer image is counted, not kept.
+        /// Takes the streams in the order of the mode, and those in the total order.
+        stream_fds: [i32; 2],
+        /// Most bytes that it may take, or its streams together; a longer image is counted, not kept.
         bytes_max: u64,
     },
     /// Through two windows, to a worker that is running; see [`crate::worker::ImageSource::Windows`].
@@ -59,6 +69,17 @@ pub struct Compiled {
     pub summary: ImageSummary,
     /// Whether the whole image was kept.
     pub whole: bool,
+    /// How its threads are replayed.
+    pub mode: Mode,
+    /// Its streams in the order of the mode, and in the total order, unless it is merged.
+    #[serde(default)]
+    pub streams: Option<[StreamFacts; 2]>,
+    /// The last moment of the recording, nanoseconds since its first; 0 unless it is paced.
+    #[serde(default)]
+    pub paced_ns: u64,
+    /// Why threads are replayed merged although there are several and nobody wished so.
+    #[serde(default)]
+    pub remark: Option<String>,
     /// Metadata of the trace without its site table.
     pub metadata: Metadata,
     /// What the events say.
@@ -77,8 +98,9 @@ pub fn main() -> Result<(), String> {
     let job: CompileJob = serde_json::from_reader(io::stdin().lock())
         .map_err(|e| format!("the job is not understood: {e}. This verb is for the harness itself."))?;
     match job.target {
-        Target::Whole { fd, bytes_max } => {
-            let compiled = compile_whole(&job, WholeSink::new(fd, bytes_max).map_err(|e| unwritable(&e))?)?;
+        Target::Whole { fd, bytes_max, stream_fds } => {
+            let sink = WholeSink::new(fd, bytes_max).map_err(|e| unwritable(&e))?;
+            let compiled = compile_whole(&job, sink, stream_fds)?;
             let answer = serde_json::to_vec(&compiled).map_err(|e| e.to_string())?;
             io::stdout().lock().write_all(&answer).and_then(|()| io::stdout().flush()).map_err(|e| unwritable(&e))
         }
@@ -91,7 +113,7 @@ pub fn main() -> Result<(), String> {
     }
 }
 
-fn compile_whole(job: &CompileJob, mut sink: WholeSink) -> Result<Compiled, String> {
+fn compile_whole(job: &CompileJob, mut sink: WholeSink, stream_fds: [i32; 2]) -> Result<Compiled, String> {
     let mut trace = OpenTrace::open(&job.source)?;
     let (sha256, trace_bytes) = trace.digest()?;
     if let Some(promise) = &job.promise
@@ -113,10 +135,23 @@ fn compile_whole(job: &CompileJob, mut sink: WholeSink) -> Result<Compiled, Stri
         Some(asked) => cycles::compile(trace.rewound()?, asked, &metadata.marks, &mut sink)?,
     };
     metadata.sites = Vec::new();
-    Ok(Compiled { summary, whole: sink.whole, metadata, shape, sha256, trace_bytes })
+    let mut compiled = Compiled {
+        summary,
+        whole: sink.whole,
+        mode: Mode::Merged,
+        streams: None,
+        paced_ns: 0,
+        remark: None,
+        metadata,
+        shape,
+        sha256,
+        trace_bytes,
+    };
+    super::threads::transform(job, &mut trace, &mut sink, stream_fds, &mut compiled)?;
+    Ok(compiled)
 }
 
-fn unwritable(e: &io::Error) -> String {
+pub(super) fn unwritable(e: &io::Error) -> String {
     format!("the image cannot be written: {e}. Free some memory.")
 }
 
@@ -150,9 +185,39 @@ pub(super) struct WholeSink {
 
 impl WholeSink {
     fn new(fd: i32, bytes_max: u64) -> io::Result<Self> {
-        let file = inherited(fd, true)?;
+        let file = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{fd}"))?;
         Ok(Self { file, window: vec![0; CHUNK_OPS], bytes: Vec::new(), at: 0, bytes_max, whole: true })
     }
+}
+
+impl WholeSink {
+    /// The whole image again.
+    pub(super) fn read_back(&self) -> io::Result<Vec<u64>> {
+        let mut bytes = vec![0; self.at as usize];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes.chunks_exact(8).map(|op| u64::from_ne_bytes(op.try_into().unwrap_or_default())).collect())
+    }
+
+    /// Most bytes that the image may take, and as many its streams, which then stand in its place.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Puts another image in its place.
+    pub(super) fn replace(&mut self, ops: &[u64]) -> io::Result<()> {
+        self.at = size_of_val(ops) as u64;
+        write_ops(&self.file, ops, 0, &mut self.bytes)
+    }
+}
+
+/// Writes streams one after another.
+pub(super) fn write_streams(fd: i32, streams: &[Vec<u64>]) -> io::Result<()> {
+    let (file, mut at, mut bytes) = (inherited(fd, true)?, 0, Vec::new());
+    for stream in streams {
+        write_ops(&file, stream, at, &mut bytes)?;
+        at += size_of_val(stream.as_slice()) as u64;
+    }
+    Ok(())
 }
 
 impl ImageSink for WholeSink {

@@ -7,7 +7,8 @@
 use super::compile::{CompileJob, Compiled, Target};
 use super::cycles::CyclesAsked;
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
-use crate::run::Fidelity;
+use super::threads::StreamFacts;
+use crate::run::{Fidelity, Mode, Pass};
 use crate::worker::ImageSource;
 use crate::workload::Workload;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -34,6 +35,17 @@ impl ImageLimits {
     pub const DEFAULT: Self = Self { whole_bytes_max: 256 << 20, all_bytes_max: 640 << 20, window_ops: 4 << 20 };
 }
 
+/// What is made of a recording beyond its merged ops.
+#[derive(Clone, Debug, Default)]
+pub struct How {
+    /// How threads are; `None`: as threads where there are several.
+    pub mode: Option<Mode>,
+    /// Whether recorded moments are honoured.
+    pub is_paced: bool,
+    /// What is repeated, if anything is; only an image that is kept whole can be.
+    pub cycles: Option<CyclesAsked>,
+}
+
 /// A trace may take this long to compile; 1e9 events take well under a minute.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -50,6 +62,8 @@ pub struct Image {
     pub note: Option<String>,
     /// The whole image, if it is small enough.
     memory: Option<OwnedFd>,
+    /// Its streams in the order of the mode and in the total order, if it has any.
+    streams: Option<[OwnedFd; 2]>,
     window_ops: u64,
 }
 
@@ -81,36 +95,46 @@ impl Image {
         workload: Workload,
         held_bytes: u64,
         limits: &ImageLimits,
-        cycles: Option<&CyclesAsked>,
+        how: &How,
     ) -> Result<Self, String> {
         let left = limits.all_bytes_max.saturating_sub(held_bytes);
-        let memory = shared_memory(0)?;
-        let target = Target::Whole { fd: memory.as_raw_fd(), bytes_max: limits.whole_bytes_max.min(left) };
-        let running = start_compiler(exe, &workload, cycles, target, &[memory.as_fd()])?;
+        let (memory, streams) = (shared_memory(0)?, [shared_memory(0)?, shared_memory(0)?]);
+        let target = Target::Whole {
+            fd: memory.as_raw_fd(),
+            stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd),
+            bytes_max: limits.whole_bytes_max.min(left),
+        };
+        let inherit = [memory.as_fd(), streams[0].as_fd(), streams[1].as_fd()];
+        let running = start_compiler(exe, &workload, target, &inherit, how)?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;
         let compiled = answer(&workload, &finished)?;
         let (fidelity, note) = Fidelity::find(&workload.fidelity_files(), &compiled.sha256);
-        Ok(Self {
-            memory: compiled.whole.then_some(memory),
-            fidelity: fidelity.map(Box::new),
-            note,
-            workload,
-            compiled,
-            window_ops: limits.window_ops,
-        })
+        // What is replayed as threads needs no merged image beside its streams.
+        let memory = (compiled.whole && compiled.streams.is_none()).then_some(memory);
+        let streams = compiled.streams.is_some().then_some(streams);
+        let (fidelity, window_ops) = (fidelity.map(Box::new), limits.window_ops);
+        Ok(Self { memory, streams, fidelity, note, workload, compiled, window_ops })
     }
 
     /// Bytes of shared memory that it holds.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.memory.as_ref().map_or(0, |_| self.compiled.summary.ops.saturating_mul(8))
+        let merged = self.memory.as_ref().map_or(0, |_| self.compiled.summary.ops);
+        let streams: u64 = self.compiled.streams.iter().flatten().flat_map(|facts| &facts.ops).sum();
+        merged.saturating_add(streams).saturating_mul(8)
     }
 
     /// Makes the image available to one more worker.
     ///
     /// # Errors
     /// A sentence when the process that fills the windows cannot be started.
-    pub fn feed(&self, exe: &Path) -> Result<Feed<'_>, String> {
+    pub fn feed(&self, exe: &Path, pass: Pass) -> Result<Feed<'_>, String> {
+        if let (Some(memory), Some(facts)) = (&self.streams, &self.compiled.streams) {
+            let which = usize::from(pass == Pass::Footprint);
+            let StreamFacts { ops, slots, lanes } = facts[which].clone();
+            let source = ImageSource::Streams { fd: memory[which].as_raw_fd(), ops, slots, lanes };
+            return Ok(Feed { source, whole: Some(&memory[which]), windows: None });
+        }
         if let Some(memory) = &self.memory {
             let source = ImageSource::Whole { fd: memory.as_raw_fd() };
             return Ok(Feed { source, whole: Some(memory), windows: None });
@@ -125,7 +149,7 @@ impl Image {
             done_fd: done_reader.as_raw_fd(),
         };
         let inherit = [memory.as_fd(), ready_writer.as_fd(), done_reader.as_fd()];
-        let compiler = start_compiler(exe, &self.workload, None, target, &inherit)?;
+        let compiler = start_compiler(exe, &self.workload, target, &inherit, &How::default())?;
         let source = ImageSource::Windows {
             fd: memory.as_raw_fd(),
             window_ops: self.window_ops,
@@ -155,12 +179,13 @@ impl Feed<'_> {
 fn start_compiler(
     exe: &Path,
     workload: &Workload,
-    cycles: Option<&CyclesAsked>,
     target: Target,
     inherit: &[BorrowedFd<'_>],
+    how: &How,
 ) -> Result<Running, String> {
-    let cycles = cycles.cloned();
-    let job = CompileJob { source: workload.source.clone(), promise: workload.promise.clone(), cycles, target };
+    let How { mode, is_paced: paced, cycles } = how.clone();
+    let (source, promise) = (workload.source.clone(), workload.promise.clone());
+    let job = CompileJob { source, promise, cycles, target, mode, paced };
     let input = serde_json::to_vec(&job).map_err(|e| format!("The job cannot be put into JSON: {e}."))?;
     let arguments = &[COMPILE_VERB];
     let spec = ChildSpec { exe, arguments, input: &input, padding_bytes: 0, variables: &[], inherit };

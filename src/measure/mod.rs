@@ -16,6 +16,7 @@ pub mod live;
 mod plan;
 mod progress;
 mod spawn;
+mod threads;
 
 pub use ask::{HostReport, report, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
@@ -24,11 +25,11 @@ pub use config::{
     Config, Named, Preset, contestants, floor, parse as parse_config, parse_all as parse_configs, presets,
 };
 pub use cycles::CyclesAsked;
-pub use image::{COMPILE_VERB, Image, ImageLimits};
+pub use image::{COMPILE_VERB, How, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
-use crate::run::{AllocatorFacts, Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::run::{AllocatorFacts, Environment, Mode, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
 use std::path::PathBuf;
@@ -55,6 +56,10 @@ pub struct Request {
     pub idle_ms: Vec<u64>,
     /// What of each workload is repeated, if anything is.
     pub cycles: Option<CyclesAsked>,
+    /// How threads are replayed; `None`: as threads where there are several.
+    pub mode: Option<Mode>,
+    /// How many times faster than recorded the footprint passes honour recorded moments; 0: back to back.
+    pub pace: u32,
     /// Seed of order and padding.
     pub seed: u64,
     /// Whether small cuts are used.
@@ -102,15 +107,19 @@ impl Prepared {
             return Err("This is a debug build, and its timings would mean nothing. Use `cargo run --release`.".into());
         }
         let mut images: Vec<Image> = Vec::new();
-        let cycles = request.cycles.as_ref();
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, cycles)?;
+            let how = How { mode: request.mode, is_paced: request.pace > 0, cycles: request.cycles.clone() };
+            let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, &how)?;
             image.note.iter().for_each(|note| progress.say(note));
+            if let Some(remark) = &image.compiled.remark {
+                progress.say(&format!("{}: {remark}", workload.name));
+            }
             images.push(image);
         }
-        let settings = Settings { idle_ms: request.idle_ms.clone(), allow_debug: request.allow_debug };
+        let settings =
+            Settings { idle_ms: request.idle_ms.clone(), pace: request.pace, allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
     }
 

@@ -6,6 +6,7 @@ use super::usage::Usage;
 use std::ffi::CStr;
 use std::io;
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::AtomicU32;
 
 /// Size of the kernel's page, bytes.
 pub(crate) fn page_bytes() -> u64 {
@@ -100,6 +101,69 @@ pub(crate) fn faults_of_thread() -> u64 {
     raw.ru_minflt as u64
 }
 
+/// CPU time that this thread has used, nanoseconds.
+pub(crate) fn cpu_ns_of_thread() -> u64 {
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `used` may be written.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
+    nanoseconds(used.tv_sec, used.tv_nsec)
+}
+
+/// Sleeps while the word has this value, until somebody wakes; may also return for no reason.
+pub(crate) fn futex_wait(word: &AtomicU32, value: u32) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word outlives the call; there is no timeout.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, null_mut::<libc::timespec>()) };
+}
+
+/// Wakes whoever sleeps on the word.
+pub(crate) fn futex_wake(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is only an address here.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) };
+}
+
+/// What a thread begins with. It is the plain thread of the C library: Rust's own would allocate.
+pub(crate) struct Start<T: 'static> {
+    /// What it is given.
+    pub(crate) argument: &'static T,
+    /// What it does; its end is the thread's.
+    pub(crate) run: fn(&'static T),
+}
+
+extern "C" fn start_thread_here<T: Sync + 'static>(start: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: `start_thread` passes a start that lives forever, and what is shared by it is `Sync`.
+    let start: &'static Start<T> = unsafe { &*start.cast::<Start<T>>() };
+    (start.run)(start.argument);
+    null_mut()
+}
+
+/// Starts a thread on a stack of its own, which nobody else may use until the thread was joined.
+pub(crate) fn start_thread<T: Sync + 'static>(stack: Mapping, start: &'static Start<T>) -> io::Result<()> {
+    let as_result = |error: i32| if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) };
+    // SAFETY: a structure that may be written, and is made valid first.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        as_result(libc::pthread_attr_init(&raw mut attributes))?;
+        as_result(libc::pthread_attr_setstack(&raw mut attributes, stack.base.as_ptr().cast(), stack.bytes))?;
+        let mut thread = std::mem::zeroed();
+        let argument = std::ptr::from_ref(start).cast_mut().cast();
+        as_result(libc::pthread_create(&raw mut thread, &raw const attributes, start_thread_here::<T>, argument))
+    }
+}
+
+/// This thread, for [`join_thread`].
+pub(crate) fn this_thread() -> u64 {
+    // SAFETY: no precondition.
+    unsafe { libc::pthread_self() as u64 }
+}
+
+/// Waits until a thread has ended and the C library has let go of it; once for each thread.
+pub(crate) fn join_thread(thread: u64) {
+    // SAFETY: the streams of an image join each thread once, after it has said who it is.
+    unsafe { libc::pthread_join(thread as libc::pthread_t, null_mut()) };
+}
+
 /// Bytes that the C library's heap has handed out; 0 if it was never asked for any, and never again afterwards, since
 /// with the first request it makes a cache for itself. `None` where it cannot be asked.
 pub(crate) fn libc_heap_bytes() -> Option<u64> {
@@ -176,6 +240,11 @@ pub(crate) struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
 }
+
+// SAFETY: addresses that are never unmapped; what is shared through them is whoever reads or writes there.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
 fn map(at: usize, bytes: usize, protection: i32, flags: i32, fd: i32) -> io::Result<NonNull<u8>> {
     // SAFETY: a fresh mapping, or one over addresses that the caller reserved.

@@ -13,7 +13,7 @@ use crate::backend::PoolReader;
 use crate::probe::{clock, memory, sys, usage::Usage};
 use crate::run::{MemoryPoint, Moment, Owners, Pools, RestPoint, RestState};
 use std::io;
-use trace::image::{CYCLE_MARK, ImageSummary};
+use trace::image::{CYCLE_MARK, Control, ImageSummary, Op, PACE_UNIT_NS};
 use trace::{Domain, Phase};
 
 /// Most readings at new peaks of requested bytes.
@@ -31,6 +31,9 @@ pub(crate) struct FootprintPass {
     reader: memory::Reader,
     before: memory::Memory,
     faults_before: u64,
+    /// When the replay began, and how many times faster than recorded it goes; 0: back to back.
+    started_ns: u64,
+    pace_factor: u32,
     idle_ms: Vec<u64>,
     release: Vec<Box<dyn Fn() + Send + Sync>>,
     /// Ops between two evenly spaced readings, and the op of the next.
@@ -91,6 +94,8 @@ impl FootprintPass {
             reader,
             before,
             faults_before: 0,
+            started_ns: 0,
+            pace_factor: 0,
             idle_ms,
             release,
             every,
@@ -109,8 +114,14 @@ impl FootprintPass {
         })
     }
 
+    /// Honours recorded moments, so many times faster than they were; not at all with 0.
+    pub(crate) fn pace(&mut self, factor: u32) {
+        self.pace_factor = factor;
+    }
+
     /// Takes the reading that all others are relative to, and that of the first phase.
     pub(crate) fn start(&mut self) -> memory::Memory {
+        self.started_ns = clock::now_ns();
         match self.reader.read() {
             Ok(before) => self.before = before,
             Err(error) => self.failed = Some(error),
@@ -132,8 +143,8 @@ impl FootprintPass {
     }
 
     /// Who owned what.
-    pub(crate) fn take_owners(self) -> (Readings, Vec<Owners>) {
-        (self.read, self.owners.into_owners())
+    pub(crate) fn owners(&self) -> Vec<Owners> {
+        self.owners.owners()
     }
 
     fn point(&mut self, op: u64) -> MemoryPoint {
@@ -233,7 +244,7 @@ impl Pass for FootprintPass {
         self.owners.lost(&block);
     }
 
-    fn reach(&mut self, op: u64) {
+    fn reach(&mut self, op: u64, _: Op) {
         let is_peak = self.now.requested_bytes > self.peak_above && self.peak_readings < PEAK_READINGS_MAX;
         if is_peak {
             self.peak_readings += 1;
@@ -283,6 +294,15 @@ impl Pass for FootprintPass {
             Phase::Finalising => self.end(op, point, "finalising", heap),
         }
         phase != Phase::Finalising
+    }
+
+    /// The recorded moment, if they are honoured.
+    fn control(&mut self, op: Op, _at: u64) -> bool {
+        if Control::of(op) == Control::Pace && self.pace_factor > 0 {
+            let since_ns = u64::from(op.value()) * PACE_UNIT_NS / u64::from(self.pace_factor);
+            sys::sleep_until_ns(self.started_ns + since_ns);
+        }
+        true
     }
 
     fn finish(&mut self, ops: u64, heap: &mut Heap) {

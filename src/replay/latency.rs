@@ -70,6 +70,18 @@ impl LatencyPass {
         Histogram::from_dense(&words[..BUCKETS], words[BUCKETS])
     }
 
+    /// Adds what another thread has noted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for cell in 0..=CELLS {
+            let from = cell * CELL_WORDS;
+            let (own, more) = (&mut self.words[from..][..CELL_WORDS], &other.words[from..][..CELL_WORDS]);
+            for (own, more) in own.iter_mut().zip(more).take(BUCKETS) {
+                *own += more;
+            }
+            own[BUCKETS] = own[BUCKETS].max(more[BUCKETS]);
+        }
+    }
+
     /// The empty timer pair's durations.
     pub(crate) fn clock(&self) -> Histogram {
         self.histogram(CELLS)
@@ -133,11 +145,15 @@ impl Pass for LatencyPass {
     }
 
     fn mark(&mut self, mark: u32, _op: u64, _heap: &mut Heap) -> bool {
+        self.phase_began(mark);
+        true
+    }
+
+    fn phase_began(&mut self, mark: u32) {
         if let Some(phase) = Phase::from_mark(mark).filter(|_| self.has_steady) {
             self.timing = phase == Phase::Steady;
             self.faulted();
         }
-        true
     }
 
     fn resume(&mut self) {

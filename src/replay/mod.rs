@@ -9,6 +9,7 @@ mod footprint;
 mod latency;
 mod owners;
 mod slots;
+mod threads;
 mod throughput;
 
 pub(crate) use floor::Floor;
@@ -16,6 +17,7 @@ pub(crate) use footprint::FootprintPass;
 pub(crate) use latency::LatencyPass;
 pub(crate) use owners::{Holder, OwnerLog};
 pub(crate) use slots::Heap;
+pub(crate) use threads::{Baton, Crew, Streams};
 pub(crate) use throughput::ThroughputPass;
 
 use crate::probe::sys::{Descriptor, Mapping};
@@ -44,6 +46,8 @@ pub(crate) trait Pass {
     const FULL_TOUCH: bool = false;
     /// Whether [`Pass::gained`] and [`Pass::lost`] want to know usable sizes.
     const ACCOUNTS: bool = false;
+    /// Whether allocators that serve one thread at a time are entered under a token: there may be other threads.
+    const TOKEN: bool = false;
 
     /// Makes one call to an allocator.
     #[inline(always)]
@@ -61,9 +65,20 @@ pub(crate) trait Pass {
     /// A block is about to go.
     fn lost(&mut self, _block: Account) {}
 
-    /// The op with this index comes next.
+    /// The op with this index comes next, or the prefix that it begins with.
     #[inline(always)]
-    fn reach(&mut self, _op: u64) {}
+    fn reach(&mut self, _at: u64, _op: Op) {}
+
+    /// A control with this index. `false` ends the replay here.
+    fn control(&mut self, _op: Op, _at: u64) -> bool {
+        true
+    }
+
+    /// Another thread has come to the mark that begins a phase, and this one is past it.
+    fn phase_began(&mut self, _mark: u32) {}
+
+    /// The token was waited for, nanoseconds.
+    fn waited(&mut self, _ns: u64) {}
 
     /// A mark. `false` ends the replay here.
     fn mark(&mut self, _mark: u32, _op: u64, _heap: &mut Heap) -> bool {
@@ -97,7 +112,7 @@ pub(crate) fn replay<P: Pass>(ops: &[u64], first: u64, heap: &mut Heap, pass: &m
     }
     while let Some(&word) = ops.get(at) {
         let op = Op(word);
-        pass.reach(first + at as u64);
+        pass.reach(first + at as u64, op);
         match op.kind_bits() {
             FREE => heap.free(op, pass),
             ALLOC if op.value() < SMALL_BYTES => heap.allocate_small(op, pass),
@@ -138,7 +153,12 @@ fn other<P: Pass>(ops: &[u64], mut at: usize, first: u64, heap: &mut Heap, pass:
                     return None;
                 }
             }
-            OpKind::Advise | OpKind::ThreadSwitch | OpKind::ThreadStart | OpKind::ThreadEnd => {}
+            OpKind::ThreadSwitch => {
+                if !pass.control(op, first + at as u64) {
+                    return None;
+                }
+            }
+            OpKind::Advise | OpKind::ThreadStart | OpKind::ThreadEnd => {}
             OpKind::GcStart | OpKind::GcStop => {}
         }
         at += 1;
@@ -169,6 +189,8 @@ pub(crate) enum Source {
         /// Where a used window is handed back.
         done: Descriptor,
     },
+    /// One stream per thread; replayed by a [`Crew`].
+    Streams(Streams),
 }
 
 impl Source {
@@ -183,6 +205,7 @@ impl Source {
                 replay(ops, 0, heap, pass);
                 first = ops.len() as u64;
             }
+            Self::Streams(_) => return Err(io::ErrorKind::Unsupported.into()),
             Self::Windows { memory, window_ops, ready, done } => {
                 for window in [0, *window_ops].into_iter().cycle() {
                     pass.pause();
@@ -208,9 +231,13 @@ impl Source {
 
     /// Largest request of the image, as far as it is known before the replay, bytes.
     pub(crate) fn block_bytes_max(&self) -> u64 {
-        let Self::Whole(ops) = self else { return 1 << 30 };
+        let ops: Vec<&[u64]> = match self {
+            Self::Whole(ops) => vec![ops],
+            Self::Streams(streams) => streams.ops.clone(),
+            Self::Windows { .. } => return 1 << 30,
+        };
         let (mut high, mut largest) = (0, 0);
-        for op in ops.iter().map(|word| Op(*word)) {
+        for op in ops.into_iter().flatten().map(|word| Op(*word)) {
             match op.kind() {
                 OpKind::SizeHigh => high = u64::from(op.value()) << 32,
                 OpKind::Alloc | OpKind::AllocZeroed | OpKind::AllocAligned | OpKind::Realloc => {

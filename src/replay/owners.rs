@@ -96,10 +96,10 @@ impl OwnerLog {
     }
 
     /// What was read, for an observation.
-    pub(crate) fn into_owners(self) -> Vec<Owners> {
+    pub(crate) fn owners(&self) -> Vec<Owners> {
         let Self { allocators, served_by, readings, .. } = self;
         let owned = |live: [Live; ROWS]| {
-            let rows = live.into_iter().zip(&served_by).enumerate().filter(|(_, (live, _))| live.blocks > 0);
+            let rows = live.into_iter().zip(served_by).enumerate().filter(|(_, (live, _))| live.blocks > 0);
             let row = rows.filter_map(|(at, (live, allocator))| {
                 Some(Owned {
                     domain: Domain::from_bits(at as u8 / 2)?.name().to_owned(),
@@ -113,8 +113,8 @@ impl OwnerLog {
             });
             row.collect()
         };
-        let owners = readings.into_iter().filter_map(|reading| {
-            let held = allocators.iter().map(|holder| holder.key.clone()).zip(reading.held).collect();
+        let owners = readings.iter().filter_map(|reading| {
+            let held = allocators.iter().map(|holder| holder.key.clone()).zip(reading.held.clone()).collect();
             Some(Owners { moment: reading.moment, memory: reading.memory?, owned: owned(reading.live), held })
         });
         owners.collect()

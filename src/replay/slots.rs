@@ -7,10 +7,12 @@
 
 use super::{Account, Pass};
 use crate::heap::Entry;
+use crate::probe::clock;
 use crate::probe::sys::Mapping;
 use crate::run::CallKind;
 use std::io;
 use std::ptr::null_mut;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use trace::image::{OS_PAGE_BYTES, Op};
 use trace::{Domain, SLOTS_MAX};
 
@@ -42,6 +44,9 @@ impl Prefix {
     }
 }
 
+/// Held by whoever is in an allocator that serves one thread at a time: what the GIL is to pymalloc.
+static TOKEN: Mutex<()> = Mutex::new(());
+
 /// The slot table and the entry points of each domain.
 pub(crate) struct Heap {
     /// The block in each slot, or null.
@@ -56,7 +61,13 @@ pub(crate) struct Heap {
     pub(crate) prefix: Prefix,
     /// Failed allocations and reallocations.
     pub(crate) failed: u64,
+    /// A bit per domain: whether its allocator is entered under the token.
+    guarded: u8,
 }
+
+// SAFETY: the tables live as long as the process. Which thread may use a slot is the image's promise: its streams make
+// threads wait for each other wherever they meet over one.
+unsafe impl Send for Heap {}
 
 impl Heap {
     /// A table over `entries` (by [`Domain`]), of which the first `slots` slots are made present.
@@ -74,7 +85,32 @@ impl Heap {
             table: [libc, raw, mem, obj, numpy, arrow, libc, libc],
             prefix: Prefix::default(),
             failed: 0,
+            guarded: 0,
         })
+    }
+
+    /// Has the allocators of these domains entered under the token, where a pass has several threads.
+    pub(crate) fn guard(&mut self, domains: impl Iterator<Item = Domain>) {
+        self.guarded = domains.fold(0, |bits, domain| bits | 1 << domain as u8);
+    }
+
+    /// The same tables and entry points for another thread.
+    pub(crate) fn twin(&self) -> Self {
+        Self { prefix: Prefix::default(), failed: 0, ..*self }
+    }
+
+    /// The token, if the op's allocator is entered under it. Waiting for it is no part of the call.
+    #[inline(always)]
+    fn enter<P: Pass>(&self, op: Op, pass: &mut P) -> Option<MutexGuard<'static, ()>> {
+        if !P::TOKEN || self.guarded >> op.domain_bits() & 1 == 0 {
+            return None;
+        }
+        Some(TOKEN.try_lock().unwrap_or_else(|_| {
+            let begun = clock::now_ns();
+            let token = TOKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            pass.waited(clock::now_ns() - begun);
+            token
+        }))
     }
 
     #[inline(always)]
@@ -105,8 +141,10 @@ impl Heap {
         }
         let bytes = op.value() as usize;
         let malloc = self.table[op.domain_bits()].malloc;
+        let token = self.enter(op, pass);
         // SAFETY: no precondition.
         let block = pass.call(CallKind::Malloc, bytes, || unsafe { malloc(bytes) }).cast::<u8>();
+        drop(token);
         *self.block(op) = block;
         if block.is_null() {
             self.failed += 1;
@@ -128,6 +166,7 @@ impl Heap {
         let bytes = prefix.bytes(op);
         let block = if P::CALLS {
             let entry = self.table[op.domain_bits()];
+            let _token = self.enter(op, pass);
             // SAFETY: no precondition on any of the three; an alignment is a power of two.
             pass.call(kind, bytes, || unsafe {
                 match kind {
@@ -165,8 +204,10 @@ impl Heap {
         let (old_bytes, old_touched) = (*self.size(op), *self.touched(op));
         self.lose(op, pass);
         let realloc = self.table[op.domain_bits()].realloc;
+        let token = self.enter(op, pass);
         // SAFETY: the slot's block is live and of this domain; its old address is forgotten below.
         let block = pass.call(CallKind::Realloc, bytes, || unsafe { realloc(old.cast(), bytes) }).cast::<u8>();
+        drop(token);
         if block.is_null() {
             self.failed += 1;
             self.gain(op, old_bytes, old_touched, pass);
@@ -191,6 +232,7 @@ impl Heap {
             return;
         }
         let free = self.table[op.domain_bits()].free;
+        let _token = self.enter(op, pass);
         // SAFETY: the slot's block is live and of this domain; the slot has forgotten it.
         pass.call(CallKind::Free, op.value() as usize, || unsafe { free(block.cast()) });
     }

@@ -25,6 +25,9 @@ pub fn markdown(analysis: &Analysis) -> String {
         if let Some(fidelity) = words::fidelity(analysis, workload) {
             let _ = writeln!(text, "Fidelity: {}.\n", escape(&fidelity));
         }
+        if let Some(threads) = words::threads_line(workload) {
+            let _ = writeln!(text, "{}.\n", escape(&threads));
+        }
         for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, workload, config)) {
             let _ = writeln!(text, "- {}", escape(&sentence));
         }

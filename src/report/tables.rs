@@ -17,7 +17,7 @@ pub type Maker = fn(&Analysis, &WorkloadAnalysis) -> Option<Table>;
 
 /// The tables of a workload in the full report, in order; the overview stands before them.
 pub const DETAILS: &[Maker] =
-    &[speed, phases, memory, at_rest, fragmentation, pools::budget, price, latency_by_kind, every_metric];
+    &[speed, threads, phases, memory, at_rest, fragmentation, pools::budget, price, latency_by_kind, every_metric];
 
 /// Characters of a name in the overview: those of `cpython:python3.11`.
 const NAME_CHARACTERS: usize = 18;
@@ -104,6 +104,25 @@ fn speed(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
             let cells = [label.to_owned(), words::estimate(Unit::Nanoseconds, &floor)];
             table.row(cells.into_iter().chain([UNKNOWN; 3].map(str::to_owned)).chain([floor.n.to_string()]));
         }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// What the threads did, where they were replayed as threads.
+fn threads(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
+    let headings =
+        ["allocator", ">threads", ">running at a time", ">of their time, waiting", ">hand-overs", "single calls"];
+    let caption = format!("{}: threads replayed as threads, in the runs that measure time", workload.name);
+    let mut table = Table::new(caption, &headings);
+    for (config, threads) in workload.configs.iter().filter_map(|config| Some((config, config.threads?))) {
+        table.row([
+            name(analysis, config),
+            threads.threads.to_string(),
+            words::ratio(threads.concurrency),
+            words::percent(threads.waiting),
+            words::value(Unit::Count, threads.hand_overs),
+            words::standstill(&threads),
+        ]);
     }
     (!table.rows.is_empty()).then_some(table)
 }

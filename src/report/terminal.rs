@@ -112,6 +112,9 @@ fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
     if workload.steady && !startup.is_empty() {
         text.push_str(&wrap(&format!("  start-up, ns/call: {}", startup.join(", ")), "    "));
     }
+    if let Some(threads) = words::threads_line(workload) {
+        text.push_str(&wrap(&format!("  {threads}"), "    "));
+    }
     text.push_str(&wrap(&format!("  {}", floor_line(workload)), "    "));
     if let Some(fidelity) = words::fidelity(analysis, workload) {
         text.push_str(&wrap(&format!("  {fidelity}"), "    "));

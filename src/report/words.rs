@@ -3,6 +3,7 @@
 //! Invariant: a number never stands without what is known of its spread, and no verdict is worded outside this page.
 
 use crate::analysis::memory::RATIO_LIVE_BYTES_MIN;
+use crate::analysis::threads::ThreadsAnalysis;
 use crate::analysis::{Analysis, Comparison, ConfigAnalysis, Estimate, Figure, Percentile, Verdict, WorkloadAnalysis};
 use crate::metric::Unit;
 use crate::run::{ConfigFacts, Mode, WorkloadFacts};
@@ -127,7 +128,36 @@ pub fn cut(text: &str, characters: usize) -> String {
 pub const fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Merged => "merged (all threads' calls on one thread, back to back)",
+        Mode::Gil => "gil (recorded threads, Python's own calls in the recorded order)",
+        Mode::Free => "free (recorded threads, waiting only for each other's blocks)",
     }
+}
+
+/// What may be said of single calls where threads wait for each other.
+#[must_use]
+pub fn standstill(threads: &ThreadsAnalysis) -> String {
+    match threads.standstill {
+        None => "not timed".to_owned(),
+        Some(share) if threads.withholds_latency() => {
+            format!("nothing is said: no thread ran for {} of the time", percent(share))
+        }
+        Some(_) => "timed".to_owned(),
+    }
+}
+
+/// Threads of a workload in one line; `None` where one thread replayed everything.
+#[must_use]
+pub fn threads_line(workload: &WorkloadAnalysis) -> Option<String> {
+    let configs = || workload.configs.iter().filter_map(|config| Some((config, config.threads?)));
+    let (_, first) = configs().next()?;
+    let each = configs().map(|(config, threads)| {
+        format!("{} {} ({} waiting)", config.name, ratio(threads.concurrency), percent(threads.waiting))
+    });
+    let withheld = configs().filter(|(_, threads)| threads.withholds_latency());
+    let withheld: Vec<String> =
+        withheld.map(|(config, threads)| format!(" · {}: {}", config.name, standstill(&threads))).collect();
+    let each = each.collect::<Vec<_>>().join(", ");
+    Some(format!("{}, running at a time: {each}{}", plural(first.threads as usize, "thread"), withheld.concat()))
 }
 
 /// `1 run`, `2 runs`.

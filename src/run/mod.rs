@@ -41,6 +41,30 @@ pub enum Pass {
 pub enum Mode {
     /// All recorded threads' calls on one thread, in the recorded order, back to back.
     Merged,
+    /// Each recorded thread's calls on a thread of its own, those of the Python domains in the recorded order, as the
+    /// GIL had them.
+    Gil,
+    /// Each recorded thread's calls on a thread of its own, which wait only for blocks that others allocated.
+    Free,
+}
+
+/// What the threads of a replay did, all of them together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadUse {
+    /// Threads that were replayed, at once or one after another.
+    pub threads: u32,
+    /// Points at which one had to be no further than another.
+    pub waits: u64,
+    /// Of these, at which it slept until it was woken.
+    pub hand_overs: u64,
+    /// Time spent waiting, nanoseconds.
+    pub waiting_ns: u64,
+    /// Time between start and end of each thread, nanoseconds.
+    pub alive_ns: u64,
+    /// CPU time but for what was spent on looking whether a wait is over, nanoseconds.
+    pub busy_ns: u64,
+    /// Time from the first op to the last, nanoseconds.
+    pub wall_ns: u64,
 }
 
 /// One line of `runs.jsonl`: an observation and its context.
@@ -138,6 +162,9 @@ pub struct Throughput {
     pub phases: Vec<PhaseCost>,
     /// Failed allocations (the program went on without the block).
     pub failed_allocations: u64,
+    /// What the threads did; null where one thread replayed everything.
+    #[serde(default)]
+    pub threads: Option<ThreadUse>,
     /// Self-checks.
     pub seal: SealReport,
 }
@@ -200,6 +227,9 @@ pub struct Latency {
     pub clock: Histogram,
     /// Non-empty histograms.
     pub cells: Vec<LatencyCell>,
+    /// What the threads did; null where one thread replayed everything.
+    #[serde(default)]
+    pub threads: Option<ThreadUse>,
     /// Self-checks.
     pub seal: SealReport,
 }

@@ -21,6 +21,9 @@ pub struct Job {
     pub idle_ms: Vec<u64>,
     /// Evenly spaced memory readings (footprint).
     pub points: u32,
+    /// How many times faster than recorded the recorded moments are honoured (footprint); 0: back to back.
+    #[serde(default)]
+    pub pace: u32,
     /// Whether a debug build may run this (tests only; the result says so).
     pub allow_debug: bool,
 }
@@ -44,5 +47,16 @@ pub enum ImageSource {
         ready_fd: i32,
         /// Write end: one byte hands a used window back.
         done_fd: i32,
+    },
+    /// One stream of ops per recorded thread, in an inherited shared-memory file; see [`trace::image::apart`].
+    Streams {
+        /// Its descriptor.
+        fd: i32,
+        /// Ops of each stream; they follow each other in the file.
+        ops: Vec<u64>,
+        /// Size of the slot table, which may be larger than the merged image's.
+        slots: u32,
+        /// Most threads that are there at once.
+        lanes: u32,
     },
 }

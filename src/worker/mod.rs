@@ -7,6 +7,7 @@
 
 mod job;
 mod seal;
+mod threaded;
 
 pub use job::*;
 pub use seal::{HarnessAllocator, use_arena, use_system};
@@ -14,7 +15,7 @@ pub use seal::{HarnessAllocator, use_arena, use_system};
 use crate::backend::{self, Backend, Need, Ready, Role};
 use crate::heap::Entry;
 use crate::probe::{clock, memory, sys};
-use crate::replay::{Floor, FootprintPass, Heap, Holder, LatencyPass, OwnerLog, Source, ThroughputPass};
+use crate::replay::{Floor, FootprintPass, Heap, Holder, LatencyPass, OwnerLog, Source, Streams, ThroughputPass};
 use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -113,7 +114,7 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     if cfg!(debug_assertions) && !job.allow_debug {
         return Err(failure("spawn", "a debug build measures nothing; build with --release"));
     }
-    let source = map_image(job)?;
+    let mut source = map_image(job)?;
     let distinct = distinct(&job.backends)?;
     let calls_nothing = distinct.iter().any(|(backend, _)| backend.key == backend::LOOP_KEY);
     if calls_nothing && (distinct.len() > 1 || job.pass != Pass::Throughput) {
@@ -121,15 +122,26 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     }
     let is_floor = distinct.iter().any(|(backend, _)| backend.role == Role::Floor);
     let block_bytes_max = if is_floor { source.block_bytes_max() } else { 0 };
-    let Prepared { entries, ready, libc_bytes } = prepare(&distinct, &job.backends, block_bytes_max)?;
-    let heap = Heap::new(entries, job.image.slots).map_err(|e| failure("image", format!("no slot table: {e}")))?;
+    let Prepared { entries, ready, is_alone, libc_bytes } = prepare(&distinct, &job.backends, block_bytes_max)?;
+    let slots = if let ImageSource::Streams { slots, .. } = job.source { slots } else { job.image.slots };
+    let mut heap = Heap::new(entries, slots).map_err(|e| failure("image", format!("no slot table: {e}")))?;
+    if let Source::Streams(streams) = &mut source {
+        if job.pass != Pass::Footprint {
+            heap.guard(threaded::guarded(job, is_alone));
+        }
+        let streams = std::mem::take(streams);
+        return match job.pass {
+            Pass::Throughput => threaded::throughput(job, streams, &heap, libc_bytes, calls_nothing),
+            Pass::Latency => threaded::latency(job, streams, &heap, libc_bytes),
+            Pass::Footprint => {
+                threaded::footprint(job, streams, &heap, libc_bytes, footprint_pass(job, ready, &distinct)?)
+            }
+        };
+    }
     match job.pass {
         Pass::Throughput => throughput(job, &source, heap, libc_bytes, calls_nothing),
         Pass::Latency => latency(job, &source, heap, libc_bytes),
-        Pass::Footprint => {
-            let (ready, owners) = owner_log(job, ready, &distinct);
-            footprint(job, &source, heap, libc_bytes, ready, owners)
-        }
+        Pass::Footprint => footprint(&source, heap, libc_bytes, &mut footprint_pass(job, ready, &distinct)?),
     }
 }
 
@@ -151,6 +163,8 @@ struct Prepared {
     entries: [Entry; 6],
     /// Each once.
     ready: Vec<Ready>,
+    /// By domain: whether its allocator serves one thread at a time.
+    is_alone: [bool; 6],
     /// What they brought into the C library's heap, from before `main` on, bytes.
     libc_bytes: u64,
 }
@@ -169,13 +183,15 @@ fn prepare(
         ready.push((backend.prepare)(&need).map_err(|reason| failure("spawn", reason))?);
         libc_bytes += libc_heap_bytes()?.saturating_sub(before);
     }
-    let entries = keys.each_ref().map(|key| {
+    let serving = keys.each_ref().map(|key| {
         let is_it = |(backend, argument): &(&Backend, &str)| {
             backend::find(key).is_some_and(|found| (found.0.key, found.1) == (backend.key, *argument))
         };
-        ready[distinct.iter().position(is_it).unwrap_or(0)].entry
+        &ready[distinct.iter().position(is_it).unwrap_or(0)]
     });
-    Ok(Prepared { entries, ready, libc_bytes })
+    let entries = serving.map(|ready| ready.entry);
+    let is_alone = serving.map(|ready| ready.one_thread_at_a_time);
+    Ok(Prepared { entries, ready, is_alone, libc_bytes })
 }
 
 fn libc_heap_bytes() -> Result<u64, Failure> {
@@ -189,6 +205,15 @@ fn map_image(job: &Job) -> Result<Source, Failure> {
             .map_err(|error| failure("image", format!("the image of {ops} ops cannot be mapped: {error}")))
     };
     Ok(match job.source {
+        ImageSource::Streams { fd, ref ops, lanes, .. } => {
+            let memory = map(fd, ops.iter().sum())?;
+            let mut from = 0;
+            let streams = ops.iter().map(|ops| {
+                from += *ops as usize;
+                memory.words(from - *ops as usize, *ops as usize)
+            });
+            Source::Streams(Streams { ops: streams.collect(), lanes })
+        }
         ImageSource::Whole { fd } => {
             let ops = job.image.ops;
             Source::Whole(map(fd, ops)?.words(0, ops as usize))
@@ -259,7 +284,7 @@ fn throughput(
     };
     let seal = unseal_worker(sealed)?;
     let phases = pass.costs(&job.image);
-    Ok(Observation::Throughput(Throughput { phases, failed_allocations: heap.failed, seal }))
+    Ok(Observation::Throughput(Throughput { phases, failed_allocations: heap.failed, threads: None, seal }))
 }
 
 fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Result<Observation, Failure> {
@@ -270,7 +295,13 @@ fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Resul
     source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
     let ticks_per_second = rate.ticks_per_second();
     let seal = unseal_worker(sealed)?;
-    Ok(Observation::Latency(Latency { ticks_per_second, clock: pass.clock(), cells: pass.cells(), seal }))
+    Ok(Observation::Latency(Latency {
+        ticks_per_second,
+        clock: pass.clock(),
+        cells: pass.cells(),
+        threads: None,
+        seal,
+    }))
 }
 
 /// Who may be asked what they hold: each allocator of the job, and the C library in any case.
@@ -281,8 +312,11 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
     };
     let keys: Vec<String> = distinct.iter().map(key).collect();
     let own_bytes_max: Vec<Option<u64>> = ready.iter().map(|ready| ready.own_bytes_max).collect();
-    let mut holders: Vec<Holder> =
-        keys.iter().zip(&mut ready).map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() }).collect();
+    let mut holders: Vec<Holder> = keys
+        .iter()
+        .zip(&mut ready)
+        .map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() })
+        .collect();
     if !keys.iter().any(|key| key == backend::LIBC_KEY) {
         holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: Some(backend::libc_holds()) });
     }
@@ -296,26 +330,38 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
 }
 
 fn footprint(
-    job: &Job,
     source: &Source,
     mut heap: Heap,
     libc_bytes: u64,
-    mut ready: Vec<Ready>,
-    owners: OwnerLog,
+    pass: &mut FootprintPass,
 ) -> Result<Observation, Failure> {
+    let mut sealed = seal_worker(&reader()?, libc_bytes)?;
+    sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
+    source.replay(&mut heap, pass).map_err(replay_failed)?;
+    let seal = unseal_worker(sealed)?;
+    footprint_of(pass, heap.failed, seal)
+}
+
+fn footprint_pass(
+    job: &Job,
+    ready: Vec<Ready>,
+    distinct: &[(&'static Backend, &str)],
+) -> Result<FootprintPass, Failure> {
+    let (mut ready, owners) = owner_log(job, ready, distinct);
     let pools = ready.iter_mut().find_map(|ready| ready.pools.take());
     let release = ready.into_iter().map(|ready| ready.release).collect();
     let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools, owners)
         .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
-    let mut sealed = seal_worker(&reader()?, libc_bytes)?;
-    sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
-    source.replay(&mut heap, &mut pass).map_err(replay_failed)?;
-    let seal = unseal_worker(sealed)?;
+    pass.pace(job.pace);
+    Ok(pass)
+}
+
+fn footprint_of(pass: &mut FootprintPass, failed: u64, seal: SealReport) -> Result<Observation, Failure> {
     if let Some(error) = pass.failure() {
         return Err(failure("replay", format!("memory could not be read exactly: {error}")));
     }
     let pools = pass.pools().map(Box::new);
-    let (read, owners) = pass.take_owners();
+    let (owners, read) = (pass.owners(), std::mem::take(&mut pass.read));
     Ok(Observation::Footprint(Footprint {
         curve: read.curve,
         at_phase: read.at_phase,
@@ -327,7 +373,7 @@ fn footprint(
         pools,
         cycles: read.cycles,
         owners,
-        failed_allocations: heap.failed,
+        failed_allocations: failed,
         seal,
     }))
 }

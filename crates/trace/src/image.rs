@@ -12,12 +12,16 @@
 
 mod compile;
 mod cycles;
+mod pace;
 mod sink;
 mod state;
+mod threads;
 
 pub use compile::compile;
 pub use cycles::{CYCLE_MARK, Cycles, CyclesFault, repeat};
+pub use pace::{PACE_GAP_NS, PACE_UNIT_NS, paced};
 pub use sink::{ImageSink, VecSink};
+pub use threads::{Control, Order, THREADS_REPLAYED_MAX, ThreadedImage, apart};
 
 use crate::ledger::Block;
 use crate::{Domain, Totals};
@@ -51,7 +55,8 @@ pub enum OpKind {
     Advise = 8,
     /// A mark; index in the size field.
     Mark = 9,
-    /// Thread switch; dense thread id in the size field. No call.
+    /// Thread switch; dense thread id in the size field. No call. In streams of threads, and for pacing, one of the
+    /// other [`Control`]s, by the domain bits.
     ThreadSwitch = 10,
     /// Thread start; dense thread id in the size field. No call.
     ThreadStart = 11,
@@ -183,6 +188,11 @@ pub const GROUP_OPS_MAX: usize = 4;
 #[must_use]
 pub fn size_bound(totals: &Totals) -> u64 {
     totals.image_ops.saturating_add(GROUP_OPS_MAX as u64).saturating_mul(size_of::<Op>() as u64)
+}
+
+/// Whether an op only qualifies the one after the run of prefixes that it stands in.
+pub(crate) fn is_prefix(op: Op) -> bool {
+    matches!(op.kind(), OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages)
 }
 
 /// OS pages of `bytes`, at most `u32::MAX`.

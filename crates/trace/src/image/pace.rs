@@ -1,0 +1,69 @@
+//! When things happened, put into a merged image: so that a replay can leave the recorded gaps where they were.
+//!
+//! Invariant: but for the ops that are put in, the image stays as it was.
+
+use super::{Control, ImageSummary, Op, is_prefix};
+use crate::error::TraceError;
+use crate::ledger::{MarkEffect, begins_phase};
+use crate::{Event, EventKind, Phase};
+
+/// Unit of [`Control::Pace`], nanoseconds: 32 bits of it are twelve hours.
+pub const PACE_UNIT_NS: u64 = 10_000;
+/// A moment is put in where so much time has passed since the last one, nanoseconds.
+pub const PACE_GAP_NS: u64 = 200_000;
+
+/// The merged image of these events with the moments put in, and what is then to be said of it.
+///
+/// # Errors
+/// What is wrong with the events, which must be those that the image was compiled from.
+pub fn paced(
+    ops: &[u64],
+    summary: &ImageSummary,
+    events: impl Iterator<Item = Result<Event, TraceError>>,
+    ticks_per_second: u64,
+) -> Result<(Vec<u64>, ImageSummary), TraceError> {
+    let mut out = Vec::with_capacity(ops.len() + ops.len() / 64);
+    let mut summary = summary.clone();
+    let (mut at, mut begin, mut last_ns, mut phase) = (0, None, 0, Phase::Startup);
+    for event in events {
+        let event = event?;
+        if !has_op(event.kind, &mut phase) {
+            continue;
+        }
+        let begin = *begin.get_or_insert(event.time);
+        let ticks = event.time.saturating_sub(begin);
+        let now_ns = (u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second.max(1))) as u64;
+        if now_ns >= last_ns + PACE_GAP_NS {
+            last_ns = now_ns;
+            let units = u32::try_from(now_ns / PACE_UNIT_NS).unwrap_or(u32::MAX);
+            out.push(Control::Pace.op(0, units).0);
+        }
+        if let EventKind::Mark { mark } = event.kind
+            && let Some(begun) = Phase::from_mark(mark)
+        {
+            summary.phase_ops[begun as usize] = Some(out.len() as u64);
+        }
+        let rest = ops.get(at..).unwrap_or_default();
+        let prefixes = rest.iter().take_while(|word| is_prefix(Op(**word))).count();
+        let group = rest.get(..=prefixes).unwrap_or(rest);
+        out.extend_from_slice(group);
+        at += group.len();
+    }
+    summary.ops = out.len() as u64;
+    Ok((out, summary))
+}
+
+/// Whether the compiler gives an event an op: a fork has none, nor has a phase that has begun already.
+fn has_op(kind: EventKind, phase: &mut Phase) -> bool {
+    match kind {
+        EventKind::Fork => false,
+        EventKind::Mark { mark } => match begins_phase(*phase, mark) {
+            MarkEffect::Begins(begun) => {
+                *phase = begun;
+                true
+            }
+            effect => effect == MarkEffect::Own,
+        },
+        _ => true,
+    }
+}
