@@ -80,7 +80,9 @@ impl Image {
     ) -> Result<Self, String> {
         let left = limits.all_bytes_max.saturating_sub(held_bytes);
         let memory = shared_memory(0)?;
-        let target = Target::Whole { fd: memory.as_raw_fd(), bytes_max: limits.whole_bytes_max.min(left) };
+        // Cycles cannot be streamed: such an image may take all that there is for images.
+        let bytes_max = if cycles.is_some() { left } else { limits.whole_bytes_max.min(left) };
+        let target = Target::Whole { fd: memory.as_raw_fd(), bytes_max };
         let running = start_compiler(exe, &workload, cycles, target, &[memory.as_fd()])?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;
         let compiled = answer(&workload, &finished)?;
