@@ -60,8 +60,7 @@ fn reach(owners: &Owners, knob: &Knob, libc: &str) -> u64 {
     let touched = |owned: &Owned| owned.touched_bytes;
     let resident = owners.memory.resident_bytes;
     let by_blocks = resident.saturating_sub(others().map(touched).sum());
-    let mut allocators: Vec<&str> =
-        owners.owned.iter().filter(reached).map(|owned| owned.allocator.as_str()).collect();
+    let mut allocators: Vec<&str> = owners.owned.iter().filter(reached).map(|owned| owned.allocator.as_str()).collect();
     allocators.sort_unstable();
     allocators.dedup();
     let most = |key: &&str| owners.held.get(*key).and_then(|held: &Held| held.resident_bytes_max);
@@ -82,9 +81,8 @@ mod tests {
     }
 
     fn at(resident_bytes: u64, held: &[(&str, Option<u64>)]) -> Owners {
-        let held = held.iter().map(|(key, most)| {
-            ((*key).to_owned(), Held { resident_bytes_max: *most, ..Held::default() })
-        });
+        let held =
+            held.iter().map(|(key, most)| ((*key).to_owned(), Held { resident_bytes_max: *most, ..Held::default() }));
         Owners {
             moment: Moment::Rest,
             memory: MemoryPoint { resident_bytes, ..MemoryPoint::default() },

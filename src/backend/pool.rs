@@ -11,12 +11,8 @@ use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
 use std::collections::BTreeMap;
 
 /// `pool`.
-pub(super) const BACKEND: Backend = Backend {
-    key: "pool",
-    label: "pool (our pymalloc)",
-    role: Role::Contestant,
-    prepare: |_| Ok(ready()),
-};
+pub(super) const BACKEND: Backend =
+    Backend { key: "pool", label: "pool (our pymalloc)", role: Role::Contestant, prepare: |_| Ok(ready()) };
 
 fn ready() -> Ready {
     Ready {

@@ -3,7 +3,9 @@
 //! Invariant: what is shown is read back from the result's files, never taken from memory.
 
 use super::out::{Stop, columns, print};
-use crate::measure::{self, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Progress, Request, Sizes, Summary};
+use crate::measure::{
+    self, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Progress, Request, Sizes, Summary,
+};
 use crate::run::{self, LATEST_LINK};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
 use crate::{analysis, report};

@@ -63,7 +63,13 @@ impl OwnerLog {
         for holds in allocators.iter().filter_map(|holder| holder.holds.as_ref()) {
             holds();
         }
-        Self { served_by: std::array::from_fn(row), allocators, live: [Live::default(); ROWS], ever: [false; ROWS], readings }
+        Self {
+            served_by: std::array::from_fn(row),
+            allocators,
+            live: [Live::default(); ROWS],
+            ever: [false; ROWS],
+            readings,
+        }
     }
 
     fn row(&mut self, block: &Account) -> &mut Live {

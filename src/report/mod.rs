@@ -6,6 +6,7 @@
 pub mod html;
 pub mod markdown;
 pub mod pools;
+pub mod shapes;
 pub mod table;
 pub mod tables;
 pub mod terminal;

@@ -2,8 +2,8 @@
 //!
 //! Invariant: no line is longer than [`WIDTH`] characters, and what failed is said before the reader can miss it.
 
-use super::tables;
 use super::words;
+use super::{shapes, tables};
 use crate::analysis::{Analysis, WorkloadAnalysis};
 use crate::metric::Unit;
 use crate::run::RestState;
@@ -107,6 +107,9 @@ fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
         .collect();
     if workload.steady && !startup.is_empty() {
         text.push_str(&wrap(&format!("  start-up, ns/call: {}", startup.join(", ")), "    "));
+    }
+    for line in shapes::lines(analysis, workload) {
+        text.push_str(&wrap(&format!("  {line}"), "    "));
     }
     text.push_str(&wrap(&format!("  {}", floor_line(workload)), "    "));
     text

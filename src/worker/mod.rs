@@ -275,8 +275,11 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
     };
     let keys: Vec<String> = distinct.iter().map(key).collect();
     let own_bytes_max: Vec<Option<u64>> = ready.iter().map(|ready| ready.own_bytes_max).collect();
-    let mut holders: Vec<Holder> =
-        keys.iter().zip(&mut ready).map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() }).collect();
+    let mut holders: Vec<Holder> = keys
+        .iter()
+        .zip(&mut ready)
+        .map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() })
+        .collect();
     if !keys.iter().any(|key| key == backend::LIBC_KEY) {
         holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: Some(backend::libc_holds()) });
     }
