@@ -122,8 +122,19 @@ fn config(character: &Character) -> ConfigFacts {
     let domains = trace::Domain::ALL.iter().map(|d| (d.name().to_owned(), character.name.to_owned())).collect();
     let label = if character.name == "pool" { "pool (our pymalloc)" } else { character.name };
     let options = BTreeMap::from([("page_bytes".to_owned(), "4096".to_owned())]);
-    let facts = AllocatorFacts { key: character.name.into(), version: character.version.into(), options };
-    ConfigFacts { name: character.name.into(), label: label.into(), floor: false, domains, allocators: vec![facts] }
+    let facts = AllocatorFacts {
+        key: character.name.into(),
+        version: character.version.into(),
+        options,
+        ..AllocatorFacts::default()
+    };
+    ConfigFacts {
+        name: character.name.into(),
+        label: label.into(),
+        domains,
+        allocators: vec![facts],
+        ..ConfigFacts::default()
+    }
 }
 
 fn floor(name: &str) -> ConfigFacts {
@@ -154,6 +165,7 @@ fn workload(story: &Story, what: &Invention) -> WorkloadFacts {
         name: story.name.into(),
         title: story.title.into(),
         story: format!("{}: invented for tests.", story.title),
+        fidelity: None,
         sha256: "0".repeat(64),
         trace_bytes: 2_400_000,
         image,
@@ -169,7 +181,7 @@ fn metadata(story: &Story, phase_ops: [Option<u64>; 4]) -> Metadata {
             event,
             cpu_ns: Some(cpu_ms * 1_000_000),
             wall_ns: Some(cpu_ms * 1_100_000),
-            memory: None,
+            ..MarkReading::default()
         })
     };
     let steady_ms = (story.calls as f64 * 100.0 / 1e6) as u64 + 400;

@@ -20,12 +20,19 @@ pub struct Knob {
 
 /// Every knob that the report is about.
 pub const KNOBS: &[Knob] = &[
-    Knob { name: "PYTHONMALLOC", reaches: |owned, _| matches!(owned.domain.as_str(), "mem" | "obj") },
+    // It moves what the pools hold; larger requests are the C library's with and without it.
+    Knob { name: "PYTHONMALLOC=malloc", reaches: |owned, _| is_python(owned) && owned.small },
+    // From CPython 3.13 on.
+    Knob { name: "PYTHONMALLOC=mimalloc", reaches: |owned, _| is_python(owned) },
     // Everything that C's `malloc` serves, Python's requests of more than 512 bytes among it.
     Knob { name: "LD_PRELOAD, MALLOC_*", reaches: |owned, libc| owned.allocator == libc },
     Knob { name: "NumPy's handler", reaches: |owned, _| owned.domain == "numpy" },
     Knob { name: "ARROW_DEFAULT_MEMORY_POOL", reaches: |owned, _| owned.domain == "arrow" },
 ];
+
+fn is_python(owned: &Owned) -> bool {
+    matches!(owned.domain.as_str(), "mem" | "obj")
+}
 
 /// Who owned the bytes of one configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -104,13 +111,13 @@ mod tests {
     fn a_knob_reaches_what_no_other_block_touches() {
         // Nobody says what it holds: all of 100 but what others have touched.
         let unknown = at(100, &[("pool", None), ("system", None), ("mimalloc", None)]);
-        assert_eq!(reaches(&unknown), [95, 70, 0, 55]);
+        assert_eq!(reaches(&unknown), [85, 95, 70, 0, 55]);
         // Pools of 40 hold small objects alone; 25 of the C library hold large ones, and 5 of others.
         let known = at(100, &[("pool", Some(40)), ("system", Some(25)), ("mimalloc", Some(28))]);
-        assert_eq!(reaches(&known), [60, 25, 0, 28]);
+        assert_eq!(reaches(&known), [40, 60, 25, 0, 28]);
         // An allocator that counts more than is resident says nothing new.
         let vague = at(100, &[("pool", Some(40)), ("system", Some(900)), ("mimalloc", Some(28))]);
-        assert_eq!(reaches(&vague)[..2], [95, 70]);
+        assert_eq!(reaches(&vague)[1..3], [95, 70]);
     }
 
     #[test]
@@ -131,7 +138,7 @@ mod tests {
         };
         assert_eq!(owners(&run(vec![]), "system"), None);
         let found = owners(&run(vec![at(100, &[])]), "system").expect("read");
-        assert_eq!(found.reach[2], ("NumPy's handler", None));
-        assert_eq!(found.reach[3], ("ARROW_DEFAULT_MEMORY_POOL", Some(vec![55])));
+        assert_eq!(found.reach[3], ("NumPy's handler", None));
+        assert_eq!(found.reach[4], ("ARROW_DEFAULT_MEMORY_POOL", Some(vec![55])));
     }
 }

@@ -8,7 +8,7 @@ use trace::{Metadata, Phase};
 
 /// CPU nanoseconds of the recorded program in `steady`, less what the recorder spent on its events.
 #[must_use]
-pub(super) fn program_cpu_ns(metadata: &Metadata) -> Option<f64> {
+pub fn program_cpu_ns(metadata: &Metadata) -> Option<f64> {
     if metadata.cut.is_some() {
         return None;
     }

@@ -42,8 +42,9 @@ fn prepare(_: &Need) -> Result<Ready, String> {
     let pymalloc = PYMALLOC.get_or_init(bring_up).as_ref().map_err(Clone::clone)?;
     let libpython::Functions { malloc, calloc, realloc, free } = pymalloc.functions;
     let entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
-    let own_bytes_max = Some(crate::run::SMALL_BYTES_MAX);
-    Ok(Ready { own_bytes_max, ..Ready::new(entry, version, options, system::release) })
+    // What the arenas hold is not the C library's, and is not told.
+    let below = Ready { holds: None, own_bytes_max: Some(crate::run::SMALL_BYTES_MAX), ..system::ready(entry)? };
+    Ok(Ready { version: Box::new(version), options: Box::new(options), ..below })
 }
 
 /// Called once, whatever comes of it.

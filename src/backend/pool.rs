@@ -11,17 +11,22 @@ use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
 use std::collections::BTreeMap;
 
 /// `pool`.
-pub(super) const BACKEND: Backend =
-    Backend { key: "pool", label: "pool (our pymalloc)", role: Role::Contestant, prepare: |_| Ok(ready()) };
-
-fn ready() -> Ready {
-    Ready {
-        pools: Some(READER),
-        holds: Some(Box::new(holds)),
-        own_bytes_max: Some(Current::SMALL_BYTES_MAX as u64),
-        ..Ready::new(ENTRY, version, options, system::release)
-    }
-}
+pub(super) const BACKEND: Backend = Backend {
+    key: "pool",
+    label: "pool (our pymalloc)",
+    role: Role::Contestant,
+    prepare: |_| {
+        let below = system::ready(ENTRY)?;
+        Ok(Ready {
+            pools: Some(READER),
+            holds: Some(Box::new(holds)),
+            own_bytes_max: Some(Current::SMALL_BYTES_MAX as u64),
+            version: Box::new(version),
+            options: Box::new(options),
+            ..below
+        })
+    },
+};
 
 const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
 const READER: PoolReader = PoolReader { arenas, statistics };

@@ -77,18 +77,21 @@ fn totals(metadata: &Metadata) -> String {
 }
 
 fn phases(metadata: &Metadata, shape: &Shape) -> String {
-    let mut rows = vec![["phase", "calls", "from event", "CPU so far"].map(str::to_owned).to_vec()];
+    let heads = ["phase", "calls", "from event", "CPU so far", "MiB libraries mapped"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for phase in Phase::ALL {
         let first = if phase == Phase::Startup { Some(0) } else { shape.phase_events[phase as usize] };
         let reading = metadata.mark_readings.iter().find(|reading| reading.mark == phase as u32);
+        let mapped = reading.and_then(|r| r.mapped_bytes.as_ref());
         rows.push(vec![
             phase.name().to_owned(),
             count(shape.calls_by_phase[phase as usize] as f64),
             first.map_or("not marked".to_owned(), |event| event.to_string()),
             reading.and_then(|r| r.cpu_ns).map_or("unknown".to_owned(), |ns| nanoseconds(ns as f64)),
+            mapped.map_or("unknown".to_owned(), |modules| mib(modules.values().sum::<u64>() as f64)),
         ]);
     }
-    format!("phases\n{}", columns(&rows, &[1, 2, 3]))
+    format!("phases\n{}", columns(&rows, &[1, 2, 3, 4]))
 }
 
 fn domains(metadata: &Metadata, shape: &Shape) -> String {

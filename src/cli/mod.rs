@@ -5,6 +5,7 @@
 
 mod doctor;
 mod inspect;
+mod live;
 mod out;
 mod record;
 mod replay;
@@ -34,6 +35,8 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     /// Replay workloads or traces on allocators, and report
     Replay(replay::ReplayArgs),
+    /// Hold the replay's predictions against the real program, run under each configuration
+    Live(live::LiveArgs),
     /// Rebuild the report and the charts of a result
     Report(report::ReportArgs),
     /// Check, cut or print a trace
@@ -61,6 +64,7 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
         Some(Verb::Record(a)) => return record::run(&a),
         Some(Verb::Inspect(a)) => inspect::run(&a),
         Some(Verb::Replay(a)) => replay::run(&a),
+        Some(Verb::Live(a)) => live::run(&a),
         Some(Verb::Report(a)) => report::run(&a),
         Some(Verb::Trace(a)) => trace::run(&a),
         Some(Verb::Doctor(a)) => doctor::run(&a),

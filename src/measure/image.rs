@@ -7,6 +7,7 @@
 use super::compile::{CompileJob, Compiled, Target};
 use super::cycles::CyclesAsked;
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use crate::run::Fidelity;
 use crate::worker::ImageSource;
 use crate::workload::Workload;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -43,6 +44,10 @@ pub struct Image {
     pub workload: Workload,
     /// What the compiling process found.
     pub compiled: Compiled,
+    /// How well replays of this trace predicted the real program, if `live` compared them.
+    pub fidelity: Option<Box<Fidelity>>,
+    /// Why what `live` found is not used, if it is there and cannot be.
+    pub note: Option<String>,
     /// The whole image, if it is small enough.
     memory: Option<OwnedFd>,
     window_ops: u64,
@@ -86,7 +91,15 @@ impl Image {
         let running = start_compiler(exe, &workload, cycles, target, &[memory.as_fd()])?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;
         let compiled = answer(&workload, &finished)?;
-        Ok(Self { memory: compiled.whole.then_some(memory), workload, compiled, window_ops: limits.window_ops })
+        let (fidelity, note) = Fidelity::find(&workload.fidelity_files(), &compiled.sha256);
+        Ok(Self {
+            memory: compiled.whole.then_some(memory),
+            fidelity: fidelity.map(Box::new),
+            note,
+            workload,
+            compiled,
+            window_ops: limits.window_ops,
+        })
     }
 
     /// Bytes of shared memory that it holds.

@@ -12,6 +12,7 @@ mod environment;
 mod estimate;
 mod footprint;
 mod image;
+pub mod live;
 mod plan;
 mod progress;
 mod spawn;
@@ -19,17 +20,20 @@ mod spawn;
 pub use ask::{HostReport, report, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
-pub use config::{Config, contestants, floor, parse as parse_config, parse_all as parse_configs, presets};
+pub use config::{
+    Config, Named, Preset, contestants, floor, parse as parse_config, parse_all as parse_configs, presets,
+};
 pub use cycles::CyclesAsked;
 pub use image::{COMPILE_VERB, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
-use crate::run::{Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::run::{AllocatorFacts, Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
 use std::path::PathBuf;
 use std::time::Duration;
+use trace::Domain;
 
 /// Idle delays of the default run, milliseconds.
 pub const IDLE_MS: [u64; 5] = [0, 100, 1_000, 3_000, 10_000];
@@ -102,7 +106,9 @@ impl Prepared {
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            images.push(Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, cycles)?);
+            let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, cycles)?;
+            image.note.iter().for_each(|note| progress.say(note));
+            images.push(image);
         }
         let settings = Settings { idle_ms: request.idle_ms.clone(), allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
@@ -127,6 +133,32 @@ impl Prepared {
         measured.into_run(seq, cell, &self.images[cell.workload], &self.configs[cell.config])
     }
 
+    /// Whether a configuration means something on a workload: its program calls what the configuration is about.
+    #[must_use]
+    pub fn is_for(&self, workload: usize, config: usize) -> bool {
+        let totals = &self.images[workload].compiled.metadata.totals;
+        let calls = |domain: Domain| totals.calls_by_domain.get(domain.name()).copied().unwrap_or(0);
+        self.configs[config].only.is_none_or(|domain| calls(domain) > 0)
+    }
+
+    /// Whether some workload is measured under it.
+    fn is_measured(&self, config: &Config) -> bool {
+        let index = self.configs.iter().position(|own| own.name == config.name);
+        index.is_some_and(|index| (0..self.images.len()).any(|workload| self.is_for(workload, index)))
+    }
+
+    /// That every variable reaches something in one workload at least.
+    fn check_reach(&self) -> Result<(), String> {
+        let in_vain = |config: &&Config| config.needs(Domain::Arrow) && !self.is_measured(config);
+        match self.configs.iter().find(in_vain) {
+            None => Ok(()),
+            Some(config) => Err(format!(
+                "{} reaches nothing: no workload calls Arrow's allocator. Leave it out, or give a trace that does.",
+                config.name
+            )),
+        }
+    }
+
     fn floors(&self) -> Vec<bool> {
         self.configs.iter().map(|config| config.floor).collect()
     }
@@ -141,6 +173,7 @@ impl Prepared {
             image: image.compiled.summary.clone(),
             metadata: image.compiled.metadata.clone(),
             shape: image.compiled.shape.clone(),
+            fidelity: image.fidelity.clone(),
         });
         facts.collect()
     }
@@ -165,12 +198,16 @@ fn distinct(workload: &Workload, images: &[Image]) -> Workload {
 /// A sentence when a trace cannot be used or the result cannot be written; a child that fails is no error.
 pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String> {
     let started_unix_ms = child::unix_ms();
+    // Settings take effect, or nothing is measured.
+    let report = ask::report(&request.exe, &request.configs)?;
     let prepared = Prepared::new(request, progress)?;
-    let environment = environment_of(request, &prepared, started_unix_ms)?;
+    prepared.check_reach()?;
+    let environment = environment_of(request, &prepared, report, started_unix_ms);
     let mut result = ResultDir::create(&request.base).map_err(|e| e.to_string())?;
     result.write_environment(&environment).map_err(|e| e.to_string())?;
 
-    let cells = plan(request.seed, prepared.images.len(), &prepared.floors(), request.sizes);
+    let mut cells = plan(request.seed, prepared.images.len(), &prepared.floors(), request.sizes);
+    cells.retain(|cell| prepared.is_for(cell.workload, cell.config));
     let mut estimate = Estimate::by_pilot(&prepared, &cells);
     let total = estimate.total();
     progress.say(&format!(
@@ -206,9 +243,13 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
     Ok(summary)
 }
 
-fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) -> Result<Environment, String> {
-    let HostReport { host, allocators } = ask::report(&request.exe, &request.configs)?;
-    Ok(Environment {
+fn environment_of(request: &Request, prepared: &Prepared, report: HostReport, started_unix_ms: u64) -> Environment {
+    let HostReport { host, allocators, unverified } = report;
+    let said = allocators.iter().zip(&unverified);
+    let facts = |(config, (facts, unverified)): (&Config, (&Vec<AllocatorFacts>, &Vec<String>))| {
+        config.facts(facts, unverified)
+    };
+    Environment {
         schema: SCHEMA,
         harness: environment::harness(),
         host,
@@ -221,7 +262,13 @@ fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) 
             quick: request.quick,
             started_unix_ms,
         },
-        configs: request.configs.iter().zip(&allocators).map(|(config, facts)| config.facts(facts)).collect(),
+        configs: request
+            .configs
+            .iter()
+            .zip(said)
+            .filter(|(config, _)| prepared.is_measured(config))
+            .map(facts)
+            .collect(),
         workloads: prepared.workload_facts(),
-    })
+    }
 }

@@ -52,6 +52,15 @@ impl Progress {
         }
     }
 
+    /// One line about how far it is, left out when another came shortly before.
+    pub fn say_at_times(&mut self, text: &str) {
+        let due = self.shown.is_none_or(|at| at.elapsed() >= LINE_EVERY);
+        if self.style != Style::Silent && due {
+            self.shown = Some(Instant::now());
+            self.line(text);
+        }
+    }
+
     /// The estimate before the first run.
     pub fn begin(&mut self, children: u32, expected: Duration) {
         (self.children, self.expected, self.started) = (children, expected, Instant::now());

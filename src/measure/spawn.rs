@@ -161,7 +161,7 @@ fn spawn_with(command: &mut Command, inherit: &[BorrowedFd<'_>]) -> std::io::Res
 }
 
 /// Reads a pipe to its end in a thread of its own; keeps the first `keep` bytes.
-fn drain(pipe: Option<impl Read + Send + 'static>, keep: u64) -> Receiver<Vec<u8>> {
+pub(super) fn drain(pipe: Option<impl Read + Send + 'static>, keep: u64) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     if let Some(mut pipe) = pipe {
         thread::spawn(move || {
@@ -174,7 +174,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>, keep: u64) -> Receiver<Vec<u8
     receiver
 }
 
-fn ending(status: ExitStatus) -> Ending {
+pub(super) fn ending(status: ExitStatus) -> Ending {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exited(code),
         (None, signal) => Ending::Signalled(signal.unwrap_or(0)),

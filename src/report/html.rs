@@ -44,7 +44,8 @@ fn verdicts(analysis: &Analysis) -> String {
     let mut html = String::from("<section id=\"verdicts\">\n<h2>What may be said</h2>\n");
     let mut said = false;
     for workload in &analysis.workloads {
-        let sentences: Vec<String> = workload.configs.iter().filter_map(|c| words::sentence(analysis, c)).collect();
+        let sentences: Vec<String> =
+            workload.configs.iter().filter_map(|c| words::sentence(analysis, workload, c)).collect();
         if sentences.is_empty() {
             continue;
         }
@@ -92,6 +93,9 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
         return html;
     }
     html.push_str(&tables::overview(analysis, workload).html());
+    if let Some(fidelity) = words::fidelity(analysis, workload) {
+        let _ = writeln!(html, "<p>Fidelity: {}.</p>", escape(&fidelity));
+    }
     for chart in charts.iter().filter(|chart| chart.workload == index) {
         // Each drawing carries its own title, description and provenance; the page shows the one that fits its colours.
         html.push_str("<figure>\n");

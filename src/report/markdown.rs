@@ -22,7 +22,10 @@ pub fn markdown(analysis: &Analysis) -> String {
             continue;
         }
         let _ = writeln!(text, "{}", tables::overview(analysis, workload).markdown());
-        for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, config)) {
+        if let Some(fidelity) = words::fidelity(analysis, workload) {
+            let _ = writeln!(text, "Fidelity: {}.\n", escape(&fidelity));
+        }
+        for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, workload, config)) {
             let _ = writeln!(text, "- {}", escape(&sentence));
         }
         for line in shapes::lines(analysis, workload) {

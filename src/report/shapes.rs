@@ -26,11 +26,15 @@ pub fn rest(shape: &RestShape) -> String {
         (release, format!("to {} with a release", mib(shape.released_bytes))),
     ];
     let steps: Vec<String> = all.into_iter().filter(|(counts, _)| *counts).map(|(_, text)| text).collect();
+    let is_one = steps.len() == 1;
     let steps = steps.join(", ");
     match shape.class {
         RestClass::Flat => format!("flat at {first}"),
         RestClass::Held => format!("holds {first}, live {}", mib(shape.live_bytes)),
         RestClass::Decays => format!("decays {first} {steps}"),
+        // The class has said what the one step takes.
+        RestClass::Trickle if is_one => format!("needs calls: {first} to {}", mib(shape.trickle_bytes)),
+        RestClass::Release if is_one => format!("needs a release: {first} to {}", mib(shape.released_bytes)),
         RestClass::Trickle => format!("needs calls: {first} {steps}"),
         RestClass::Release => format!("needs a release: {first} {steps}"),
     }
@@ -73,7 +77,7 @@ pub fn lines(analysis: &Analysis, workload: &WorkloadAnalysis) -> Vec<String> {
     let repeated = words::facts(analysis, workload).image.cycles.as_ref();
     let over = repeated.map_or(String::new(), |r| format!("{} cycles of {} to {}, MiB: ", r.times, r.from, r.to));
     lines.extend(each(&|m| m.cycles_shape.as_ref().map(cycles)).map(|text| format!("{over}{text}")));
-    let baseline = with_owners(workload).find(|(config, _)| Some(config.config) == analysis.baseline);
+    let baseline = with_owners(workload).find(|(config, _)| Some(config.config) == workload.baseline);
     lines.extend(baseline.and_then(|(config, owners)| {
         let (at, last) = (owners.moments.len() - 1, owners.moments.last()?);
         let known = owners.reach.iter().filter_map(|(knob, reach)| Some((knob, *reach.as_ref()?.get(at)?)));

@@ -4,12 +4,14 @@
 //! Invariant: integers in base units; unknown is `null`; a reader refuses a schema it does not know with a sentence.
 
 mod environment;
+mod fidelity;
 mod histogram;
 mod owners;
 mod pools;
 mod store;
 
 pub use environment::*;
+pub use fidelity::*;
 pub use histogram::*;
 pub use owners::*;
 pub use pools::*;

@@ -4,6 +4,7 @@
 //! definition is the only one used, so that definitions of different versions never mix.
 
 use super::{Definition, ExpectedTotals};
+use crate::run::Fidelity;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,11 @@ const EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.
 
 /// The folder of a clone that holds definitions, traces and cuts.
 const FOLDER: &str = "workloads";
+
+/// Where in a clone the full recordings of bundled workloads are.
+const FULL_TRACES: &str = "workloads/traces";
+/// Where in a clone is what `live` found about bundled workloads.
+const FIDELITY_FOLDER: &str = "results/fidelity";
 
 /// A workload that can be measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +180,23 @@ impl Bundle {
                 None => TraceSource::Embedded(part.file.clone()),
             },
             promise: Some(Promise { sha256: part.sha256.clone(), totals: part.totals.clone() }),
+        }
+    }
+}
+
+impl Workload {
+    /// Where what `live` found about it may be: `results/fidelity/NAME.json` of a bundled one's clone, or beside the
+    /// trace. A cut is another trace than the recording that was compared.
+    #[must_use]
+    pub fn fidelity_files(&self) -> Vec<PathBuf> {
+        let TraceSource::File(trace) = &self.source else { return Vec::new() };
+        let beside = Fidelity::path_beside(trace);
+        let root =
+            trace.parent().filter(|folder| folder.ends_with(FULL_TRACES)).and_then(|folder| folder.ancestors().nth(2));
+        match (&self.promise, root) {
+            (Some(_), Some(root)) => vec![root.join(FIDELITY_FOLDER).join(format!("{}.json", self.name)), beside],
+            (Some(_), None) => Vec::new(),
+            (None, _) => vec![beside],
         }
     }
 }

@@ -41,7 +41,7 @@ fn collect(folder: &Path, prefix: &str, files: &mut Vec<SourceFile>) {
         let name = entry.file_name().into_string().unwrap();
         let path = format!("{prefix}{name}");
         let kind = entry.file_type().unwrap();
-        let new_result = prefix == "results/" && kind.is_dir() && name != "reference";
+        let new_result = prefix == "results/" && kind.is_dir() && !["reference", "fidelity"].contains(&name.as_str());
         if kind.is_dir() && !SKIPPED.contains(&name.as_str()) && !new_result {
             collect(&entry.path(), &format!("{path}/"), files);
         } else if kind.is_file()

@@ -2,7 +2,8 @@
 //!
 //! The modules from the outside in: [`entry`] is what the program calls instead of the C library, [`python`] what
 //! CPython's three domains call, [`arrow`] what Arrow's pool calls; [`stream`] turns a call into a record; [`rawfile`]
-//! owns the file; [`large`] knows the large live blocks; [`life`] sees marks, forks, thread ends and the exit;
+//! owns the file; [`large`] knows the large live blocks, [`mapped`] what
+//! libraries map for themselves; [`life`] sees marks, forks, thread ends and the exit;
 //! [`probe`] reads `/proc`. The file's layout is [`raw`], shared with the converter.
 //!
 //! Invariant: nothing here allocates from the heap it records, changes `errno`, panics, or blocks the program when
@@ -13,8 +14,10 @@ mod entry;
 mod large;
 mod life;
 mod lock;
+mod mapped;
 mod probe;
 mod python;
+#[allow(dead_code, reason = "shared with the announcer, which uses the rest")]
 mod python_api;
 #[path = "../src/raw.rs"]
 mod raw;

@@ -5,7 +5,7 @@
 use crate::lock::Spin;
 use crate::raw::{self, Kind, MARK_BYTES, MARKS_AT, MARKS_MAX, flag, mark, stop, word};
 use crate::stream::{self, Thread};
-use crate::{large, probe, python, rawfile, sys};
+use crate::{large, mapped, probe, python, rawfile, sys};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -72,12 +72,14 @@ extern "C" fn thread_exit(_value: *mut c_void) {
 extern "C" fn before_fork() {
     MARK_LOCK.lock();
     large::LOCK.lock();
+    mapped::LOCK.lock();
     probe::LOCK.lock();
     FORK_SEQ.store(stream::sequence(), Ordering::Release);
 }
 
 extern "C" fn after_fork_parent() {
     probe::LOCK.unlock();
+    mapped::LOCK.unlock();
     large::LOCK.unlock();
     MARK_LOCK.unlock();
     stream::with(|thread| thread.push(Kind::Fork, 0, 0, 0, 0));
@@ -85,6 +87,7 @@ extern "C" fn after_fork_parent() {
 
 extern "C" fn after_fork_child() {
     probe::LOCK.unlock();
+    mapped::LOCK.unlock();
     large::LOCK.unlock();
     MARK_LOCK.unlock();
     stream::with(|thread| {
@@ -131,6 +134,9 @@ pub fn mark(name: &[u8], by: u64) {
                     }
                     if is_new {
                         read_memory(index);
+                    }
+                    if is_new && is_in_trace {
+                        mapped::record_resident(thread, index);
                     }
                 }
                 probe::snapshot_mappings();

@@ -37,6 +37,24 @@ pub fn touched_bytes(block: usize, size: usize) -> u64 {
     touched as u64
 }
 
+/// Resident bytes of whole OS pages; 0 where one of them is not mapped.
+pub fn resident_bytes(begin: usize, end: usize) -> u64 {
+    const PAGES: usize = 4096;
+    let mut present = [0_u8; PAGES];
+    let mut pages = 0;
+    let mut at = begin;
+    while at < end {
+        let bytes = (end - at).min(PAGES * sys::OS_PAGE);
+        // SAFETY: `present` has a byte for each page of the range.
+        if unsafe { sys::mincore(at as *mut c_void, bytes, present.as_mut_ptr()) } != 0 {
+            return 0;
+        }
+        pages += present[..bytes / sys::OS_PAGE].iter().filter(|&page| page & 1 != 0).count();
+        at += bytes;
+    }
+    (pages * sys::OS_PAGE) as u64
+}
+
 /// Calls `each` with every line of a `/proc` file. `LOCK` is held.
 fn for_each_line(path: &CStr, mut each: impl FnMut(&[u8])) {
     // SAFETY: the lock is held.

@@ -247,7 +247,7 @@ fn ask(thread: &stream::Thread) {
 /// Called by the interpreter between two bytecodes.
 unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
     let Some(api) = api() else { return 0 };
-    if !IS_INSTALLED.load(Ordering::Relaxed) && may_import(api) {
+    if !IS_INSTALLED.load(Ordering::Relaxed) && api.may_import(NONE.load(Ordering::Relaxed)) {
         IS_INSTALLED.store(true, Ordering::Relaxed);
         install(api);
     }
@@ -256,31 +256,6 @@ unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
     }
     IS_PENDING.store(false, Ordering::Release);
     0
-}
-
-/// Whether an import may be nested here. Up to Python 3.11 the import system notes which lock a thread is waiting for
-/// in a dictionary by thread, and an import within that moment would delete the note of the outer one.
-fn may_import(api: &Api) -> bool {
-    // SAFETY: the interpreter is initialised and this thread runs in it; borrowed but for `key`, which is given back.
-    unsafe {
-        let borrowed = |dictionary: Object, name: &CStr| {
-            let key = (api.interned)(name.as_ptr());
-            let value = if dictionary.is_null() { dictionary } else { (api.item)(dictionary, key) };
-            (api.decrement)(key);
-            value
-        };
-        let importlib = borrowed((api.modules)(), c"_frozen_importlib");
-        let contents = if importlib.is_null() { importlib } else { (api.module_dictionary)(importlib) };
-        let waiting = borrowed(contents, c"_blocking_on");
-        if waiting.is_null() || waiting == NONE.load(Ordering::Relaxed) {
-            return true;
-        }
-        let waiters = (api.count)(waiting);
-        if waiters < 0 {
-            (api.clear_error)(); // Not a dictionary: a later Python, where imports may be nested.
-        }
-        waiters <= 0
-    }
 }
 
 /// Registers the collector's callback and the exit function, and notes which interpreter this is.
@@ -296,23 +271,7 @@ fn install(api: &Api) {
         for (module, attribute, method, is_list) in
             [(c"atexit", c"register", &ON_EXIT, false), (c"gc", c"callbacks", &ON_COLLECTION, true)]
         {
-            let module = (api.import)(module.as_ptr());
-            let target = if module.is_null() { module } else { (api.attribute_named)(module, attribute.as_ptr()) };
-            let function = (api.function)(method, null_mut(), null_mut());
-            if !target.is_null() && !function.is_null() {
-                if is_list {
-                    (api.append)(target, function);
-                } else {
-                    let arguments = (api.tuple)(1);
-                    (api.increment)(function); // The tuple takes a reference over.
-                    (api.set_tuple_item)(arguments, 0, function);
-                    (api.decrement)((api.call)(target, arguments));
-                    (api.decrement)(arguments);
-                }
-            }
-            for object in [function, target, module] {
-                (api.decrement)(object);
-            }
+            api.install(module, attribute, method, is_list);
         }
         (api.clear_error)();
     }

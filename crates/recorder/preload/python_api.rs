@@ -1,4 +1,4 @@
-//! The functions of CPython's C interface that the recorder calls, found by name in the running process.
+//! The functions of CPython's C interface that the preloaded libraries call, found by name in the running process.
 //!
 //! Invariant: nothing of CPython's layout is assumed; only exported functions, and objects as opaque pointers.
 
@@ -70,6 +70,12 @@ interface! {
         get_allocator = c"PyMem_GetAllocator": fn(c_int, *mut Allocator);
         set_allocator = c"PyMem_SetAllocator": fn(c_int, *mut Allocator);
     }
+    /// What takes the interpreter's lock.
+    Lock {
+        own_thread_state = c"PyGILState_GetThisThreadState": fn() -> *mut c_void;
+        take = c"PyGILState_Ensure": fn() -> c_int;
+        give_back = c"PyGILState_Release": fn(c_int);
+    }
     /// What sees the interpreter's life.
     Api {
         is_initialized = c"Py_IsInitialized": fn() -> c_int;
@@ -99,5 +105,61 @@ interface! {
         interned = c"PyUnicode_InternFromString": fn(*const c_char) -> Object;
         text = c"PyUnicode_AsUTF8": fn(Object) -> *const c_char;
         integer = c"PyLong_AsLong": fn(Object) -> c_long;
+    }
+}
+
+impl Api {
+    /// Whether an import may be nested here; `none` is Python's own object of that name. Up to Python 3.11 the import
+    /// system notes which lock a thread is waiting for in a dictionary by thread, and an import within that moment
+    /// would delete the note of the outer one. Called from a pending call.
+    pub fn may_import(&self, none: Object) -> bool {
+        // SAFETY: the interpreter is initialised and this thread runs in it; borrowed but for `key`, which is given
+        // back.
+        unsafe {
+            let borrowed = |dictionary: Object, name: &CStr| {
+                let key = (self.interned)(name.as_ptr());
+                let value = if dictionary.is_null() { dictionary } else { (self.item)(dictionary, key) };
+                (self.decrement)(key);
+                value
+            };
+            let importlib = borrowed((self.modules)(), c"_frozen_importlib");
+            let contents = if importlib.is_null() { importlib } else { (self.module_dictionary)(importlib) };
+            let waiting = borrowed(contents, c"_blocking_on");
+            if waiting.is_null() || waiting == none {
+                return true;
+            }
+            let waiters = (self.count)(waiting);
+            if waiters < 0 {
+                (self.clear_error)(); // Not a dictionary: a later Python, where imports may be nested.
+            }
+            waiters <= 0
+        }
+    }
+
+    /// Appends a function to a module's list, or calls a module's function with it.
+    ///
+    /// # Safety
+    /// The interpreter is initialised and the calling thread runs in it.
+    pub unsafe fn install(&self, module: &CStr, attribute: &CStr, method: &'static Method, is_list: bool) {
+        // SAFETY: the caller's word; references are given back where owned.
+        unsafe {
+            let module = (self.import)(module.as_ptr());
+            let target = if module.is_null() { module } else { (self.attribute_named)(module, attribute.as_ptr()) };
+            let function = (self.function)(method, core::ptr::null_mut(), core::ptr::null_mut());
+            if !target.is_null() && !function.is_null() {
+                if is_list {
+                    (self.append)(target, function);
+                } else {
+                    let arguments = (self.tuple)(1);
+                    (self.increment)(function); // The tuple takes a reference over.
+                    (self.set_tuple_item)(arguments, 0, function);
+                    (self.decrement)((self.call)(target, arguments));
+                    (self.decrement)(arguments);
+                }
+            }
+            for object in [function, target, module] {
+                (self.decrement)(object);
+            }
+        }
     }
 }

@@ -14,6 +14,7 @@ pub const O_RDWR_CREAT_EXCL_CLOEXEC: c_int = 0o2 | 0o100 | 0o200 | 0o2_000_000;
 pub const O_RDWR_CLOEXEC: c_int = 0o2 | 0o2_000_000;
 pub const PROT_READ_WRITE: c_int = 3;
 pub const MAP_SHARED: c_int = 1;
+pub const MAP_ANONYMOUS: c_int = 0x20;
 pub const MAP_POPULATE: c_int = 0x8000;
 pub const MADV_HUGEPAGE: c_int = 14;
 pub const CLOCK_MONOTONIC: c_int = 1;
@@ -21,6 +22,8 @@ pub const CLOCK_PROCESS_CPUTIME_ID: c_int = 2;
 pub const RLIMIT_FSIZE: c_int = 1;
 pub const EINVAL: c_int = 22;
 pub const ENOMEM: c_int = 12;
+pub const SYS_MMAP: i64 = 9;
+pub const SYS_MUNMAP: i64 = 11;
 pub const SYS_MADVISE: i64 = 28;
 pub const SYS_EXIT_GROUP: i64 = 231;
 pub const OS_PAGE: usize = 4096;
@@ -60,8 +63,6 @@ unsafe extern "C" {
     pub fn read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize;
     pub fn pwritev(fd: c_int, parts: *const Part, count: c_int, offset: i64) -> isize;
     pub fn posix_fallocate(fd: c_int, offset: i64, bytes: i64) -> c_int;
-    pub fn mmap(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
-    pub fn munmap(at: *mut c_void, bytes: usize) -> c_int;
     pub fn mincore(at: *mut c_void, bytes: usize, vector: *mut u8) -> c_int;
     pub fn getrlimit(resource: c_int, limits: *mut [u64; 2]) -> c_int;
     pub fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int;
@@ -81,6 +82,24 @@ unsafe extern "C" {
     pub fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
     fn dlerror() -> *const c_char;
     fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
+}
+
+/// `mmap` as the kernel has it: the library's own function is the hook.
+///
+/// # Safety
+/// As the C library's.
+pub unsafe fn mmap(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void {
+    // SAFETY: the caller's own arguments, each as wide as a register.
+    unsafe { syscall(SYS_MMAP, at, bytes, i64::from(prot), i64::from(flags), i64::from(fd), offset) as *mut c_void }
+}
+
+/// `munmap` as the kernel has it.
+///
+/// # Safety
+/// As the C library's.
+pub unsafe fn munmap(at: *mut c_void, bytes: usize) -> c_int {
+    // SAFETY: the caller's own arguments.
+    unsafe { syscall(SYS_MUNMAP, at, bytes) as c_int }
 }
 
 /// Time on this clock, nanoseconds.

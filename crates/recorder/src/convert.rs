@@ -20,6 +20,9 @@ use trace::{
     Event, MarkReading, MemoryReading, Metadata, Phase, ProcessMemory, Python, Totals, TraceWriter, WriteOptions,
 };
 
+/// What a library maps for itself is worth a note from here on.
+const MAPPED_NOTE_BYTES: u64 = 4 << 20;
+
 /// What the session knows and the raw file does not.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outside {
@@ -72,9 +75,11 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
     let mut counting = Walk::new(&survey, &mut sites, &plan.marks, plan.injected.clone(), |_| Ok::<_, Infallible>(()));
     feed(raw, |thread, record| counting.feed(thread, record).map_err(|never| match never {})).map_err(read)?;
     let (dropped, mark_events) = (counting.dropped, std::mem::take(&mut counting.mark_events));
+    let mapped = mapped_by_others(raw, std::mem::take(&mut counting.mapped));
     drop(counting);
 
-    let metadata = describe(raw, &plan, &mark_events, dropped, &sites, outside);
+    let mut metadata = describe(raw, &plan, &mark_events, dropped, &sites, outside);
+    note_mapped(&mut metadata, &mark_events, &mapped);
     let file = File::create(to).map_err(|error| RecordError::Output { path: to.to_owned(), error })?;
     let mut writer = TraceWriter::new(BufWriter::new(file), &metadata, WriteOptions::default())?;
     let mut fault = None;
@@ -219,6 +224,7 @@ fn reading(raw: &RawFile, (entry, mark_index, event): (Option<usize>, u32, u64))
             cpu_ns: Some(entry.words[mark::CPU_NS]),
             wall_ns: Some(entry.words[mark::WALL_NS]),
             memory: entry.memory(),
+            mapped_bytes: None,
         },
         None => MarkReading {
             mark: mark_index,
@@ -226,8 +232,45 @@ fn reading(raw: &RawFile, (entry, mark_index, event): (Option<usize>, u32, u64))
             cpu_ns: Some(raw.word(word::STEADY_CPU_NS)),
             wall_ns: Some(raw.word(word::STEADY_WALL_NS)),
             memory: None,
+            mapped_bytes: None,
         },
     }
+}
+
+/// Without what is recorded otherwise: Python's arenas, and Arrow's pool where its entry points are seen.
+fn mapped_by_others(
+    raw: &RawFile,
+    mut mapped: BTreeMap<usize, BTreeMap<String, u64>>,
+) -> BTreeMap<usize, BTreeMap<String, u64>> {
+    let python = raw.text(text::PYTHON_OBJECT);
+    let has_arrow = raw.has_flag(flag::ARROW);
+    for of_mark in mapped.values_mut() {
+        of_mark.retain(|module, _| *module != python && !(has_arrow && module.starts_with("libarrow.so")));
+    }
+    mapped
+}
+
+/// Puts what libraries mapped for themselves to the marks at which it was read; what is large is said in a note.
+fn note_mapped(
+    metadata: &mut Metadata,
+    mark_events: &[(Option<usize>, u32, u64)],
+    mapped: &BTreeMap<usize, BTreeMap<String, u64>>,
+) {
+    let mut most = BTreeMap::<&str, u64>::new();
+    for (reading, (entry, ..)) in metadata.mark_readings.iter_mut().zip(mark_events) {
+        let Some(entry) = entry else { continue };
+        let of_mark = mapped.get(entry);
+        reading.mapped_bytes = Some(of_mark.cloned().unwrap_or_default());
+        for (module, &bytes) in of_mark.into_iter().flatten() {
+            let known = most.entry(module).or_default();
+            *known = bytes.max(*known);
+        }
+    }
+    let large = most.into_iter().filter(|&(_, bytes)| bytes >= MAPPED_NOTE_BYTES);
+    metadata.notes.extend(large.map(|(module, bytes)| {
+        let module = if module.is_empty() { "unknown code" } else { module };
+        format!("{module} maps memory for itself, up to {} MiB at a mark: no event explains that", bytes >> 20)
+    }));
 }
 
 /// The interpreter, if the image was one.
@@ -285,6 +328,7 @@ fn notes_of(raw: &RawFile, python: Option<&Python>, dropped: Dropped) -> Vec<Str
     note(raw.word(word::STOP) == stop::DISK, "ended early: the file system had no more room".to_owned());
     note(raw.word(word::STOP) == stop::TIME, "ended early: the time limit was reached".to_owned());
     note(raw.word(word::STOP) == stop::RUNNING, "ended early: the process was killed or replaced".to_owned());
+    note(raw.has_flag(flag::MAPPED_FULL), "not all that libraries map for themselves is known".to_owned());
     note(raw.has_flag(flag::RAW_EXIT), "left through _exit: no interpreter exit".to_owned());
     note(raw.word(word::LOST) != 0, format!("events lost: {}", raw.word(word::LOST)));
     notes

@@ -1,7 +1,8 @@
 //! Records a Python program's allocations: the preloaded library, the session around it, the converter.
 //!
 //! The library (`preload/`, compiled by the build script and embedded here) writes raw files while the program runs;
-//! [`record`] starts the program with it, waits, and converts what it left into traces.
+//! [`record`] starts the program with it, waits, and converts what it left into traces. A second library
+//! (`announcer/`) records nothing and only says when marks fall.
 //!
 //! Invariant: the recorded program behaves as without the recorder, whatever becomes of the recording.
 
@@ -22,3 +23,23 @@ mod walk;
 pub use convert::Converted;
 pub use error::RecordError;
 pub use session::{Image, Options, Report, record};
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Writes the library that announces marks to whom `live` has listen, to the user's cache folder or else to
+/// `fallback`; its path, for `LD_PRELOAD`.
+///
+/// # Errors
+/// Where the library does not work, or when it cannot be written.
+pub fn announcer(fallback: &Path) -> Result<PathBuf, RecordError> {
+    library::extract(&library::ANNOUNCER, fallback)
+}
+
+/// Finds the program of a command and checks that a library can be preloaded into it; its path.
+///
+/// # Errors
+/// A sentence about what is in the way.
+pub fn check(command: &[OsString]) -> Result<PathBuf, RecordError> {
+    program::check(command)
+}

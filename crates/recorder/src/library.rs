@@ -1,4 +1,4 @@
-//! The preloaded library: embedded in this binary, written to a private folder before it is used.
+//! The preloaded libraries: embedded in this binary, written to a private folder before they are used.
 //!
 //! Invariant: the file that is preloaded has exactly the embedded bytes, and nobody else could have written it.
 
@@ -9,19 +9,30 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpyalloc_recorder.so"));
+/// A library to preload.
+pub(crate) struct Library {
+    name: &'static str,
+    bytes: &'static [u8],
+}
 
-/// Writes the library to the user's cache folder, or else to `fallback`; its path.
-pub(crate) fn extract(fallback: &Path) -> Result<PathBuf, RecordError> {
-    if LIBRARY.is_empty() {
+/// What records.
+pub(crate) const RECORDER: Library =
+    Library { name: "recorder", bytes: include_bytes!(concat!(env!("OUT_DIR"), "/libpyalloc_recorder.so")) };
+/// What only says when a mark falls.
+pub(crate) const ANNOUNCER: Library =
+    Library { name: "announcer", bytes: include_bytes!(concat!(env!("OUT_DIR"), "/libpyalloc_announcer.so")) };
+
+/// Writes a library to the user's cache folder, or else to `fallback`; its path.
+pub(crate) fn extract(library: &Library, fallback: &Path) -> Result<PathBuf, RecordError> {
+    if library.bytes.is_empty() {
         return Err(RecordError::Unsupported);
     }
     let mut hasher = DefaultHasher::new();
-    LIBRARY.hash(&mut hasher);
-    let name = format!("recorder-{:016x}.so", hasher.finish());
+    library.bytes.hash(&mut hasher);
+    let name = format!("{}-{:016x}.so", library.name, hasher.finish());
     let cache = cache_folder().filter(|folder| is_preloadable(folder) && make_private(folder));
     if let Some(path) = cache.map(|folder| folder.join(&name))
-        && place(&path).is_ok()
+        && place(library, &path).is_ok()
     {
         return Ok(path);
     }
@@ -30,7 +41,7 @@ pub(crate) fn extract(fallback: &Path) -> Result<PathBuf, RecordError> {
         let why = std::io::Error::other("LD_PRELOAD cannot name a path with spaces or colons");
         return Err(RecordError::Output { path, error: why });
     }
-    place(&path).map_err(|error| RecordError::Output { path: path.clone(), error })?;
+    place(library, &path).map_err(|error| RecordError::Output { path: path.clone(), error })?;
     Ok(path)
 }
 
@@ -56,13 +67,13 @@ fn make_private(folder: &Path) -> bool {
 }
 
 /// Puts the library there, whole or not at all; a good one is left alone, since programs may have it mapped.
-fn place(path: &Path) -> std::io::Result<()> {
-    if fs::read(path).is_ok_and(|bytes| bytes == LIBRARY) {
+fn place(library: &Library, path: &Path) -> std::io::Result<()> {
+    if fs::read(path).is_ok_and(|bytes| bytes == library.bytes) {
         return Ok(());
     }
     let partial = path.with_extension(format!("so.{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o700).open(&partial)?;
-    file.write_all(LIBRARY)?;
+    file.write_all(library.bytes)?;
     drop(file);
     fs::rename(&partial, path)
 }

@@ -30,7 +30,7 @@ pub(crate) fn check(command: &[OsString]) -> Result<PathBuf, RecordError> {
     }
     if facts.mode() & SETUID_OR_SETGID != 0 {
         let why =
-            "runs with another user's rights, and the loader preloads nothing there; record it as that user".to_owned();
+            "runs with another user's rights, and the loader preloads nothing there; run it as that user".to_owned();
         return Err(RecordError::CannotRecord { program: shown, why });
     }
     check_format(&path, &shown, true)?;
@@ -70,12 +70,12 @@ fn check_format(path: &Path, shown: &str, may_be_script: bool) -> Result<(), Rec
         return Ok(());
     }
     if half(&head, 18) != Some(ELF_MACHINE_X86_64) {
-        return cannot("not an x86-64 program; record it on a machine of its own kind once that is supported");
+        return cannot("not an x86-64 program; take it to a machine of its own kind once that is supported");
     }
     match interpreter(&head) {
         None => cannot("statically linked, so that no library can be preloaded; use a dynamically linked build"),
         Some(loader) if loader.windows(4).any(|part| part == b"musl") => {
-            cannot("built for musl, and the recorder calls glibc's own functions; record a glibc build of it")
+            cannot("built for musl, and the recorder calls glibc's own functions; take a glibc build of it")
         }
         Some(_) => Ok(()),
     }

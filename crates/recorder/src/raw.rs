@@ -143,6 +143,8 @@ pub(crate) mod flag {
     pub(crate) const RAW_EXIT: u64 = 16;
     /// A library with an Arrow pool that cannot be seen was told to use the system's allocator.
     pub(crate) const ARROW_TO_SYSTEM: u64 = 32;
+    /// Not all that libraries mapped for themselves could be kept account of.
+    pub(crate) const MAPPED_FULL: u64 = 64;
 }
 
 /// Word indexes of a mark entry.
@@ -207,11 +209,13 @@ pub(crate) enum Kind {
     GcStop = 12,
     /// The process forked.
     Fork = 13,
+    /// Of what a library mapped for itself, `size` bytes are resident at mark entry number `address`.
+    Mapped = 14,
 }
 
 impl Kind {
     /// Every kind; the discriminant is the index plus one.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Alloc,
         Self::AllocZeroed,
         Self::AllocAligned,
@@ -225,6 +229,7 @@ impl Kind {
         Self::GcStart,
         Self::GcStop,
         Self::Fork,
+        Self::Mapped,
     ];
 }
 

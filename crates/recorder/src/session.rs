@@ -101,7 +101,7 @@ fn record_into(
     folder: &Path,
     say: &mut dyn FnMut(&str),
 ) -> Result<Report, RecordError> {
-    let library = library::extract(folder)?;
+    let library = library::extract(&library::RECORDER, folder)?;
     let mut command = Command::new(program);
     command.args(&options.command[1..]);
     set_name(&mut command, &options.command[0]);

@@ -29,12 +29,10 @@ impl Sites {
         if let Some(&index) = self.by_address.get(&address) {
             return index;
         }
-        // The latest mapping first: a library may have been loaded where another one was.
-        let holds = |mapping: &&Mapping| (mapping.begin..mapping.end).contains(&address);
-        let index = match self.mappings.iter().rev().find(holds) {
+        let index = match self.mapping(address) {
             None => 0,
-            Some(mapping) => {
-                let site = Site { module: mapping.module.clone(), offset: address - mapping.base };
+            Some(Mapping { module, base, .. }) => {
+                let site = Site { module: module.clone(), offset: address - base };
                 *self.by_site.entry(site.clone()).or_insert_with(|| {
                     self.list.push(site);
                     self.list.len() as u32 - 1
@@ -43,6 +41,16 @@ impl Sites {
         };
         self.by_address.insert(address, index);
         index
+    }
+
+    /// The latest mapping first: a library may have been loaded where another one was.
+    fn mapping(&self, address: u64) -> Option<&Mapping> {
+        self.mappings.iter().rev().find(|mapping| (mapping.begin..mapping.end).contains(&address))
+    }
+
+    /// The module that holds this address, which need not become a call site; empty when it is unknown.
+    pub(crate) fn module_of(&self, address: u64) -> &str {
+        self.mapping(address).map_or("", |mapping| &mapping.module)
     }
 
     /// The module of a call site.

@@ -71,6 +71,8 @@ pub(crate) struct Walk<'a, F> {
     pub(crate) dropped: Dropped,
     /// Where each emitted mark fell: mark entry (none for an injected one), index in the trace, event.
     pub(crate) mark_events: Vec<(Option<usize>, u32, u64)>,
+    /// What libraries had mapped for themselves: resident bytes by mark entry and module.
+    pub(crate) mapped: BTreeMap<usize, BTreeMap<String, u64>>,
     ordinal: u64,
     slots: SlotAllocator,
     live: ByAddress<(u32, Domain)>,
@@ -107,6 +109,7 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
             events: 0,
             dropped: Dropped::default(),
             mark_events: Vec::new(),
+            mapped: BTreeMap::new(),
             ordinal: 0,
             slots: SlotAllocator::new(),
             live: ByAddress::default(),
@@ -131,8 +134,15 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
             self.injected.remove(0);
             self.put_mark(None, injected.mark)?;
         }
-        if matches!(record.kind, Kind::Touch) {
-            return Ok(());
+        match record.kind {
+            Kind::Touch => return Ok(()),
+            Kind::Mapped => {
+                let module = self.sites.module_of(record.caller).to_owned();
+                let of_mark = self.mapped.entry(record.address as usize).or_default();
+                *of_mark.entry(module).or_default() += record.size;
+                return Ok(());
+            }
+            _ => {}
         }
         self.enter(thread)?;
         match record.kind {
@@ -164,7 +174,7 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
             Kind::GcStart => self.put(EventKind::GcStart { generation: record.address.min(2) as u8 })?,
             Kind::GcStop => self.put(EventKind::GcStop { generation: record.address.min(2) as u8 })?,
             Kind::Fork => self.put(EventKind::Fork)?,
-            Kind::Touch | Kind::ThreadEnd => {}
+            Kind::Touch | Kind::Mapped | Kind::ThreadEnd => {}
         }
         let last = self.survey.thread_ends.get(thread).copied().flatten();
         if last == Some(record.seq)

@@ -81,6 +81,32 @@ fn the_programs_own_marks_stand_above_those_found() {
 }
 
 #[test]
+fn what_a_library_maps_for_itself_is_read_at_every_mark() {
+    const MIB: u64 = 1 << 20;
+    let rest = "import ctypes\n\
+                c = ctypes.CDLL(None)\n\
+                c.mmap.restype = ctypes.c_void_p\n\
+                c.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]\n\
+                c.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n\
+                at = c.mmap(None, 32 << 20, 3, 0x22, -1, 0)\n\
+                ctypes.memset(at, 1, 8 << 20)\n\
+                c.pyalloc_mark(b'steady')\n\
+                c.munmap(at + (2 << 20), 1 << 20); c.munmap(at, 1 << 20)\n\
+                c.pyalloc_mark(b'drained')\n\
+                c.munmap(at, 32 << 20)";
+    let Some((_, metadata, _)) = record_code(rest, |_| ()) else { return };
+    let mapped = |phase: Phase| {
+        let reading = metadata.mark_readings.iter().find(|reading| reading.mark == phase as u32).unwrap();
+        reading.mapped_bytes.as_ref().expect("a mark of the program's has a reading").values().sum::<u64>()
+    };
+    // Huge pages may make up to 2 MiB more of it resident; Python's own arenas are not in it.
+    assert!((8 * MIB..=10 * MIB).contains(&mapped(Phase::Steady)), "{:?}", metadata.mark_readings);
+    assert!((6 * MIB..=8 * MIB).contains(&mapped(Phase::Drained)), "{:?}", metadata.mark_readings);
+    assert!(mapped(Phase::Finalising) <= MIB, "{:?}", metadata.mark_readings);
+    assert!(metadata.notes.iter().any(|note| note.contains("maps memory for itself")), "{:?}", metadata.notes);
+}
+
+#[test]
 fn forked_children_are_images_of_their_own() {
     let _one = support::one_at_a_time();
     let Some(python) = support::any_interpreter() else { return };

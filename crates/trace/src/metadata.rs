@@ -113,6 +113,11 @@ pub struct MarkReading {
     pub wall_ns: Option<u64>,
     /// Exact resident memory of the process at the mark.
     pub memory: Option<MemoryReading>,
+    /// Resident bytes of what libraries map for themselves, by module: BLAS buffers, hidden allocators. No event
+    /// explains them, and no variable that names an allocator moves them. Pages that were only read count too.
+    /// Not known in traces of older recorders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped_bytes: Option<BTreeMap<String, u64>>,
 }
 
 /// Resident memory of a process by what backs it, bytes.

@@ -1,0 +1,19 @@
+//! The announcer: preloaded by `live` into the program that runs for real, it says when a mark falls and holds the
+//! program there until the sampler outside has read its memory.
+//!
+//! The modules from the outside in: [`entry`] is what the program calls (its own marks, and a few functions of the C
+//! library whose calls show that the interpreter has begun to work); [`interpreter`] has the interpreter announce its
+//! exit, as the recorder does; [`channel`] is the way to the sampler.
+//!
+//! Invariant: no allocator is interposed and nothing here allocates; a program that nobody listens to runs on. The
+//! objects that the interpreter makes for its exit function are the same that the recorder has it make.
+
+mod channel;
+mod entry;
+mod interpreter;
+#[path = "../preload/python_api.rs"]
+#[allow(dead_code, reason = "shared with the recorder, which uses the rest")]
+mod python_api;
+#[path = "../preload/sys.rs"]
+#[allow(dead_code, reason = "shared with the recorder, which uses the rest")]
+mod sys;

@@ -1,0 +1,478 @@
+//! How well replays predicted the real program: ranges, errors, order, the choice that the replay would have made.
+//!
+//! A figure is inside when the median of its replays lies in the range of the real runs widened by a share of their
+//! median, at least [`WIDEN_BYTES`].
+//!
+//! Invariant: judged from readings alone, by bars that stand here as constants; every miss is listed with what the
+//! readings say about its reason, and nothing is said that they do not say.
+
+use super::stats::median_of_sorted;
+use crate::run::{Fidelity, FidelityConfig, Mode, RealRun, ReplayedRun};
+use serde::Serialize;
+
+/// How far a figure may lie outside the real range where one thread allocates, as a share of the real median.
+pub const WIDEN_SHARE: f64 = 0.03;
+/// The same where several threads do: reality itself varies more.
+pub const WIDEN_SHARE_THREADS: f64 = 0.10;
+/// The least widening, bytes.
+pub const WIDEN_BYTES: f64 = 512.0 * 1024.0;
+/// Two configurations really differ when their ranges do not overlap and their medians are further apart than this
+/// share of the lower one and [`ORDER_BYTES`].
+pub const ORDER_SHARE: f64 = 0.05;
+/// See [`ORDER_SHARE`].
+pub const ORDER_BYTES: f64 = 2.0 * 1024.0 * 1024.0;
+/// Share of the pairs that must be in the right order.
+pub const ORDER_RIGHT_MIN: f64 = 0.95;
+/// What the replay would pick may be this much above the real best.
+pub const PICK_SHARE: f64 = 0.05;
+/// Memory of the recorded process that no recorded call accounts for is worth a word above this share and
+/// [`UNSEEN_BYTES`].
+const UNSEEN_SHARE: f64 = 0.10;
+const UNSEEN_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
+/// A program whose runs differ by more than this share of their median is said to vary.
+const VARIES_SHARE: f64 = 0.10;
+/// Names of the configurations that are what a recording runs under.
+const AS_RECORDED: [&str; 2] = ["today", "pool"];
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// Most heap bytes.
+    Peak,
+    /// At interpreter exit.
+    End,
+    /// After so many idle milliseconds.
+    Rest(u64),
+}
+
+/// One figure of one configuration. Bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Index into [`Fidelity::configs`].
+    pub config: usize,
+    /// What.
+    pub what: What,
+    /// Median of the real runs.
+    pub real: f64,
+    /// Their range.
+    pub range: (f64, f64),
+    /// The range with its allowance.
+    pub widened: (f64, f64),
+    /// Median of the replays.
+    pub predicted: Option<f64>,
+    /// Predicted less real, as a share of real.
+    pub error: Option<f64>,
+    /// Whether it is inside.
+    pub inside: Option<bool>,
+}
+
+/// Two configurations that really differ, and whether the replay puts them in the right order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pair {
+    /// What.
+    pub what: What,
+    /// The one that takes less, index into [`Fidelity::configs`].
+    pub less: usize,
+    /// The one that takes more.
+    pub more: usize,
+    /// Whether the replay says so too.
+    pub right: bool,
+}
+
+/// What the replay would choose.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pick {
+    /// By which figure.
+    pub what: What,
+    /// Its choice, index into [`Fidelity::configs`].
+    pub chosen: usize,
+    /// The really best one.
+    pub best: usize,
+    /// How much more the choice really takes, as a share of the best.
+    pub above: f64,
+    /// Whether the real ranges of the two overlap, so that other runs might rank them otherwise.
+    pub overlap: bool,
+    /// Whether it is within [`PICK_SHARE`], or the two cannot be told apart.
+    pub good: bool,
+}
+
+/// Two configurations that are the same to this trace.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Same {
+    /// Index into [`Fidelity::configs`].
+    pub one: usize,
+    /// The other.
+    pub other: usize,
+    /// How far their real medians are apart, as a share of the first, figure by figure.
+    pub apart: Vec<(What, f64)>,
+}
+
+/// A figure outside its bar.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Miss {
+    /// Index into [`Judgement::rows`].
+    pub row: usize,
+    /// What the readings say about the reason.
+    pub reason: String,
+}
+
+/// What may be said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Judgement {
+    /// Every figure that was really read.
+    pub rows: Vec<Row>,
+    /// Figures inside their bars.
+    pub inside: usize,
+    /// Figures that have a prediction.
+    pub judged: usize,
+    /// Share by which ranges were widened.
+    pub widen_share: f64,
+    /// Pairs that really differ.
+    pub pairs: Vec<Pair>,
+    /// By peak and by the longest rest.
+    pub picks: Vec<Pick>,
+    /// The natural A/A.
+    pub same: Vec<Same>,
+    /// Figures outside.
+    pub misses: Vec<Miss>,
+    /// Fewest real runs that succeeded under a configuration.
+    pub runs_min: usize,
+}
+
+impl Judgement {
+    /// Whether every bar is kept.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let right = self.pairs.iter().filter(|pair| pair.right).count();
+        let in_order = right as f64 >= ORDER_RIGHT_MIN * self.pairs.len() as f64;
+        self.judged > 0 && self.misses.is_empty() && in_order && self.picks.iter().all(|pick| pick.good)
+    }
+}
+
+/// Judges what `live` read.
+#[must_use]
+pub fn judge(found: &Fidelity) -> Judgement {
+    let widen_share = if found.threads > 1 { WIDEN_SHARE_THREADS } else { WIDEN_SHARE };
+    let whats: Vec<What> =
+        [What::Peak, What::End].into_iter().chain(found.idle_ms.iter().map(|delay| What::Rest(*delay))).collect();
+    let rows: Vec<Row> = (0..found.configs.len())
+        .flat_map(|config| whats.iter().filter_map(move |what| row(found, config, *what, widen_share)))
+        .collect();
+    let judged = rows.iter().filter(|row| row.inside.is_some()).count();
+    let inside = rows.iter().filter(|row| row.inside == Some(true)).count();
+    let misses = rows.iter().enumerate().filter(|(_, row)| row.inside == Some(false));
+    let misses = misses.map(|(index, row)| Miss { row: index, reason: reason(found, row) }).collect();
+    let runs = found.configs.iter().map(|config| config.real.len()).filter(|runs| *runs > 0);
+    let picked = [Some(What::Peak), found.idle_ms.last().map(|delay| What::Rest(*delay))];
+    Judgement {
+        pairs: whats.iter().flat_map(|what| pairs(&rows, *what)).collect(),
+        picks: picked.into_iter().flatten().filter_map(|what| pick(&rows, what)).collect(),
+        same: same(found, &rows),
+        runs_min: runs.min().unwrap_or(0),
+        inside,
+        judged,
+        widen_share,
+        misses,
+        rows,
+    }
+}
+
+/// Median of bytes; `None` without any.
+#[must_use]
+pub fn median(values: impl IntoIterator<Item = u64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().map(|value| value as f64).collect();
+    values.sort_by(f64::total_cmp);
+    median_of_sorted(&values)
+}
+
+/// Median of what the replays say.
+#[must_use]
+pub fn predicted(config: &FidelityConfig, what: What, steady: bool) -> Option<f64> {
+    let of = |run: &ReplayedRun| match what {
+        What::Peak if steady => Some(run.peak_bytes),
+        What::Peak => Some(run.peak_bytes_all),
+        What::End => Some(run.end_bytes),
+        What::Rest(delay) => run.rest.iter().find(|(at, _)| *at == delay).map(|(_, bytes)| *bytes),
+    };
+    median(config.replayed.iter().filter_map(of))
+}
+
+fn read(run: &RealRun, what: What) -> Option<u64> {
+    match what {
+        What::Peak => Some(run.peak_bytes),
+        What::End => run.end_bytes,
+        What::Rest(delay) => run.rest.iter().find(|(at, _)| *at == delay).map(|(_, bytes)| *bytes),
+    }
+}
+
+fn row(found: &Fidelity, config: usize, what: What, widen_share: f64) -> Option<Row> {
+    let own = &found.configs[config];
+    let values = || own.real.iter().filter_map(|run| read(run, what));
+    let real = median(values())?;
+    let range = (values().min()? as f64, values().max()? as f64);
+    let steady = own.real.iter().all(|run| run.has_steady);
+    let predicted = predicted(own, what, steady);
+    let widen = (widen_share * real).max(WIDEN_BYTES);
+    let widened = (range.0 - widen, range.1 + widen);
+    let error = predicted.map(|predicted| predicted / real - 1.0).filter(|error| error.is_finite());
+    let inside = predicted.map(|predicted| (widened.0..=widened.1).contains(&predicted));
+    Some(Row { config, what, real, range, widened, predicted, error, inside })
+}
+
+fn pairs(rows: &[Row], what: What) -> Vec<Pair> {
+    let rows: Vec<&Row> = rows.iter().filter(|row| row.what == what).collect();
+    let mut found = Vec::new();
+    for (index, one) in rows.iter().enumerate() {
+        for two in &rows[index + 1..] {
+            let (less, more) = if one.real <= two.real { (one, two) } else { (two, one) };
+            let apart = more.real - less.real > ORDER_BYTES.max(ORDER_SHARE * less.real);
+            if let (true, Some(low), Some(high)) =
+                (apart && less.range.1 < more.range.0, less.predicted, more.predicted)
+            {
+                found.push(Pair { what, less: less.config, more: more.config, right: low < high });
+            }
+        }
+    }
+    found
+}
+
+fn pick(rows: &[Row], what: What) -> Option<Pick> {
+    let rows: Vec<&Row> = rows.iter().filter(|row| row.what == what && row.predicted.is_some()).collect();
+    if rows.len() < 2 {
+        return None;
+    }
+    let chosen =
+        rows.iter().min_by(|a, b| a.predicted.partial_cmp(&b.predicted).unwrap_or(std::cmp::Ordering::Equal))?;
+    let best = rows.iter().min_by(|a, b| a.real.total_cmp(&b.real))?;
+    let above = chosen.real / best.real - 1.0;
+    let overlap = chosen.range.0 <= best.range.1;
+    Some(Pick { what, chosen: chosen.config, best: best.config, above, overlap, good: above <= PICK_SHARE || overlap })
+}
+
+fn same(found: &Fidelity, rows: &[Row]) -> Vec<Same> {
+    let mut pairs = Vec::new();
+    for one in 0..found.configs.len() {
+        for other in one + 1..found.configs.len() {
+            if found.configs[one].expansion != found.configs[other].expansion {
+                continue;
+            }
+            let real = |config, what| rows.iter().find(|r| r.config == config && r.what == what).map(|row| row.real);
+            let apart: Vec<(What, f64)> = rows
+                .iter()
+                .filter(|row| row.config == one)
+                .filter_map(|row| Some((row.what, real(other, row.what)? / row.real - 1.0)))
+                .collect();
+            if !apart.is_empty() {
+                pairs.push(Same { one, other, apart });
+            }
+        }
+    }
+    pairs
+}
+
+/// What the readings say about why a figure is outside.
+fn reason(found: &Fidelity, row: &Row) -> String {
+    let config = &found.configs[row.config];
+    let mut reasons = Vec::new();
+    if found.threads > 1 && found.mode == Some(Mode::Merged) {
+        reasons.push(format!("{} threads were replayed on one (merged)", found.threads));
+    }
+    if let Some(unseen) = unseen_bytes(found).filter(|_| row.error.is_some_and(|error| error < 0.0)) {
+        reasons.push(format!(
+            "the recorded process held {} MiB more at its peak than its recorded calls explain (a library's own \
+             allocator, or memory mapped directly)",
+            crate::units::mib(unseen)
+        ));
+    }
+    if let Some(more) = start_up_bytes(config).filter(|more| more.abs() > WIDEN_BYTES) {
+        reasons.push(format!(
+            "before its work the program already holds {} MiB {} than the recording did; is it the same interpreter \
+             with the same packages?",
+            crate::units::mib(more.abs()),
+            if more > 0.0 { "more" } else { "less" }
+        ));
+    }
+    let froms = |from: &str| config.replayed.first().is_some_and(|run| run.rest_from == from);
+    if let Some(run) = config.real.first().filter(|run| !froms(&run.rest_from)) {
+        reasons.push(format!("rest follows `{}` here and another mark in the recording", run.rest_from));
+    }
+    if row.what == What::Peak && config.real.iter().any(|run| !run.has_steady) {
+        reasons.push("the program does not mark `steady`, so that its peak may be of start-up".to_owned());
+    }
+    let spread = (row.range.1 - row.range.0) / row.real;
+    if spread > VARIES_SHARE {
+        reasons.push(format!("the program itself varies by {:.0} % from run to run", spread * 100.0));
+    }
+    if reasons.is_empty() {
+        reasons.push("the readings do not say why".to_owned());
+    }
+    reasons.join("; ")
+}
+
+/// How much more the program holds at `steady` than its replay, bytes.
+fn start_up_bytes(config: &FidelityConfig) -> Option<f64> {
+    let real = median(config.real.iter().filter_map(|run| run.steady_bytes))?;
+    Some(real - median(config.replayed.iter().filter_map(|run| run.steady_bytes))?)
+}
+
+/// Heap of the recorded process at its peak that the replay of the same configuration does not have.
+fn unseen_bytes(found: &Fidelity) -> Option<f64> {
+    let recorded = found.recorded_heap_bytes? as f64;
+    let replayed = median(as_recorded(found)?.replayed.iter().map(|run| run.peak_bytes_all))?;
+    let unseen = recorded - replayed;
+    (unseen > UNSEEN_BYTES.max(UNSEEN_SHARE * recorded)).then_some(unseen)
+}
+
+fn as_recorded(found: &Fidelity) -> Option<&FidelityConfig> {
+    AS_RECORDED.iter().find_map(|name| found.configs.iter().find(|config| config.name == *name))
+}
+
+/// CPU time of the program in `steady` under a configuration, nanoseconds: the recorded program's, less what the
+/// replay takes as recorded, plus what it takes under this configuration.
+#[must_use]
+pub fn predicted_cpu_ns(found: &Fidelity, config: &FidelityConfig) -> Option<f64> {
+    let recorded = found.recorded_cpu_ns? as f64;
+    let reference = median(as_recorded(found)?.replayed_ns.iter().copied())?;
+    Some((recorded - reference + median(config.replayed_ns.iter().copied())?).max(0.0))
+}
+
+/// High-water mark of all resident memory of the process: the replay's largest reading and what the recorded process
+/// held beside its heap. Bytes.
+#[must_use]
+pub fn predicted_rss_bytes_peak(found: &Fidelity, config: &FidelityConfig) -> Option<f64> {
+    let heap = median(config.replayed.iter().map(|run| run.peak_bytes_all))?;
+    Some(heap + found.recorded_no_heap_bytes? as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn config(name: &str, expansion: &str, real: &[u64], predicted: u64) -> FidelityConfig {
+        let run = |mib: &u64| RealRun {
+            peak_bytes: mib * MIB,
+            end_bytes: Some(mib * MIB),
+            rest: vec![(0, mib * MIB / 2)],
+            rest_from: "drained".into(),
+            has_steady: true,
+            steady_bytes: Some(5 * MIB),
+            ..RealRun::default()
+        };
+        let replayed = ReplayedRun {
+            steady_bytes: Some(5 * MIB),
+            peak_bytes: predicted * MIB,
+            peak_bytes_all: predicted * MIB + MIB,
+            end_bytes: predicted * MIB,
+            rest: vec![(0, predicted * MIB / 2)],
+            rest_from: "drained".into(),
+        };
+        FidelityConfig {
+            name: name.into(),
+            expansion: vec![expansion.into()],
+            real: real.iter().map(run).collect(),
+            replayed: vec![replayed],
+            ..FidelityConfig::default()
+        }
+    }
+
+    fn found(configs: Vec<FidelityConfig>) -> Fidelity {
+        Fidelity { idle_ms: vec![0], threads: 1, mode: Some(Mode::Merged), configs, ..Fidelity::default() }
+    }
+
+    #[test]
+    fn a_figure_is_inside_the_widened_range_or_a_miss() {
+        let judged = judge(&found(vec![config("today", "a", &[100, 102, 104], 107)]));
+        assert_eq!((judged.judged, judged.inside, judged.runs_min), (3, 3, 3));
+        assert!(judged.holds());
+        let judged = judge(&found(vec![config("today", "a", &[100, 102, 104], 108)]));
+        assert_eq!((judged.judged, judged.inside, judged.misses.len()), (3, 0, 3));
+        assert!(!judged.holds());
+        assert!(judged.misses[0].reason.contains("do not say why"), "{:?}", judged.misses);
+        // Half a MiB is allowed of the smallest figure, and threads have a tenth.
+        assert!(judge(&found(vec![config("today", "a", &[2], 2)])).holds());
+        let threaded = Fidelity { threads: 2, ..found(vec![config("today", "a", &[100, 102, 104], 108)]) };
+        assert!(judge(&threaded).holds());
+        let judged = judge(&Fidelity { threads: 2, ..found(vec![config("today", "a", &[100], 150)]) });
+        assert!(judged.misses[0].reason.contains("merged"), "{:?}", judged.misses);
+    }
+
+    #[test]
+    fn nothing_judged_is_nothing_held() {
+        assert!(!judge(&found(vec![])).holds());
+        let without = FidelityConfig { real: vec![], ..config("today", "a", &[], 5) };
+        assert!(!judge(&found(vec![without])).holds());
+    }
+
+    #[test]
+    fn order_counts_pairs_that_really_differ() {
+        let configs = vec![
+            config("today", "a", &[100, 101], 100),
+            config("b", "b", &[150, 151], 99),
+            config("c", "c", &[101, 102], 60),
+        ];
+        let judged = judge(&found(configs));
+        let peak: Vec<_> = judged.pairs.iter().filter(|pair| pair.what == What::Peak).collect();
+        assert_eq!(peak.len(), 2, "100 and 101 MiB do not differ: {peak:?}");
+        assert_eq!(peak.iter().filter(|pair| pair.right).count(), 1);
+        assert!(!judged.holds());
+        // The replay would pick `c`, which is really within a twentieth of the best.
+        let pick = &judged.picks[0];
+        assert_eq!((pick.chosen, pick.best, pick.good), (2, 0, true));
+    }
+
+    #[test]
+    fn a_bad_pick_is_said() {
+        let configs = vec![config("today", "a", &[100], 100), config("b", "b", &[120], 90)];
+        let pick = &judge(&found(configs)).picks[0];
+        assert_eq!((pick.chosen, pick.best, pick.good), (1, 0, false));
+        assert!((pick.above - 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_pick_that_cannot_be_told_from_the_best_is_good() {
+        let configs = vec![config("today", "a", &[90, 100, 101], 80), config("b", "b", &[89, 90, 91], 90)];
+        let pick = &judge(&found(configs)).picks[0];
+        assert_eq!((pick.chosen, pick.best, pick.overlap, pick.good), (0, 1, true, true));
+    }
+
+    #[test]
+    fn configurations_that_expand_alike_are_the_natural_comparison() {
+        let configs =
+            vec![config("today", "a", &[100], 100), config("b", "b", &[120], 120), config("c", "a", &[103], 100)];
+        let judged = judge(&found(configs));
+        assert_eq!(judged.same.len(), 1);
+        assert_eq!((judged.same[0].one, judged.same[0].other), (0, 2));
+        assert!((judged.same[0].apart[0].1 - 0.03).abs() < 1e-9);
+    }
+
+    #[test]
+    fn memory_that_no_call_explains_is_a_reason() {
+        let one = config("today", "a", &[100], 60);
+        let judged = judge(&Fidelity { recorded_heap_bytes: Some(100 * MIB), ..found(vec![one]) });
+        assert!(judged.misses[0].reason.contains("39.0 MiB more"), "{:?}", judged.misses[0].reason);
+    }
+
+    #[test]
+    fn another_interpreter_is_a_reason() {
+        let mut one = config("today", "a", &[100], 60);
+        one.real[0].steady_bytes = Some(7 * MIB);
+        let judged = judge(&found(vec![one]));
+        assert!(judged.misses[0].reason.contains("2.00 MiB more than the recording"), "{:?}", judged.misses[0].reason);
+    }
+
+    #[test]
+    fn time_and_process_memory_are_sums_of_what_is_known() {
+        let mut slow = config("b", "b", &[100], 100);
+        slow.replayed_ns = vec![700, 500, 600];
+        let mut own = config("pool", "a", &[100], 100);
+        own.replayed_ns = vec![200];
+        let all =
+            Fidelity { recorded_cpu_ns: Some(1_000), recorded_no_heap_bytes: Some(5 * MIB), ..found(vec![own, slow]) };
+        assert_eq!(predicted_cpu_ns(&all, &all.configs[1]), Some(1_400.0));
+        assert_eq!(predicted_rss_bytes_peak(&all, &all.configs[1]), Some((106 * MIB) as f64));
+        assert_eq!(predicted_cpu_ns(&found(vec![]), &all.configs[1]), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! The sampler: the memory of another process, read from outside in `/proc`.
+//!
+//! What no allocator handed out is told apart: written pages of file mappings (relocations and data of the interpreter
+//! and its libraries), zero-initialised data behind them, stacks. What remains is heap from the first call on, as in a
+//! replay, which begins at start-up too.
+//!
+//! Invariant: exact page counts (`smaps`, `smaps_rollup`); looking for a peak takes a twentieth of the time at most.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Shortest time between two looks.
+const EVERY_MIN: Duration = Duration::from_millis(3);
+/// A look may take this share of the time until the next.
+const SHARE: u32 = 20;
+/// Size of the guard page below a thread's stack.
+const GUARD_BYTES: u64 = 4096;
+const OS_PAGE: u64 = 4096;
+
+/// Resident anonymous memory at one moment, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// All of it.
+    pub anonymous: u64,
+    /// Of which no heap.
+    pub no_heap: u64,
+}
+
+impl Reading {
+    /// What allocators hold.
+    pub(super) fn heap(&self) -> u64 {
+        self.anonymous.saturating_sub(self.no_heap)
+    }
+}
+
+/// The kernel's own high-water mark, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HighWater {
+    /// Of all resident memory.
+    pub rss: u64,
+    /// Of the anonymous part: less file and shared pages as they are now.
+    pub anonymous: u64,
+}
+
+/// Follows one process.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    pid: u32,
+    /// Zero-initialised bytes of each mapped library.
+    static_bytes: HashMap<PathBuf, u64>,
+    /// Largest anonymous reading since the last [`Self::forget`].
+    peak: u64,
+    next: Instant,
+    /// Times that it looked.
+    pub polls: u32,
+}
+
+impl Sampler {
+    pub(super) fn new(pid: u32) -> Self {
+        Self { pid, static_bytes: HashMap::new(), peak: 0, next: Instant::now(), polls: 0 }
+    }
+
+    /// Looks for a new peak, if it is time to; how long to wait until the next look.
+    pub(super) fn look(&mut self) -> Duration {
+        let now = Instant::now();
+        if now >= self.next {
+            // A process that has just ended or not yet begun has nothing to read.
+            if let Some(anonymous) = anonymous_bytes(self.pid) {
+                self.peak = self.peak.max(anonymous);
+                self.polls += 1;
+            }
+            self.next = Instant::now() + EVERY_MIN.max(now.elapsed() * SHARE);
+        }
+        self.next.saturating_duration_since(Instant::now())
+    }
+
+    /// Largest anonymous memory since the last [`Self::forget`] or the start.
+    pub(super) fn peak_anonymous(&self) -> u64 {
+        self.peak.max(self.high_water().map_or(0, |high| high.anonymous))
+    }
+
+    pub(super) fn high_water(&self) -> Option<HighWater> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let field = |name: &str| text.lines().find_map(|line| kibibytes(line, name));
+        let (rss, file, shared) = (field("VmHWM:")?, field("RssFile:")?, field("RssShmem:")?);
+        Some(HighWater { rss, anonymous: rss.saturating_sub(file + shared) })
+    }
+
+    /// Starts to look for the peak anew.
+    pub(super) fn forget(&mut self) {
+        self.peak = 0;
+        // Where it is not allowed the looks alone find the peak.
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
+    }
+
+    /// Reads everything; the process should be held meanwhile.
+    pub(super) fn read(&mut self) -> io::Result<Reading> {
+        let text = fs::read(format!("/proc/{}/smaps", self.pid))?;
+        let mut reading = Reading::default();
+        let mut before: Option<Mapping> = None;
+        let mut now: Option<Mapping> = None;
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Some(mapping) = Mapping::parse(line) {
+                before = now.replace(mapping);
+            } else if let (Some(bytes), Some(mapping)) = (kibibytes(line, "Anonymous:"), &now) {
+                reading.anonymous += bytes;
+                reading.no_heap += self.no_heap(mapping, before.as_ref(), bytes);
+            }
+        }
+        self.peak = self.peak.max(reading.anonymous);
+        Ok(reading)
+    }
+
+    /// How much of a mapping's anonymous memory is no heap, given the mapping before it.
+    fn no_heap(&mut self, mapping: &Mapping, before: Option<&Mapping>, bytes: u64) -> u64 {
+        if mapping.name.starts_with('/') || mapping.name == "[stack]" {
+            return bytes;
+        }
+        match before.filter(|before| mapping.name.is_empty() && before.end == mapping.start) {
+            Some(before) if before.name.starts_with('/') => bytes.min(self.static_bytes_of(&before.name)),
+            Some(before) if before.is_guard() => bytes, // a thread's stack above its guard page
+            _ => 0,
+        }
+    }
+
+    fn static_bytes_of(&mut self, path: &str) -> u64 {
+        let path = Path::new(path);
+        if let Some(known) = self.static_bytes.get(path) {
+            return *known;
+        }
+        let bytes = static_bytes(path).unwrap_or(0);
+        self.static_bytes.insert(path.to_path_buf(), bytes);
+        bytes
+    }
+}
+
+/// The first line of a mapping in `smaps`.
+#[derive(Debug)]
+struct Mapping {
+    start: u64,
+    end: u64,
+    mode: String,
+    name: String,
+}
+
+impl Mapping {
+    fn parse(line: &str) -> Option<Self> {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let address = |digits| u64::from_str_radix(digits, 16).ok();
+        let mut words = rest.splitn(5, ' ');
+        let mode = words.next()?.to_owned();
+        // Offset, device and inode stand before the name, which is padded with spaces.
+        let name = words.nth(3).unwrap_or_default().trim_start().to_owned();
+        Some(Self { start: address(start)?, end: address(end)?, mode, name })
+    }
+
+    fn is_guard(&self) -> bool {
+        self.mode == "---p" && self.end - self.start == GUARD_BYTES
+    }
+}
+
+/// Anonymous memory of a process, bytes: cheap.
+fn anonymous_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    text.lines().find_map(|line| kibibytes(line, "Anonymous:"))
+}
+
+fn kibibytes(line: &str, name: &str) -> Option<u64> {
+    line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|count| count * 1024)
+}
+
+/// Bytes of zero-initialised data that the loader maps behind a library's file pages; 0 for other files.
+fn static_bytes(path: &Path) -> Option<u64> {
+    const LOADED: u32 = 1;
+    const WRITABLE: u32 = 2;
+    let mut file = File::open(path).ok()?;
+    let mut head = [0; 64];
+    file.read_exact(&mut head).ok()?;
+    if !head.starts_with(b"\x7fELF\x02") {
+        return Some(0);
+    }
+    let (offset, entry, count) = (long(&head, 32)?, half(&head, 54)?, half(&head, 56)?);
+    let mut table = vec![0; usize::from(entry) * usize::from(count)];
+    file.read_exact_at(&mut table, offset).ok()?;
+    let mut total = 0;
+    for entry in table.chunks_exact(usize::from(entry).max(56)) {
+        let (kind, flags) = (word(entry, 0)?, word(entry, 4)?);
+        let (in_file, in_memory) = (long(entry, 32)?, long(entry, 40)?);
+        if kind == LOADED && flags & WRITABLE != 0 {
+            total += in_memory.saturating_sub(in_file).div_ceil(OS_PAGE) * OS_PAGE;
+        }
+    }
+    Some(total)
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn mappings_are_parsed_with_and_without_a_name() {
+        let line = "7f00-8000 rw-p 00001000 fe:00 1234                       /usr/lib/a b.so";
+        let named = Mapping::parse(line).unwrap();
+        assert_eq!((named.start, named.end, named.name.as_str()), (0x7f00, 0x8000, "/usr/lib/a b.so"));
+        let unnamed = Mapping::parse("8000-9000 ---p 00000000 00:00 0 ").unwrap();
+        assert!(unnamed.name.is_empty() && unnamed.is_guard());
+        assert_eq!(Mapping::parse("7f-80 rw-p 00000000 00:00 0    [stack]").unwrap().name, "[stack]");
+        assert!(Mapping::parse("Anonymous:            12 kB").is_none());
+    }
+
+    #[test]
+    fn what_is_no_heap_is_taken_off() {
+        let mut sampler = Sampler::new(std::process::id());
+        let before = sampler.read().unwrap();
+        assert!(before.no_heap > 0 && before.no_heap < before.anonymous, "{before:?}");
+        let block = vec![1_u8; 256 << 20];
+        let after = sampler.read().unwrap();
+        // Other tests of this process allocate and free meanwhile.
+        assert!(after.heap() > before.heap() + (200 << 20), "{after:?} after {before:?}");
+        drop(block);
+        assert!(sampler.peak_anonymous() >= after.anonymous);
+        sampler.forget();
+        sampler.look();
+        assert!(sampler.polls > 0 && sampler.peak > 0);
+    }
+
+    #[test]
+    fn zeroed_data_is_read_from_the_program_headers() {
+        assert_eq!(static_bytes(Path::new("/dev/null")), None, "shorter than a header");
+        let own = static_bytes(&std::env::current_exe().unwrap()).unwrap();
+        assert!(own > 0 && own.is_multiple_of(OS_PAGE), "{own}");
+    }
+}

@@ -1,0 +1,300 @@
+//! What `live` found, as text, and the one sentence that every report of the same trace quotes.
+//!
+//! Invariant: bytes are heap bytes (resident anonymous memory less what no allocator handed out) unless a heading says
+//! otherwise; every figure outside its bar is listed with what is known of the reason.
+
+use super::table::Table;
+use super::words;
+use crate::analysis::fidelity::{
+    self, Judgement, ORDER_BYTES, ORDER_SHARE, WIDEN_BYTES, What, judge, predicted_cpu_ns, predicted_rss_bytes_peak,
+};
+use crate::run::{Fidelity, FidelityConfig};
+use crate::units;
+use std::fmt::Write;
+
+/// `peak`, `end`, `rest 1 s`.
+fn name(what: What) -> String {
+    match what {
+        What::Peak => "peak".to_owned(),
+        What::End => "end".to_owned(),
+        What::Rest(delay) => format!("rest {}", units::delay(delay)),
+    }
+}
+
+fn signed(share: f64) -> String {
+    format!("{:+.1} %", share * 100.0)
+}
+
+/// What a report of the same trace says, without a full stop; `None` when nothing was judged.
+#[must_use]
+pub fn quote(found: &Fidelity) -> Option<String> {
+    let judged = judge(found);
+    if judged.judged == 0 {
+        return None;
+    }
+    let configs = found.configs.iter().filter(|config| !config.real.is_empty()).count();
+    Some(format!(
+        "predicted memory was within {} (or {} MiB) of the real program's range in {} of {} figures (live, {}, {} each, {})",
+        words::percent(judged.widen_share),
+        units::mib(WIDEN_BYTES),
+        judged.inside,
+        judged.judged,
+        words::plural(configs, "configuration"),
+        words::plural(judged.runs_min, "run"),
+        words::date(found.started_unix_ms)
+    ))
+}
+
+/// The whole comparison.
+#[must_use]
+pub fn compared(found: &Fidelity) -> String {
+    let judged = judge(found);
+    let mut text = format!("{}: the real program beside its replay\n", found.workload);
+    text.push_str(&head(found));
+    text.push('\n');
+    text.push_str(&figures(found, &judged).text());
+    text.push('\n');
+    text.push_str(&process(found).text());
+    text.push('\n');
+    text.push_str(&verdict(found, &judged));
+    text
+}
+
+/// The replays alone.
+#[must_use]
+pub fn predictions(found: &Fidelity) -> String {
+    let mut headings = vec!["configuration".to_owned(), ">peak MiB".into(), ">end".into()];
+    headings.extend(found.idle_ms.iter().map(|delay| format!(">{}", name(What::Rest(*delay)))));
+    headings.extend([">CPU s".to_owned(), ">process peak (VmHWM) MiB".into()]);
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    let mut table = Table::new("Predictions", &headings);
+    for config in &found.configs {
+        let whats = [What::Peak, What::End].into_iter().chain(found.idle_ms.iter().map(|delay| What::Rest(*delay)));
+        let heap = whats.map(|what| mib(fidelity::predicted(config, what, true)));
+        let rest = [seconds(predicted_cpu_ns(found, config)), mib(predicted_rss_bytes_peak(found, config))];
+        table.row([config.name.clone()].into_iter().chain(heap).chain(rest));
+    }
+    let mut text = format!("{}: what the replay predicts\n", found.workload);
+    text.push_str(&head(found));
+    text.push('\n');
+    text.push_str(&table.text());
+    text.push('\n');
+    text.push_str(LEGEND);
+    text.push_str(&failures(found));
+    text.push_str("Nothing real was run: add `-- CMD` to hold these figures against the program.\n");
+    text
+}
+
+const LEGEND: &str = "\
+Heap MiB: anonymous resident memory less written file pages, zero-initialised data and stacks. CPU s: of `steady`; the
+recorded program's CPU time, less the replay of what it ran under, plus the replay of this configuration. Process peak:
+heap of the replay and what the recorded process held beside its heap. The last two have no bar.
+";
+
+fn head(found: &Fidelity) -> String {
+    let runs = |count: usize, what: &str| words::plural(count, what);
+    let most = |of: fn(&FidelityConfig) -> usize| found.configs.iter().map(of).max().unwrap_or(0);
+    let real = most(|config| config.real.len());
+    let mut parts = vec![runs(found.configs.len(), "configuration")];
+    if real > 0 {
+        parts.push(runs(real, "real run"));
+    }
+    parts.push(format!("{} each", runs(most(|config| config.replayed.len()), "replay")));
+    parts.push(match found.threads {
+        0 | 1 => "one thread allocates".to_owned(),
+        n => format!("{n} threads allocate"),
+    });
+    parts.extend(found.mode.map(|mode| format!("replayed {}", words::mode(mode))));
+    let from = found.configs.iter().flat_map(|config| &config.replayed).next();
+    parts.extend(from.map(|run| format!("rest after {}", run.rest_from)));
+    let mut text = format!("{}\n", parts.join(" · "));
+    for note in &found.notes {
+        let _ = writeln!(text, "NOTE: {note}");
+    }
+    text
+}
+
+fn figures(found: &Fidelity, judged: &Judgement) -> Table {
+    let mut table = Table::new(
+        "Heap MiB: real runs and replays",
+        &["configuration", "figure", ">real", ">range", ">with allowance", ">replayed", ">error", "verdict"],
+    );
+    for row in &judged.rows {
+        let range = |(low, high)| format!("{} - {}", units::mib(low), units::mib(high));
+        table.row([
+            found.configs[row.config].name.clone(),
+            name(row.what),
+            units::mib(row.real),
+            range(row.range),
+            range(row.widened),
+            mib(row.predicted),
+            row.error.map_or(words::UNKNOWN.to_owned(), signed),
+            match row.inside {
+                Some(true) => "inside",
+                Some(false) => "OUTSIDE",
+                None => words::UNKNOWN,
+            }
+            .to_owned(),
+        ]);
+    }
+    table
+}
+
+fn process(found: &Fidelity) -> Table {
+    let mut table = Table::new(
+        "Time of `steady` and process memory; no bar",
+        &["configuration", ">CPU s", ">replayed", ">wall s", ">process peak (VmHWM) MiB", ">replayed"],
+    );
+    for config in &found.configs {
+        let of =
+            |value: fn(&crate::run::RealRun) -> Option<u64>| fidelity::median(config.real.iter().filter_map(value));
+        table.row([
+            config.name.clone(),
+            seconds(of(|run| run.cpu_ns)),
+            seconds(predicted_cpu_ns(found, config)),
+            seconds(of(|run| run.wall_ns)),
+            mib(of(|run| Some(run.rss_bytes_peak))),
+            mib(predicted_rss_bytes_peak(found, config)),
+        ]);
+    }
+    table
+}
+
+fn mib(bytes: Option<f64>) -> String {
+    bytes.map_or(words::UNKNOWN.to_owned(), units::mib)
+}
+
+fn seconds(ns: Option<f64>) -> String {
+    ns.map_or(words::UNKNOWN.to_owned(), |ns| units::significant(ns / 1e9))
+}
+
+fn verdict(found: &Fidelity, judged: &Judgement) -> String {
+    let of = |config: usize| found.configs[config].name.as_str();
+    let mut text = String::from(LEGEND);
+    let _ = writeln!(
+        text,
+        "figures: {} of {} inside the range of the real runs widened by {} of their median, at least {} MiB",
+        judged.inside,
+        judged.judged,
+        words::percent(judged.widen_share),
+        units::mib(WIDEN_BYTES)
+    );
+    let right = judged.pairs.iter().filter(|pair| pair.right).count();
+    let _ = writeln!(
+        text,
+        "order: {right} of {} pairs that really differ (ranges apart, medians by {} and {} MiB) are in the right order",
+        judged.pairs.len(),
+        words::percent(ORDER_SHARE),
+        units::mib(ORDER_BYTES)
+    );
+    for pair in judged.pairs.iter().filter(|pair| !pair.right) {
+        let _ = writeln!(
+            text,
+            "  WRONG: {} of {} is really below that of {}",
+            name(pair.what),
+            of(pair.less),
+            of(pair.more)
+        );
+    }
+    for pick in &judged.picks {
+        let bad = if pick.good { "" } else { "TOO FAR: " };
+        let overlap = if pick.overlap && pick.chosen != pick.best { " (their ranges overlap)" } else { "" };
+        let (what, above) = (name(pick.what), words::percent(pick.above));
+        let (chosen, best) = (of(pick.chosen), of(pick.best));
+        let _ = writeln!(
+            text,
+            "{bad}the replay would pick {chosen} for {what}; really it is {above} above the best, {best}{overlap}"
+        );
+    }
+    for same in &judged.same {
+        let apart: Vec<String> =
+            same.apart.iter().map(|(what, share)| format!("{} {}", name(*what), signed(*share))).collect();
+        let (one, other) = (of(same.one), of(same.other));
+        let _ = writeln!(text, "A/A: {one} and {other} are the same to this trace; real medians: {}", apart.join(", "));
+    }
+    for miss in &judged.misses {
+        let row = &judged.rows[miss.row];
+        let _ = writeln!(text, "MISS: {} of {}: {}", name(row.what), of(row.config), miss.reason);
+    }
+    text.push_str(&failures(found));
+    text
+}
+
+fn failures(found: &Fidelity) -> String {
+    let mut text = String::new();
+    for config in &found.configs {
+        for failure in &config.failures {
+            let _ = writeln!(text, "FAILED under {}: {failure}", config.name);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{RealRun, ReplayedRun};
+
+    fn found() -> Fidelity {
+        let mib = 1 << 20;
+        let run = |peak: u64| RealRun {
+            peak_bytes: peak * mib,
+            end_bytes: Some(20 * mib),
+            rest: vec![(0, 10 * mib), (1_000, 10 * mib)],
+            rest_from: "drained".into(),
+            has_steady: true,
+            ..RealRun::default()
+        };
+        let replayed = ReplayedRun {
+            steady_bytes: None,
+            peak_bytes: 40 * mib,
+            peak_bytes_all: 40 * mib,
+            end_bytes: 20 * mib,
+            rest: vec![(0, 10 * mib), (1_000, 10 * mib)],
+            rest_from: "drained".into(),
+        };
+        let config = FidelityConfig {
+            name: "today".into(),
+            real: vec![run(30), run(31)],
+            replayed: vec![replayed],
+            failures: vec!["It ended with code 3.".into()],
+            ..FidelityConfig::default()
+        };
+        Fidelity {
+            workload: "app".into(),
+            threads: 1,
+            idle_ms: vec![0, 1_000],
+            configs: vec![config],
+            started_unix_ms: 1_790_000_000_000,
+            ..Fidelity::default()
+        }
+    }
+
+    #[test]
+    fn the_quote_counts_figures() {
+        assert_eq!(
+            quote(&found()).as_deref(),
+            Some(
+                "predicted memory was within 3.0 % (or 0.50 MiB) of the real program's range in 3 of 4 figures (live, 1 \
+                 configuration, 2 runs each, 2026-09-21 14:13 UTC)"
+            )
+        );
+        assert_eq!(quote(&Fidelity::default()), None);
+    }
+
+    #[test]
+    fn every_miss_and_failure_is_printed() {
+        let text = compared(&found());
+        for line in [
+            "today          peak      30.5  30.0 - 31.0",
+            "+31.1 %  OUTSIDE",
+            "figures: 3 of 4 inside",
+            "MISS: peak of today: the readings do not say why",
+            "FAILED under today: It ended with code 3.",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in\n{text}");
+        }
+        let text = predictions(&found());
+        assert!(text.contains("rest 1 s") && text.contains("Nothing real was run"), "{text}");
+    }
+}

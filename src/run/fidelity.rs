@@ -1,0 +1,202 @@
+//! What `live` found: readings of the real program beside readings of its replay, configuration by configuration. One
+//! JSON file per trace; a result that replays the same trace carries a copy.
+//!
+//! Invariant: raw readings only, keyed by the trace's SHA-256; ranges, errors and verdicts are made when it is read.
+//! No command line, no path, nothing that the program printed.
+
+use super::{HostFacts, Mode};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Version of the file. A reader refuses any other.
+pub const FIDELITY_SCHEMA: u32 = 1;
+/// What follows the name of a trace in the name of its file.
+const ENDING: &str = ".fidelity.json";
+
+/// One per trace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fidelity {
+    /// [`FIDELITY_SCHEMA`].
+    pub schema: u32,
+    /// SHA-256 of the trace file, lower-case hex.
+    pub trace_sha256: String,
+    /// Name of the workload, or the trace's file stem.
+    pub workload: String,
+    /// Crate version of the harness.
+    pub harness_version: String,
+    /// The machine.
+    pub host: HostFacts,
+    /// Milliseconds since the epoch when it began.
+    pub started_unix_ms: u64,
+    /// Seed of the order of runs.
+    pub seed: u64,
+    /// How recorded threads were replayed.
+    pub mode: Option<Mode>,
+    /// Recorded threads that made at least a hundredth of the calls each.
+    pub threads: u32,
+    /// Idle delays at which rest was read, milliseconds.
+    pub idle_ms: Vec<u64>,
+    /// Real runs at a time.
+    pub jobs: u32,
+    /// CPU time of the recorded program in `steady` less the recorder's, nanoseconds.
+    pub recorded_cpu_ns: Option<u64>,
+    /// Calls of the replay in `steady`.
+    pub steady_calls: u64,
+    /// Memory of the recorded process at its peak that no allocator handed out: file pages, relocations, stacks.
+    pub recorded_no_heap_bytes: Option<u64>,
+    /// Requested bytes live at the trace's peak.
+    pub live_bytes_peak: u64,
+    /// Memory of the recorded process at its peak that its allocators held, as far as the recorder could tell.
+    pub recorded_heap_bytes: Option<u64>,
+    /// What a reader must know, sentences.
+    pub notes: Vec<String>,
+    /// Every configuration, in the order given.
+    pub configs: Vec<FidelityConfig>,
+}
+
+/// One configuration: what was typed in front of the program, what the program did, what the replay says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FidelityConfig {
+    /// Name as given.
+    pub name: String,
+    /// What the replay makes of it for this trace: `domain=allocator` of the domains that it uses, then variables.
+    pub expansion: Vec<String>,
+    /// Real runs, in executed order.
+    pub real: Vec<RealRun>,
+    /// Why real runs or replays failed, a sentence each.
+    pub failures: Vec<String>,
+    /// Replays.
+    pub replayed: Vec<ReplayedRun>,
+    /// Time in `steady` that the replay's calls took, touch included, one value per throughput child, nanoseconds.
+    pub replayed_ns: Vec<u64>,
+}
+
+/// Readings of one run of the real program. Heap bytes are resident anonymous memory less what no allocator handed
+/// out: written pages of file mappings, zero-initialised data, stacks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RealRun {
+    /// Repetition, from 0.
+    pub block: u32,
+    /// Most heap bytes: of `steady` if the program marked it, else of everything up to the mark that rest follows.
+    pub peak_bytes: u64,
+    /// Heap bytes at interpreter exit; null when its beginning could not be noticed.
+    pub end_bytes: Option<u64>,
+    /// Idle delay in milliseconds and heap bytes then.
+    pub rest: Vec<(u64, u64)>,
+    /// Which mark rest follows: `drained` or `finalising`.
+    pub rest_from: String,
+    /// Whether the program marked `steady` itself.
+    pub has_steady: bool,
+    /// Heap bytes at that mark; null without it.
+    pub steady_bytes: Option<u64>,
+    /// What was taken off at the mark that rest follows, bytes.
+    pub no_heap_bytes: u64,
+    /// High-water mark of all resident memory (`VmHWM`) up to the last mark, bytes.
+    pub rss_bytes_peak: u64,
+    /// CPU time from `steady` to the mark that rest follows, all threads, nanoseconds; null without `steady`.
+    pub cpu_ns: Option<u64>,
+    /// Wall time of the same, less what the sampler held the program, nanoseconds.
+    pub wall_ns: Option<u64>,
+    /// Times that the sampler looked.
+    pub polls: u32,
+    /// Marks of other processes, which were not followed.
+    pub other_marks: u32,
+}
+
+/// Readings of one replay, bytes above the seal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReplayedRun {
+    /// At `steady`; null without that mark.
+    pub steady_bytes: Option<u64>,
+    /// Largest reading within `steady`.
+    pub peak_bytes: u64,
+    /// Largest reading of all up to the mark that rest follows.
+    pub peak_bytes_all: u64,
+    /// At interpreter exit.
+    pub end_bytes: u64,
+    /// Idle delay asked for in milliseconds and bytes then.
+    pub rest: Vec<(u64, u64)>,
+    /// Which moment rest follows.
+    pub rest_from: String,
+}
+
+impl Fidelity {
+    /// The file that belongs to a trace file.
+    #[must_use]
+    pub fn path_beside(trace: &Path) -> PathBuf {
+        let mut name = trace.as_os_str().to_owned();
+        name.push(ENDING);
+        PathBuf::from(name)
+    }
+
+    /// Reads the first of these files that exists, if it belongs to the trace with this checksum. The second value
+    /// says why a file that is there is not used.
+    #[must_use]
+    pub fn find(files: &[PathBuf], trace_sha256: &str) -> (Option<Self>, Option<String>) {
+        for file in files {
+            let text = match fs::read(file) {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return (None, Some(format!("{} cannot be read: {e}.", file.display()))),
+                Ok(text) => text,
+            };
+            return match serde_json::from_slice::<Self>(&text) {
+                Ok(found) if found.schema != FIDELITY_SCHEMA => {
+                    (None, Some(format!("{} is of another version; run `live` again.", file.display())))
+                }
+                Ok(found) if found.trace_sha256 != trace_sha256 => {
+                    (None, Some(format!("{} is of another recording; run `live` again.", file.display())))
+                }
+                Ok(found) => (Some(found), None),
+                Err(e) => (None, Some(format!("{} cannot be read: {e}. Run `live` again.", file.display()))),
+            };
+        }
+        (None, None)
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// A sentence that names the option which moves it.
+    pub fn write(&self, file: &Path) -> Result<(), String> {
+        let fail = |e: &dyn std::fmt::Display| format!("{} cannot be written: {e}. Give -o FILE.", file.display());
+        let mut text = serde_json::to_string_pretty(self).map_err(|e| fail(&e))?;
+        text.push('\n');
+        let mut fresh = file.as_os_str().to_owned();
+        fresh.push(".new");
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(|e| fail(&e))?;
+        }
+        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, file)).map_err(|e| fail(&e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn it_is_found_beside_its_own_trace_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Fidelity::path_beside(&folder.path().join("app.trace"));
+        assert_eq!(file, folder.path().join("app.trace.fidelity.json"));
+        let files = [folder.path().join("none.json"), file.clone()];
+        assert_eq!(Fidelity::find(&files, "ab"), (None, None));
+        let run = RealRun { end_bytes: None, rest: vec![(0, 5)], ..RealRun::default() };
+        let configs = vec![FidelityConfig { name: "today".into(), real: vec![run], ..FidelityConfig::default() }];
+        let written = Fidelity { schema: FIDELITY_SCHEMA, trace_sha256: "ab".into(), configs, ..Fidelity::default() };
+        written.write(&file).unwrap();
+        assert_eq!(Fidelity::find(&files, "ab"), (Some(written.clone()), None));
+        assert!(Fidelity::find(&files, "cd").1.unwrap().contains("another recording"));
+        Fidelity { schema: 99, ..written }.write(&file).unwrap();
+        assert!(Fidelity::find(&files, "ab").1.unwrap().contains("another version"));
+        fs::write(&file, "{").unwrap();
+        assert!(Fidelity::find(&files, "ab").1.unwrap().contains("cannot be read"));
+    }
+}

@@ -1,0 +1,1 @@
+../pyalloc_mark.py
