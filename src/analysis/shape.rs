@@ -65,13 +65,18 @@ fn passes((share, bytes): (f64, f64), of: f64) -> f64 {
 #[must_use]
 pub fn rest(run: &Footprint) -> Option<RestShape> {
     let idle = || run.rest.iter().filter(|point| point.state == RestState::Idle);
-    let of = |state| run.rest.iter().find(|point| point.state == state).map(|point| point.memory.resident_bytes);
+    let of = |state| run.rest.iter().find(|point| point.state == state).map(|point| point.memory);
     let (first, last) = (idle().next()?, idle().next_back()?);
     let (first_bytes, idle_bytes) = (first.memory.resident_bytes, last.memory.resident_bytes);
-    let (trickle_bytes, released_bytes) = (of(RestState::Trickle)?, of(RestState::Release)?);
+    let (trickle, released) = (of(RestState::Trickle)?, of(RestState::Release)?);
+    let (trickle_bytes, released_bytes) = (trickle.resident_bytes, released.resident_bytes);
     let live_bytes = first.memory.requested_bytes;
     let down = |from: u64, to: u64| from as f64 - to as f64;
-    let drops = [down(first_bytes, idle_bytes), down(idle_bytes, trickle_bytes), down(trickle_bytes, released_bytes)];
+    // Between `drained` and the end the program may free more of its own, which is no merit of what was done.
+    let drop = |from: &MemoryPoint, to: &MemoryPoint| {
+        down(from.resident_bytes, to.resident_bytes) - down(from.requested_bytes, to.requested_bytes).max(0.0)
+    };
+    let drops = [drop(&first.memory, &last.memory), drop(&last.memory, &trickle), drop(&trickle, &released)];
     let steps = drops.map(|drop| drop >= passes(STEP, first_bytes as f64));
     let mut class = RestClass::Held;
     let mut most = 0.0;
@@ -246,6 +251,19 @@ mod tests {
         let shape = after_work([60.0, 60.0, 30.0, 29.0], 28.8, 22.0);
         assert_eq!((shape.settled_ms, shape.steps), (1_000, [true, false, true]));
         assert_eq!(rest(&run(vec![])), None);
+    }
+
+    #[test]
+    fn what_the_program_frees_itself_is_no_step() {
+        let mut points: Vec<RestPoint> =
+            [(RestState::Idle, 60.0), (RestState::Trickle, 50.0), (RestState::Release, 50.0)]
+                .map(|(state, mib)| RestPoint { state, after_ms: 0, memory: point(mib) })
+                .into();
+        assert_eq!(rest(&run(points.clone())).unwrap().class, RestClass::Trickle);
+        for later in &mut points[1..] {
+            later.memory.requested_bytes -= 10 * MIB;
+        }
+        assert_eq!(rest(&run(points)).unwrap().class, RestClass::Held);
     }
 
     fn ends(mib: impl IntoIterator<Item = f64>) -> CyclesShape {
