@@ -4,7 +4,7 @@
 
 use pyalloc_bench::backend::{self, Role};
 use pyalloc_bench::run::{
-    ArenaMap, CallKind, Footprint, Latency, Mode, Observation, Pass, PoolStatistics, RestState, Throughput,
+    ArenaMap, CallKind, Footprint, Latency, Mode, Moment, Observation, Pass, PoolStatistics, RestState, Throughput,
 };
 use pyalloc_bench::worker::{ImageSource, Job};
 use std::fs::File;
@@ -536,4 +536,40 @@ fn facts_and_self_test_come_from_the_libraries() {
     assert!(!ask(&["--facts", "dlmalloc"]).0);
     let (success, text) = ask(&["--self-test", "cpython"]);
     assert!(!success && text.contains("name one with -c cpython"), "{text}");
+}
+
+#[test]
+fn owners_of_bytes_add_up_and_cycles_end_alike() {
+    let once = every_op();
+    let cycles = trace::image::Cycles { times: 4, from: Phase::Steady as u32, to: Phase::Drained as u32 };
+    let (ops, mut summary) = trace::image::repeat(&once.ops, &once.summary, cycles).unwrap();
+    summary.cycles = Some(trace::image::Repeated { times: 4, from: "steady".into(), to: "drained".into() });
+    let image = Image { ops, summary, phase: 0 };
+    for key in ["pool", "system", "mimalloc", "jemalloc"] {
+        let read = footprint(key, &image);
+        assert_eq!((read.cycles.len(), read.failed_allocations), (4, 0), "{key}");
+        let ends: Vec<(u64, u64)> = read.cycles.iter().map(|at| (at.requested_bytes, at.blocks)).collect();
+        assert_eq!(ends, [ends[0]; 4], "every cycle leaves the same");
+        let moments: Vec<Moment> = read.owners.iter().map(|owners| owners.moment).collect();
+        assert_eq!(moments, [Moment::Peak, Moment::Drained, Moment::End, Moment::Rest]);
+        for owners in &read.owners {
+            let sum = |of: fn(&pyalloc_bench::run::Owned) -> u64| owners.owned.iter().map(of).sum::<u64>();
+            let at = &owners.memory;
+            assert_eq!(sum(|owned| owned.blocks), at.blocks, "{key} {:?}", owners.moment);
+            assert_eq!(sum(|owned| owned.requested_bytes), at.requested_bytes);
+            assert_eq!(sum(|owned| owned.usable_bytes), at.usable_bytes);
+            let touched = sum(|owned| owned.touched_bytes);
+            assert!(touched <= at.requested_bytes && touched <= at.resident_bytes, "{touched} of {at:?}");
+            // Whoever tells what can be resident of his may not tell too little: together they hold what is live.
+            for (holder, held) in &owners.held {
+                let live = owners.owned.iter().filter(|owned| owned.allocator == *holder);
+                let live: u64 = live.map(|owned| owned.touched_bytes).sum();
+                assert!(held.resident_bytes_max.unwrap() >= live, "{holder} holds {held:?}, touched {live}");
+            }
+        }
+        let large = |owned: &&pyalloc_bench::run::Owned| owned.domain == "obj" && !owned.small;
+        let of_pool = read.owners[2].owned.iter().find(large).unwrap();
+        let expected = if key == "pool" { "system" } else { key };
+        assert_eq!(of_pool.allocator, expected, "over 512 B the pool asks the C library");
+    }
 }

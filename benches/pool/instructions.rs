@@ -49,7 +49,7 @@ pub(crate) fn per_call(
     let counted = folder.join(format!("{}-{}.callgrind", image.workload.name, config.name));
     let wrapper = folder.join("under-callgrind");
     write_wrapper(&wrapper, valgrind, exe, &counted)?;
-    let settings = Settings { idle_ms: Vec::new(), allow_debug: false };
+    let settings = Settings { idle_ms: Vec::new(), pace: 0, allow_debug: false };
     let measured = Worker::start(&wrapper, image, config, Pass::Throughput, 0, &settings)
         .map_or_else(|failed| *failed, Worker::wait);
     if let Outcome::Failed { stage, reason } = measured.outcome {

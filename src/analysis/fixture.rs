@@ -415,8 +415,8 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         })
         .collect();
     Footprint {
-        cycles: Vec::new(),
-        owners: Vec::new(),
+        cycles: (0..8).map(|i| MemoryPoint { resident_bytes: peak.resident_bytes + i * MIB, ..drained }).collect(),
+        owners: [(Moment::Peak, peak), (Moment::Rest, drained)].map(|(moment, at)| owners(moment, at)).into(),
         end,
         curve,
         at_phase,
@@ -428,6 +428,21 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         failed_allocations: 0,
         seal: SealReport::default(),
     }
+}
+
+/// Everything in small objects, in an allocator that says so.
+fn owners(moment: Moment, memory: MemoryPoint) -> Owners {
+    let held = Held { mapped_bytes: Some(memory.resident_bytes), resident_bytes_max: Some(memory.resident_bytes) };
+    let owned = Owned {
+        domain: "obj".into(),
+        small: true,
+        allocator: "system".into(),
+        blocks: memory.blocks,
+        requested_bytes: memory.requested_bytes,
+        usable_bytes: memory.usable_bytes,
+        touched_bytes: memory.requested_bytes,
+    };
+    Owners { moment, memory, owned: vec![owned], held: [("system".to_owned(), held)].into() }
 }
 
 /// Arenas of 64 pools that fill with live memory and stay until the work is dropped; then every third goes.

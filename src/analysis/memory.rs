@@ -2,17 +2,22 @@
 //!
 //! Invariant: curves and points come from one and the same run (the one whose peak is the median), figures from all.
 
-use super::{Figure, MemoryAnalysis, pools};
+use super::{Figure, MemoryAnalysis, owners, pools, shape};
 use crate::metric::{self, Metric};
-use crate::run::{Footprint, MemoryPoint, Run};
-use trace::{Phase, image::ImageSummary};
+use crate::run::{ConfigFacts, Footprint, MemoryPoint, Run};
+use trace::{Domain, Phase, image::ImageSummary};
 
 /// Live requested bytes below which a ratio of resident to live says nothing: allocators' fixed costs dominate.
 pub const RATIO_LIVE_BYTES_MIN: u64 = 4 << 20;
 
 /// Memory of one configuration, whose figures are given by the key of their metric; `None` without a footprint pass.
 #[must_use]
-pub fn memory(runs: &[&Run], figures: &[(&str, Figure)], image: &ImageSummary) -> Option<MemoryAnalysis> {
+pub fn memory(
+    runs: &[&Run],
+    figures: &[(&str, Figure)],
+    image: &ImageSummary,
+    config: &ConfigFacts,
+) -> Option<MemoryAnalysis> {
     let median = median_run(runs)?;
     let at_rest = metric::at_rest(median);
     let of = |metric: &Metric| figures.iter().find(|(key, _)| *key == metric.key).map(|(_, figure)| *figure);
@@ -34,6 +39,10 @@ pub fn memory(runs: &[&Run], figures: &[(&str, Figure)], image: &ImageSummary) -
         external,
         johnstone_wilson: johnstone_wilson(median, image),
         pools: pools::pools(median),
+        rest_shape: shape::rest(median),
+        cycles: median.cycles.clone(),
+        cycles_shape: shape::cycles(&median.cycles),
+        owners: owners::owners(median, config.domains.get(Domain::Libc.name()).map_or("", String::as_str)),
     })
 }
 

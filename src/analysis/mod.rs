@@ -9,9 +9,11 @@ pub mod fidelity;
 pub mod fixture;
 pub mod latency;
 pub mod memory;
+pub mod owners;
 pub mod pools;
 mod price;
 mod random;
+pub mod shape;
 pub mod stats;
 pub mod threads;
 
@@ -244,6 +246,14 @@ pub struct MemoryAnalysis {
     pub johnstone_wilson: [f64; 4],
     /// What its pools held in the same run; `None` of an allocator that cannot tell.
     pub pools: Option<pools::PoolsAnalysis>,
+    /// What happens to it after the work, in the same run.
+    pub rest_shape: Option<shape::RestShape>,
+    /// The ends of cycles in the same run, and their shape; none where the work was not repeated.
+    pub cycles: Vec<MemoryPoint>,
+    /// See [`Self::cycles`].
+    pub cycles_shape: Option<shape::CyclesShape>,
+    /// Who owned the bytes in the same run.
+    pub owners: Option<owners::OwnersAnalysis>,
 }
 
 impl ConfigAnalysis {
@@ -396,7 +406,7 @@ impl<'a> Selection<'a> {
             faults: of(metric::FAULTS_MINOR),
             latency: latency::latency(&passes, clock),
             threads,
-            memory: memory::memory(&runs, &metrics, &workload.image),
+            memory: memory::memory(&runs, &metrics, &workload.image, facts),
             metrics,
             program_share: None,
             saves_at_most: None,

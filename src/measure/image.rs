@@ -99,10 +99,12 @@ impl Image {
     ) -> Result<Self, String> {
         let left = limits.all_bytes_max.saturating_sub(held_bytes);
         let (memory, streams) = (shared_memory(0)?, [shared_memory(0)?, shared_memory(0)?]);
+        // Cycles cannot be streamed: such an image may take all that there is for images.
+        let bytes_max = if how.cycles.is_some() { left } else { limits.whole_bytes_max.min(left) };
         let target = Target::Whole {
             fd: memory.as_raw_fd(),
             stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd),
-            bytes_max: limits.whole_bytes_max.min(left),
+            bytes_max,
         };
         let inherit = [memory.as_fd(), streams[0].as_fd(), streams[1].as_fd()];
         let running = start_compiler(exe, &workload, target, &inherit, how)?;

@@ -43,6 +43,8 @@ pub(crate) struct OwnerLog {
     /// Key of the allocator of each row's blocks.
     served_by: [String; ROWS],
     live: [Live; ROWS],
+    /// Whether a row ever had a block.
+    ever: [bool; ROWS],
     readings: [Reading; 4],
 }
 
@@ -61,12 +63,20 @@ impl OwnerLog {
         for holds in allocators.iter().filter_map(|holder| holder.holds.as_ref()) {
             holds();
         }
-        Self { served_by: std::array::from_fn(row), allocators, live: [Live::default(); ROWS], readings }
+        Self {
+            served_by: std::array::from_fn(row),
+            allocators,
+            live: [Live::default(); ROWS],
+            ever: [false; ROWS],
+            readings,
+        }
     }
 
     fn row(&mut self, block: &Account) -> &mut Live {
         let large = block.requested as u64 > SMALL_BYTES_MAX;
-        &mut self.live[(block.domain_bits & 7) * 2 + usize::from(large)]
+        let row = (block.domain_bits & 7) * 2 + usize::from(large);
+        self.ever[row] = true;
+        &mut self.live[row]
     }
 
     pub(crate) fn gained(&mut self, block: &Account) {
@@ -97,9 +107,9 @@ impl OwnerLog {
 
     /// What was read, for an observation.
     pub(crate) fn owners(&self) -> Vec<Owners> {
-        let Self { allocators, served_by, readings, .. } = self;
+        let Self { allocators, served_by, ever, readings, .. } = self;
         let owned = |live: [Live; ROWS]| {
-            let rows = live.into_iter().zip(served_by).enumerate().filter(|(_, (live, _))| live.blocks > 0);
+            let rows = live.into_iter().zip(served_by).enumerate().filter(|(at, _)| ever[*at]);
             let row = rows.filter_map(|(at, (live, allocator))| {
                 Some(Owned {
                     domain: Domain::from_bits(at as u8 / 2)?.name().to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: names and reasons from outside are escaped; the text names no path and no present time.
 
-use super::{pools, tables, terminal, words};
+use super::{pools, shapes, tables, terminal, words};
 use crate::analysis::{Analysis, WorkloadAnalysis};
 use std::fmt::Write;
 
@@ -30,6 +30,9 @@ pub fn markdown(analysis: &Analysis) -> String {
         }
         for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, workload, config)) {
             let _ = writeln!(text, "- {}", escape(&sentence));
+        }
+        for line in shapes::lines(analysis, workload) {
+            let _ = writeln!(text, "- {}", escape(&line));
         }
         text.push('\n');
         text.push_str(&pool_tables(analysis, workload));

@@ -7,6 +7,7 @@ pub mod fidelity;
 pub mod html;
 pub mod markdown;
 pub mod pools;
+pub mod shapes;
 pub mod table;
 pub mod tables;
 pub mod terminal;

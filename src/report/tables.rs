@@ -2,9 +2,9 @@
 //!
 //! Invariant: tables list configurations in the order of the environment, and every one that measured anything.
 
-use super::pools;
 use super::table::Table;
 use super::words::{self, UNKNOWN};
+use super::{pools, shapes};
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, LatencyRow, WorkloadAnalysis};
 use crate::metric::{self, Unit};
 use crate::run::{AllocatorFacts, CallKind, RestPoint, RestState, SIZE_CLASS_BOUNDS, WorkloadFacts};
@@ -16,8 +16,22 @@ use trace::Phase;
 pub type Maker = fn(&Analysis, &WorkloadAnalysis) -> Option<Table>;
 
 /// The tables of a workload in the full report, in order; the overview stands before them.
-pub const DETAILS: &[Maker] =
-    &[speed, threads, phases, memory, at_rest, fragmentation, pools::budget, price, latency_by_kind, every_metric];
+pub const DETAILS: &[Maker] = &[
+    speed,
+    threads,
+    phases,
+    memory,
+    at_rest,
+    shapes::table,
+    shapes::owners,
+    shapes::held,
+    shapes::reach,
+    fragmentation,
+    pools::budget,
+    price,
+    latency_by_kind,
+    every_metric,
+];
 
 /// Characters of a name in the overview: those of `cpython:python3.11`.
 const NAME_CHARACTERS: usize = 18;
@@ -182,7 +196,7 @@ fn at_rest(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     let headings: Vec<&str> = ["allocator"]
         .into_iter()
         .chain(headings.iter().map(String::as_str))
-        .chain([">of rest, lazily freed"])
+        .chain([">of rest, lazily freed", ">of rest, huge pages"])
         .collect();
     let caption = format!("{}: resident MiB after the work, in the run whose peak is the median", workload.name);
     let mut table = Table::new(caption, &headings);
@@ -193,6 +207,7 @@ fn at_rest(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
         let readings = first.rest_curve.iter().enumerate().map(|(i, p)| same(i, p));
         cells.extend(readings.map(|p| or_unknown(p, |p| units::mib(p.memory.resident_bytes as f64))));
         cells.push(units::mib(m.at_rest.lazy_free_bytes as f64));
+        cells.push(units::mib(m.at_rest.huge_bytes as f64));
         table.row(cells);
     }
     Some(table)

@@ -2,8 +2,8 @@
 //!
 //! Invariant: no line is longer than [`WIDTH`] characters, and what failed is said before the reader can miss it.
 
-use super::tables;
 use super::words;
+use super::{shapes, tables};
 use crate::analysis::{Analysis, WorkloadAnalysis};
 use crate::metric::Unit;
 use crate::run::RestState;
@@ -114,6 +114,9 @@ fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
     }
     if let Some(threads) = words::threads_line(workload) {
         text.push_str(&wrap(&format!("  {threads}"), "    "));
+    }
+    for line in shapes::lines(analysis, workload) {
+        text.push_str(&wrap(&format!("  {line}"), "    "));
     }
     text.push_str(&wrap(&format!("  {}", floor_line(workload)), "    "));
     if let Some(fidelity) = words::fidelity(analysis, workload) {

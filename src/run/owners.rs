@@ -31,7 +31,7 @@ pub struct Owners {
     pub moment: Moment,
     /// All memory then.
     pub memory: MemoryPoint,
-    /// Live blocks by domain and size, those that are there.
+    /// Live blocks by domain and size; rows that never had a block are absent.
     pub owned: Vec<Owned>,
     /// What each allocator says that it holds, by key; the C library's always among them.
     pub held: BTreeMap<String, Held>,
