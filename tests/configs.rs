@@ -54,7 +54,11 @@ impl Place {
     /// Replays under configurations, with what else is wanted.
     fn replay(&self, configs: &[&str], more: &[&str]) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));
-        command.stdin(Stdio::null()).arg("replay").arg(&self.trace).args(["--blocks", "1", "--idle", "0", "--seed", "5"]);
+        command
+            .stdin(Stdio::null())
+            .arg("replay")
+            .arg(&self.trace)
+            .args(["--blocks", "1", "--idle", "0", "--seed", "5"]);
         command.args(["--allow-debug-build", "-o"]).arg(self.out()).args(more);
         command.args(configs.iter().flat_map(|config| ["-c", config]));
         let output = command.output().unwrap();
@@ -97,15 +101,23 @@ fn tiny(to: &str, arguments: &[&str]) -> PathBuf {
     compile(&source, to, &[arguments, &["-fno-builtin"]].concat())
 }
 
+/// This machine as the compiler names it: packages of other platforms need not be there.
+fn host() -> String {
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
+
 /// mimalloc 2, from the sources of the crate that links mimalloc 3: another version than any that is linked.
 fn mimalloc_2() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let cargo = Command::new(env!("CARGO"))
-            .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
+            .args(["metadata", "--format-version", "1", "--offline", "--filter-platform", &host(), "--manifest-path"])
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
             .output()
             .unwrap();
+        assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
         let metadata: serde_json::Value = serde_json::from_slice(&cargo.stdout).unwrap();
         let packages = metadata["packages"].as_array().unwrap();
         let package = packages.iter().find(|package| package["name"] == "libmimalloc-sys").unwrap();
@@ -175,7 +187,8 @@ fn a_variable_for_arrow_needs_a_trace_that_asks_arrow() {
     let said = place.refusal("arrow-system");
     assert!(said.contains("no workload calls Arrow's allocator"), "{said}");
     // Without words, `today` is measured where it is no twin of `pool`, and is the baseline there.
-    let names = |place: &Place| -> Vec<String> { place.facts(&[], &[]).into_iter().map(|config| config.name).collect() };
+    let names =
+        |place: &Place| -> Vec<String> { place.facts(&[], &[]).into_iter().map(|config| config.name).collect() };
     assert_eq!(names(&place), ["pool", "system", "mimalloc", "jemalloc", "null", "loop"]);
     assert_eq!(names(&Place::new(&Domain::ALL))[..2], ["today", "pool"]);
 }
