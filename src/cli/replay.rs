@@ -18,7 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) struct RunOptions {
     /// Configuration, as one would type it before python: variables ('MALLOC_ARENA_MAX=2'), presets (today,
     /// arrow-system; --list has all), an allocator for all (pool, system, mimalloc, jemalloc,
-    /// cpython[:PROGRAM]) or for a domain ('numpy=jemalloc', 'arrow=/path/lib.so'); repeatable, the first is the baseline
+    /// cpython[:PROGRAM]) or for a domain ('numpy=jemalloc', 'arrow=/path/lib.so'); repeatable, the first is
+    /// the baseline
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
     /// File of configurations of your own: [config.NAME] with words = "...", for -c NAME
