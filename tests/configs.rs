@@ -101,15 +101,23 @@ fn tiny(to: &str, arguments: &[&str]) -> PathBuf {
     compile(&source, to, &[arguments, &["-fno-builtin"]].concat())
 }
 
+/// This machine as the compiler names it: packages of other platforms need not be there.
+fn host() -> String {
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
+
 /// mimalloc 2, from the sources of the crate that links mimalloc 3: another version than any that is linked.
 fn mimalloc_2() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let cargo = Command::new(env!("CARGO"))
-            .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
+            .args(["metadata", "--format-version", "1", "--offline", "--filter-platform", &host(), "--manifest-path"])
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
             .output()
             .unwrap();
+        assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
         let metadata: serde_json::Value = serde_json::from_slice(&cargo.stdout).unwrap();
         let packages = metadata["packages"].as_array().unwrap();
         let package = packages.iter().find(|package| package["name"] == "libmimalloc-sys").unwrap();

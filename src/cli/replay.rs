@@ -16,9 +16,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Options of a run.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct RunOptions {
-    /// Configuration, in the words one would type before python: variables ('MALLOC_ARENA_MAX=2'), presets (today,
-    /// arrow-system, ...; --list has all), an allocator for everything (pool, system, mimalloc, jemalloc, cpython[:PROGRAM])
-    /// or for a domain ('numpy=jemalloc', 'arrow=/path/lib.so'); repeatable, the first is the baseline
+    /// Configuration, as one would type it before python: variables ('MALLOC_ARENA_MAX=2'), presets (today,
+    /// arrow-system; --list has all), an allocator for all (pool, system, mimalloc, jemalloc,
+    /// cpython[:PROGRAM]) or for a domain ('numpy=jemalloc', 'arrow=/path/lib.so'); repeatable, the first is
+    /// the baseline
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
     /// File of configurations of your own: [config.NAME] with words = "...", for -c NAME

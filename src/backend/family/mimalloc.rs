@@ -72,7 +72,7 @@ impl Mimalloc {
         }
     }
 
-    /// The number is `major * 10000 + minor * 100 + patch` from version 3 on, `major * 100 + minor * 10 + patch` before.
+    /// It is `major * 10000 + minor * 100 + patch` in newer versions, `major * 100 + minor * 10 + patch` before.
     pub(in crate::backend) fn version(self) -> String {
         // SAFETY: no precondition.
         let number = unsafe { (self.version)() };

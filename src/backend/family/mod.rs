@@ -29,6 +29,9 @@ pub const TCMALLOC: &str = "tcmalloc";
 /// A library that has a `malloc` and tells nothing else.
 pub const UNKNOWN: &str = "unknown";
 
+/// Looks for one family's functions in a library.
+type Find = fn(&Symbols) -> Option<Family>;
+
 /// The functions of one copy that are not an [`Entry`]'s.
 #[derive(Clone, Debug)]
 pub(super) enum Family {
@@ -46,7 +49,7 @@ impl Family {
         if Object::of(libc::gnu_get_libc_version as *const libc::c_void).as_ref() == Some(&symbols.object) {
             return Self::Glibc;
         }
-        let mut ways: [(&str, fn(&Symbols) -> Option<Self>); 3] = [
+        let mut ways: [(&str, Find); 3] = [
             ("mi", |symbols| Mimalloc::find(symbols).map(Self::Mimalloc)),
             ("jemalloc", |symbols| Jemalloc::find(symbols).map(Self::Jemalloc)),
             ("tcmalloc", |symbols| Tcmalloc::find(symbols).map(Self::Tcmalloc)),

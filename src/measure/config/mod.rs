@@ -23,8 +23,8 @@ use trace::Domain;
 /// A configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// As given, single spaces between the words; folders of libraries are left out and the path of an interpreter gives
-    /// way to its version, since results name no machine.
+    /// As given, single spaces between the words; folders of libraries are left out and the path of an interpreter
+    /// gives way to its version, since results name no machine.
     pub name: String,
     /// How charts label it.
     pub label: String,

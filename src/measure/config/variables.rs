@@ -102,7 +102,7 @@ pub(super) const TUNABLE_PREFIX: &str = "glibc.malloc.";
 const REFUSED: &[(&str, &str)] = &[
     (
         "_RJEM_MALLOC_CONF",
-        "it reaches the private copy of jemalloc in wheels such as Polars', whose calls no recording sees. Leave it out",
+        "it reaches the private copy of jemalloc in wheels like Polars', whose calls no recording sees. Leave it out",
     ),
     (
         "NUMPY_MADVISE_HUGEPAGE",

@@ -1,8 +1,8 @@
 //! Whether the variables of a configuration took effect: what the allocators of a child in its environment say of
 //! themselves, against what was typed.
 //!
-//! Invariant: a variable is verified only by a value that an allocator reported. What reaches nothing, or something else
-//! than was asked for, is an error; what nobody can report is named.
+//! Invariant: a variable is verified only by a value that an allocator reported. What reaches nothing, or something
+//! else than was asked for, is an error; what nobody can report is named.
 
 use super::Config;
 use super::near::nearest;
@@ -163,8 +163,8 @@ impl<'a> Asked<'a> {
         });
         if !self.value.split([':', ' ']).any(|path| is_it(path, library)) {
             return Err(format!(
-                "{}: malloc still comes from {library}.{complaint} Preload a library that is an allocator, by a path that \
-                 the loader finds.",
+                "{}: malloc still comes from {library}.{complaint} Preload a library that is an allocator, by a path \
+                 that the loader finds.",
                 self.word()
             ));
         }
@@ -279,7 +279,8 @@ mod tests {
     #[test]
     fn the_loader_s_reason_is_passed_on() {
         let config = super::super::parse("LD_PRELOAD=liba.so").unwrap();
-        let loader = "ERROR: ld.so: object 'liba.so' from LD_PRELOAD cannot be preloaded (cannot open shared object file): ignored.";
+        let loader = "ERROR: ld.so: object 'liba.so' from LD_PRELOAD cannot be preloaded \
+                      (cannot open shared object file): ignored.";
         let error = verify(&config, &said(), loader).unwrap_err();
         assert!(error.contains("The loader says: cannot open shared object file."), "{error}");
     }
