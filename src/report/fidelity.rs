@@ -286,7 +286,7 @@ mod tests {
     fn every_miss_and_failure_is_printed() {
         let text = compared(&found());
         for line in [
-            "today          peak      30.5  30.0 - 31.0",
+            "peak       30.5  30.0 - 31.0",
             "+31.1 %  OUTSIDE",
             "figures: 3 of 4 inside",
             "MISS: peak of today: the readings do not say why",
