@@ -275,17 +275,20 @@ fn same(found: &Fidelity, rows: &[Row]) -> Vec<Same> {
 fn reason(found: &Fidelity, row: &Row) -> String {
     let config = &found.configs[row.config];
     let mut reasons = Vec::new();
-    if found.threads > 1 && found.mode == Some(Mode::Merged) {
+    let is_merged = found.threads > 1 && found.mode == Some(Mode::Merged);
+    if is_merged {
         reasons.push(format!("{} threads were replayed on one (merged)", found.threads));
     }
-    if let Some(unseen) = unseen_bytes(found).filter(|_| row.error.is_some_and(|error| error < 0.0)) {
+    // Where threads share what they had apart, the replay itself may be what lacks it.
+    let is_less = row.error.is_some_and(|error| error < 0.0) && !is_merged;
+    if let Some(unseen) = unseen_bytes(found).filter(|_| is_less) {
         reasons.push(format!(
             "the recorded process held {} MiB more at its peak than its recorded calls explain (a library's own \
              allocator, or memory mapped directly)",
             crate::units::mib(unseen)
         ));
     }
-    if let Some(more) = start_up_bytes(config).filter(|more| more.abs() > WIDEN_BYTES) {
+    if let Some(more) = start_up_bytes(config).filter(|more| more.abs() > WIDEN_BYTES && !is_merged) {
         reasons.push(format!(
             "before its work the program already holds {} MiB {} than the recording did; is it the same interpreter \
              with the same packages?",

@@ -34,7 +34,8 @@ pub fn quote(found: &Fidelity) -> Option<String> {
     }
     let configs = found.configs.iter().filter(|config| !config.real.is_empty()).count();
     Some(format!(
-        "predicted memory was within {} (or {} MiB) of the real program's range in {} of {} figures (live, {}, {} each, {})",
+        "predicted memory was within {} (or {} MiB) of the real program's range in {} of {} figures (live, {}, {} \
+         each, {})",
         words::percent(judged.widen_share),
         units::mib(WIDEN_BYTES),
         judged.inside,
@@ -275,8 +276,8 @@ mod tests {
         assert_eq!(
             quote(&found()).as_deref(),
             Some(
-                "predicted memory was within 3.0 % (or 0.50 MiB) of the real program's range in 3 of 4 figures (live, 1 \
-                 configuration, 2 runs each, 2026-09-21 14:13 UTC)"
+                "predicted memory was within 3.0 % (or 0.50 MiB) of the real program's range in 3 of 4 figures (live, \
+                 1 configuration, 2 runs each, 2026-09-21 14:13 UTC)"
             )
         );
         assert_eq!(quote(&Fidelity::default()), None);
@@ -286,7 +287,7 @@ mod tests {
     fn every_miss_and_failure_is_printed() {
         let text = compared(&found());
         for line in [
-            "today          peak      30.5  30.0 - 31.0",
+            "peak       30.5  30.0 - 31.0",
             "+31.1 %  OUTSIDE",
             "figures: 3 of 4 inside",
             "MISS: peak of today: the readings do not say why",
