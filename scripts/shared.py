@@ -25,7 +25,7 @@ def binary():
     return TARGET / "release" / "pyalloc-bench"
 
 
-def interpreter(requirements=RECIPES / "requirements.txt", name="recipes-venv"):
+def interpreter(requirements=RECIPES / "requirements.txt", name="recipes-venv", programs=RECIPES):
     """A Python with these pinned requirements, in a virtual environment below `target/`; made once per list of pins."""
     folder = TARGET / name
     stamp = folder / "requirements.sha256"
@@ -42,7 +42,7 @@ def interpreter(requirements=RECIPES / "requirements.txt", name="recipes-venv"):
         )
         stamp.write_text(wanted)
     # A first import would compile this module, and a recording would hold the compiler's work.
-    subprocess.run([python, "-c", "import pyalloc_mark"], cwd=RECIPES, check=True)
+    subprocess.run([python, "-c", "import pyalloc_mark"], cwd=programs, check=True)
     return python
 
 

@@ -9,6 +9,7 @@
 use super::stats::median_of_sorted;
 use crate::run::{Fidelity, FidelityConfig, Mode, RealRun, ReplayedRun};
 use serde::Serialize;
+use trace::Phase;
 
 /// How far a figure may lie outside the real range where one thread allocates, as a share of the real median.
 pub const WIDEN_SHARE: f64 = 0.03;
@@ -186,16 +187,29 @@ pub fn median(values: impl IntoIterator<Item = u64>) -> Option<f64> {
     median_of_sorted(&values)
 }
 
-/// Median of what the replays say.
+/// Median of what the replays say, and what libraries mapped for themselves, which is in no replay.
 #[must_use]
-pub fn predicted(config: &FidelityConfig, what: What, steady: bool) -> Option<f64> {
+pub fn predicted(found: &Fidelity, config: &FidelityConfig, what: What, steady: bool) -> Option<f64> {
     let of = |run: &ReplayedRun| match what {
         What::Peak if steady => Some(run.peak_bytes),
         What::Peak => Some(run.peak_bytes_all),
         What::End => Some(run.end_bytes),
         What::Rest(delay) => run.rest.iter().find(|(at, _)| *at == delay).map(|(_, bytes)| *bytes),
     };
-    median(config.replayed.iter().filter_map(of))
+    let rest_from = config.replayed.first().map_or("", |run| &run.rest_from);
+    Some(median(config.replayed.iter().filter_map(of))? + mapped_bytes(found, what, rest_from))
+}
+
+/// What libraries had mapped for themselves then, as far as it is known. It is read at marks alone, so for the peak
+/// the largest of these readings stands in, which may be too little.
+fn mapped_bytes(found: &Fidelity, what: What, rest_from: &str) -> f64 {
+    let Some(at_marks) = &found.mapped_bytes else { return 0.0 };
+    let bytes = match what {
+        What::Peak => at_marks.values().max(),
+        What::End => at_marks.get(Phase::Finalising.name()),
+        What::Rest(_) => at_marks.get(rest_from).or_else(|| at_marks.get(Phase::Finalising.name())),
+    };
+    bytes.map_or(0.0, |bytes| *bytes as f64)
 }
 
 fn read(run: &RealRun, what: What) -> Option<u64> {
@@ -212,7 +226,7 @@ fn row(found: &Fidelity, config: usize, what: What, widen_share: f64) -> Option<
     let real = median(values())?;
     let range = (values().min()? as f64, values().max()? as f64);
     let steady = own.real.iter().all(|run| run.has_steady);
-    let predicted = predicted(own, what, steady);
+    let predicted = predicted(found, own, what, steady);
     let widen = (widen_share * real).max(WIDEN_BYTES);
     let widened = (range.0 - widen, range.1 + widen);
     let error = predicted.map(|predicted| predicted / real - 1.0).filter(|error| error.is_finite());
@@ -323,7 +337,7 @@ fn start_up_bytes(config: &FidelityConfig) -> Option<f64> {
 fn unseen_bytes(found: &Fidelity) -> Option<f64> {
     let recorded = found.recorded_heap_bytes? as f64;
     let replayed = median(as_recorded(found)?.replayed.iter().map(|run| run.peak_bytes_all))?;
-    let unseen = recorded - replayed;
+    let unseen = recorded - replayed - mapped_bytes(found, What::Peak, "");
     (unseen > UNSEEN_BYTES.max(UNSEEN_SHARE * recorded)).then_some(unseen)
 }
 
@@ -344,7 +358,7 @@ pub fn predicted_cpu_ns(found: &Fidelity, config: &FidelityConfig) -> Option<f64
 /// held beside its heap. Bytes.
 #[must_use]
 pub fn predicted_rss_bytes_peak(found: &Fidelity, config: &FidelityConfig) -> Option<f64> {
-    let heap = median(config.replayed.iter().map(|run| run.peak_bytes_all))?;
+    let heap = predicted(found, config, What::Peak, false)?;
     Some(heap + found.recorded_no_heap_bytes? as f64)
 }
 

@@ -71,7 +71,7 @@ pub fn predictions(found: &Fidelity) -> String {
     let mut table = Table::new("Predictions", &headings);
     for config in &found.configs {
         let whats = [What::Peak, What::End].into_iter().chain(found.idle_ms.iter().map(|delay| What::Rest(*delay)));
-        let heap = whats.map(|what| mib(fidelity::predicted(config, what, true)));
+        let heap = whats.map(|what| mib(fidelity::predicted(found, config, what, true)));
         let rest = [seconds(predicted_cpu_ns(found, config)), mib(predicted_rss_bytes_peak(found, config))];
         table.row([config.name.clone()].into_iter().chain(heap).chain(rest));
     }

@@ -6,6 +6,7 @@
 
 use super::{HostFacts, Mode};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,9 @@ pub struct Fidelity {
     pub steady_calls: u64,
     /// Memory of the recorded process at its peak that no allocator handed out: file pages, relocations, stacks.
     pub recorded_no_heap_bytes: Option<u64>,
+    /// Resident bytes of what libraries mapped for themselves in the recorded process, by the mark at which they were
+    /// read: no replay has them, and every prediction adds them. Null when the recording does not say.
+    pub mapped_bytes: Option<BTreeMap<String, u64>>,
     /// Requested bytes live at the trace's peak.
     pub live_bytes_peak: u64,
     /// Memory of the recorded process at its peak that its allocators held, as far as the recorder could tell.

@@ -16,6 +16,7 @@ use crate::run::{
     FIDELITY_SCHEMA, Fidelity, FidelityConfig, Footprint, Mode, Observation, Outcome, Pass, RealRun, ReplayedRun,
     RestState, Run,
 };
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -239,10 +240,21 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         recorded_no_heap_bytes: peak.map(|peak| peak.file_bytes + peak.relocated_bytes + peak.stack_bytes),
         recorded_heap_bytes: peak
             .map(|peak| peak.rss_anon_bytes.saturating_sub(peak.relocated_bytes + peak.stack_bytes)),
+        mapped_bytes: mapped_bytes(metadata),
         live_bytes_peak: metadata.totals.live_bytes_peak,
         configs: prepared.configs.iter().map(|config| config_facts(config, metadata)).collect(),
         ..Fidelity::default()
     })
+}
+
+/// What libraries mapped for themselves at each phase's mark; `None` when the recorder was too old to say.
+fn mapped_bytes(metadata: &Metadata) -> Option<BTreeMap<String, u64>> {
+    let at_mark = |phase: Phase| {
+        let reading = metadata.mark_readings.iter().find(|reading| reading.mark == phase as u32)?;
+        Some((phase.name().to_owned(), reading.mapped_bytes.as_ref()?.values().sum()))
+    };
+    let found: BTreeMap<String, u64> = Phase::ALL.into_iter().filter_map(at_mark).collect();
+    (!found.is_empty()).then_some(found)
 }
 
 fn config_facts(config: &Config, metadata: &Metadata) -> FidelityConfig {
