@@ -137,7 +137,7 @@ impl<'a> Machine<'a> {
 
     /// Runs everything, each time a thread that `pick` names among those that can run.
     fn run(mut self, mut pick: impl FnMut(usize) -> usize) -> Self {
-        while self.life.iter().any(|life| *life == Life::Running) {
+        while self.life.contains(&Life::Running) {
             let can: Vec<usize> = (0..self.at.len()).filter(|thread| self.can_run(*thread)).collect();
             assert!(!can.is_empty(), "every thread waits: {:?} {:?}", self.at, self.life);
             let thread = can[pick(can.len())];
