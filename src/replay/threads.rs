@@ -1,8 +1,8 @@
 //! Runs the streams of an image on real threads, which wait for each other where their streams say so.
 //!
-//! A thread publishes how far it is; who waits for it looks, spins for a moment, and sleeps. Threads start and end where
-//! they were recorded, since allocators keep something for each thread and pass it on when the thread ends. Stacks are
-//! shared memory and so count as nobody's.
+//! A thread publishes how far it is; who waits for it looks, spins for a moment, and sleeps. Threads start and end
+//! where they were recorded, since allocators keep something for each thread and pass it on when the thread ends.
+//! Stacks are shared memory and so count as nobody's.
 //!
 //! Invariant: a stream is replayed once, by one thread, in its order; nothing of the harness is allocated meanwhile.
 

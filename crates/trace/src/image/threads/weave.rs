@@ -278,9 +278,12 @@ impl Weaver {
     fn recorded_end(&mut self, recorded: u32, at: usize) {
         let Some(&thread) = self.streams.get(&recorded).filter(|thread| **thread != 0) else { return };
         self.threads[thread].ends = true;
-        if self.threads[thread].started && self.threads[thread].last_group < at {
+        let Thread { started, ended, last_group, .. } = self.threads[thread];
+        if started && !ended && last_group < at {
             if self.order == Order::Total {
-                self.need(thread, self.last, at); // what it gives back when it ends, it gives back then
+                // What it gives back when it ends it gives back then, and after the threads that ended before it.
+                self.need(thread, self.last, at);
+                self.join_all(thread, at);
             }
             self.end(thread);
         }
