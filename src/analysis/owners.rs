@@ -4,8 +4,8 @@
 //! about it. What it can change is at most what is resident, less what the blocks that it does not reach have touched;
 //! and at most what the allocators that it reaches say they hold, less what other blocks have touched in there.
 //!
-//! Invariant: bounds are upper bounds: live blocks do not overlap and what was touched is resident, so no setting of the
-//! knob alone can free those bytes. Where nothing was read nothing is said.
+//! Invariant: bounds are upper bounds: live blocks do not overlap and what was touched is resident, so no setting of
+//! the knob alone can free those bytes. Where nothing was read nothing is said.
 
 use crate::run::{Footprint, Held, Moment, Owned, Owners};
 use serde::Serialize;

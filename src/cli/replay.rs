@@ -46,7 +46,7 @@ pub(super) struct RunOptions {
     /// Repeat the work of each recording N times, and tell plateau from slope
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
     cycles: Option<u32>,
-    /// The marks around the work that --cycles repeats [default: steady,drained, or steady,finalising without the latter]
+    /// The marks around the work that --cycles repeats [default: steady,drained; steady,finalising without drained]
     #[arg(long, value_name = "FROM,TO", requires = "cycles", value_parser = two_marks)]
     between: Option<(String, String)>,
     /// How recorded threads are replayed [default: gil where there are several, else merged]
