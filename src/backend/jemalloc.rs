@@ -15,6 +15,7 @@ const ENTRY: Entry = Entry {
     free: tikv_jemalloc_sys::free,
     aligned: tikv_jemalloc_sys::aligned_alloc,
     usable_size,
+    sized: None,
 };
 
 /// `jemalloc`.

@@ -14,6 +14,7 @@ const ENTRY: Entry = Entry {
     free: libmimalloc_sys::mi_free,
     aligned: libmimalloc_sys::mi_aligned_alloc,
     usable_size,
+    sized: None,
 };
 
 /// `mimalloc`.

@@ -15,6 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     free: libc::free,
     aligned: libc::memalign,
     usable_size: libc::malloc_usable_size,
+    sized: None,
 };
 
 /// `system`.
