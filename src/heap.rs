@@ -11,7 +11,8 @@ use libc::c_void;
 /// What each promises, and what [`check`] checks:
 /// - a block is aligned to 16 bytes; to 8 bytes only when at most 8 were requested (mimalloc and jemalloc do so);
 /// - live blocks do not overlap, and `usable_size` of a block, if known, is at least what was requested;
-/// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment;
+/// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment, except
+///   that of a block of no bytes (jemalloc 5.3.0 forgets it);
 /// - null means that the request failed and nothing changed.
 ///
 /// The floor backends keep none of this: see [`crate::backend::Role::Floor`].
@@ -146,7 +147,7 @@ pub unsafe fn check(entry: &Entry) -> Result<(), String> {
 /// As [`check`].
 unsafe fn allocate(entry: &Entry, how: usize, bytes: usize, alignment: usize, fill: u8) -> Result<Block, String> {
     let (name, wanted) = match how {
-        0 => ("aligned", alignment),
+        0 => ("aligned", if bytes == 0 { 8 } else { alignment }),
         1 => ("calloc", if bytes > 8 { 16 } else { 8 }),
         _ => ("malloc", if bytes > 8 { 16 } else { 8 }),
     };

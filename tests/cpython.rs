@@ -106,7 +106,7 @@ fn every_interpreter_says_what_it_is() {
     let configs: Vec<Config> = interpreters.iter().map(|interpreter| config(&interpreter.program)).collect();
     let report = report(Path::new(env!("CARGO_BIN_EXE_pyalloc-bench")), &configs).unwrap();
     for ((interpreter, config), facts) in interpreters.iter().zip(&configs).zip(&report.allocators) {
-        let facts = config.facts(facts);
+        let facts = config.facts(facts, &[]);
         let own = facts.allocators.iter().find(|facts| facts.key == "cpython").unwrap();
         let start = format!("CPython {} (shared libpython", interpreter.version);
         assert!(own.version.starts_with(&start) && own.version.contains(" over glibc "), "{own:?}");

@@ -122,8 +122,19 @@ fn config(character: &Character) -> ConfigFacts {
     let domains = trace::Domain::ALL.iter().map(|d| (d.name().to_owned(), character.name.to_owned())).collect();
     let label = if character.name == "pool" { "pool (our pymalloc)" } else { character.name };
     let options = BTreeMap::from([("page_bytes".to_owned(), "4096".to_owned())]);
-    let facts = AllocatorFacts { key: character.name.into(), version: character.version.into(), options };
-    ConfigFacts { name: character.name.into(), label: label.into(), floor: false, domains, allocators: vec![facts] }
+    let facts = AllocatorFacts {
+        key: character.name.into(),
+        version: character.version.into(),
+        options,
+        ..AllocatorFacts::default()
+    };
+    ConfigFacts {
+        name: character.name.into(),
+        label: label.into(),
+        domains,
+        allocators: vec![facts],
+        ..ConfigFacts::default()
+    }
 }
 
 fn floor(name: &str) -> ConfigFacts {

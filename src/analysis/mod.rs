@@ -84,8 +84,6 @@ pub struct Analysis {
     pub ok_runs: u32,
     /// Verdicts given, which the intervals are corrected for.
     pub verdicts: u32,
-    /// Index into `environment.configs` of the baseline: the first contestant.
-    pub baseline: Option<usize>,
     /// How threads were replayed, each mode once.
     pub modes: Vec<Mode>,
     /// How an allocator compares with itself under a second name (`NAME` and `NAME-again`), if that was asked for.
@@ -127,6 +125,9 @@ pub struct WorkloadAnalysis {
     pub calls: u64,
     /// Contestants in the order of the environment; one without any ok run is absent.
     pub configs: Vec<ConfigAnalysis>,
+    /// Index into `environment.configs` of the baseline: the first contestant that was run here, whether it measured or
+    /// not.
+    pub baseline: Option<usize>,
     /// ns per call of decode and slot alone (`loop`), steady.
     pub floor_loop: Option<Estimate>,
     /// ns per call of the null allocator with the same touch, steady.
@@ -251,8 +252,7 @@ impl ConfigAnalysis {
 /// Everything that can be said about a result.
 #[must_use]
 pub fn analyse(environment: Environment, runs: &[Run]) -> Analysis {
-    let baseline = environment.configs.iter().position(|config| !config.floor);
-    let result = Selection { environment: &environment, runs, baseline };
+    let result = Selection { environment: &environment, runs };
     let verdicts = result.verdicts();
     let confidence = Confidence::shared_by(environment.plan.seed, verdicts);
     let workloads: Vec<WorkloadAnalysis> =
@@ -265,7 +265,7 @@ pub fn analyse(environment: Environment, runs: &[Run]) -> Analysis {
     }
     let (twins, failures) = (result.twins(confidence), failures(runs));
     let ok_runs = (runs.len() - failures.len()) as u32;
-    Analysis { workloads, failures, ok_runs, verdicts, baseline, modes, twins, environment }
+    Analysis { workloads, failures, ok_runs, verdicts, modes, twins, environment }
 }
 
 fn failures(runs: &[Run]) -> Vec<Failure> {
@@ -285,7 +285,6 @@ fn failures(runs: &[Run]) -> Vec<Failure> {
 struct Selection<'a> {
     environment: &'a Environment,
     runs: &'a [Run],
-    baseline: Option<usize>,
 }
 
 impl<'a> Selection<'a> {
@@ -295,9 +294,18 @@ impl<'a> Selection<'a> {
         self.runs.iter().filter(ok).collect()
     }
 
+    /// The first contestant that was run on a workload. Not every configuration is for every workload.
+    fn baseline(&self, workload: &str) -> Option<usize> {
+        let is_run = |index: &usize| {
+            let name = &self.environment.configs[*index].name;
+            self.runs.iter().any(|run| run.workload == workload && run.config == *name)
+        };
+        self.contestants().find(is_run)
+    }
+
     /// The runs of the baseline, unless `config` is the baseline itself.
     fn against(&self, workload: &str, config: usize) -> Option<Vec<&'a Run>> {
-        let baseline = self.baseline.filter(|baseline| *baseline != config)?;
+        let baseline = self.baseline(workload).filter(|baseline| *baseline != config)?;
         Some(self.of(workload, &self.environment.configs[baseline].name))
     }
 
@@ -340,6 +348,7 @@ impl<'a> Selection<'a> {
             steady,
             calls,
             configs,
+            baseline: self.baseline(&workload.name),
             floor_loop,
             floor_null,
             program_cpu_ns,

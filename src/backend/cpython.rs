@@ -42,7 +42,7 @@ fn prepare(_: &Need) -> Result<Ready, String> {
     let pymalloc = PYMALLOC.get_or_init(bring_up).as_ref().map_err(Clone::clone)?;
     let libpython::Functions { malloc, calloc, realloc, free } = pymalloc.functions;
     let entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size, sized: None };
-    Ok(Ready::new(entry, version, options, system::release))
+    Ok(Ready { version: Box::new(version), options: Box::new(options), ..system::ready(entry)? })
 }
 
 /// Called once, whatever comes of it.

@@ -4,7 +4,9 @@
 //! statically linked copies are reached through their prefixed C symbols and serve nothing but the replayed calls.
 
 mod cpython;
+mod family;
 mod jemalloc;
+mod library;
 mod mimalloc;
 mod null;
 mod planted;
@@ -12,6 +14,9 @@ mod pool;
 mod system;
 
 pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
+pub use family::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC, UNKNOWN};
+pub use library::LIBRARY_KEY;
+pub use system::libc_version;
 
 use crate::heap::Entry;
 use crate::run::{AllocatorFacts, PoolStatistics};
@@ -33,6 +38,8 @@ pub enum Role {
     Contestant,
     /// Offered, and measured where it is named: it needs something that not every machine has.
     OptIn,
+    /// Is many allocators: which, an argument says.
+    ByArgument,
     /// Not offered: checks the harness itself.
     Instrument,
     /// Not an allocator to choose: it does not keep the contract of [`Entry`].
@@ -92,6 +99,8 @@ pub struct Ready {
     pub release: Box<dyn Fn() + Send + Sync>,
     /// Reads its pools, of a backend that is made of them and can tell; for the footprint pass.
     pub pools: Option<PoolReader>,
+    /// Family of the library that reports the options, such as [`GLIBC`]; empty where none does.
+    pub family: &'static str,
 }
 
 impl Ready {
@@ -103,7 +112,7 @@ impl Ready {
         release: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
-        Self { entry, version, options, release, pools: None }
+        Self { entry, version, options, release, pools: None, family: "" }
     }
 }
 
@@ -114,6 +123,7 @@ pub const ALL: &[Backend] = &[
     mimalloc::BACKEND,
     jemalloc::BACKEND,
     cpython::BACKEND,
+    library::BACKEND,
     null::BACKEND,
     null::LOOP,
     system::AGAIN,
@@ -154,7 +164,8 @@ impl Backend {
     pub fn facts(&self, argument: &str) -> Result<AllocatorFacts, String> {
         let ready = (self.prepare)(&Need { argument: argument.to_owned(), ..Need::default() })?;
         let key = if argument.is_empty() { self.key.to_owned() } else { format!("{}:{argument}", self.key) };
-        Ok(AllocatorFacts { key, version: (ready.version)(), options: (ready.options)() })
+        let (family, version, options) = (ready.family.to_owned(), (ready.version)(), (ready.options)());
+        Ok(AllocatorFacts { key, family, version, options })
     }
 }
 
@@ -165,7 +176,7 @@ mod tests {
     #[test]
     fn every_contestant_and_instrument_keeps_the_contract() {
         let mut checked = 0;
-        for backend in ALL.iter().filter(|b| !matches!(b.role, Role::Floor | Role::OptIn)) {
+        for backend in ALL.iter().filter(|b| !matches!(b.role, Role::Floor | Role::OptIn | Role::ByArgument)) {
             backend.check("").unwrap_or_else(|broken| panic!("{}: {broken}", backend.key));
             checked += 1;
         }
@@ -202,7 +213,7 @@ mod tests {
     fn keys_are_unique_and_versions_come_from_the_libraries() {
         for (i, backend) in ALL.iter().enumerate() {
             assert!(ALL[..i].iter().all(|other| other.key != backend.key), "{} twice", backend.key);
-            let is_there = backend.role != Role::OptIn;
+            let is_there = !matches!(backend.role, Role::OptIn | Role::ByArgument);
             assert!(!is_there || backend.facts("").is_ok_and(|facts| !facts.version.is_empty()), "{}", backend.key);
         }
         for (key, start) in [("mimalloc", "3."), ("jemalloc", "5."), ("system", "glibc 2.")] {

@@ -38,7 +38,7 @@ pub(super) const TEN_PERCENT: Backend = Backend {
     key: "planted-10pct",
     label: "system + 10 % on every size",
     role: Role::Instrument,
-    prepare: |_| Ok(system::ready(LARGER)),
+    prepare: |_| system::ready(LARGER),
 };
 
 const HOLDING: Entry = Entry {
@@ -56,7 +56,7 @@ pub(super) const SIXTY_FOUR_MIB: Backend = Backend {
     key: "planted-64mib",
     label: "system + 64 MiB held",
     role: Role::Instrument,
-    prepare: |_| Ok(system::ready(HOLDING)),
+    prepare: |_| system::ready(HOLDING),
 };
 
 const DELAY_NS: f64 = 10.0;
@@ -89,7 +89,7 @@ fn calibrate(_: &Need) -> Result<Ready, String> {
         if per_call_ns(middle) < DELAY_NS { low = middle + 1 } else { high = middle }
     }
     TURNS.store(low, Relaxed);
-    Ok(system::ready(SLOW))
+    system::ready(SLOW)
 }
 
 const HELD_BYTES: usize = 64 << 20;

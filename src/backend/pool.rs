@@ -15,7 +15,10 @@ pub(super) const BACKEND: Backend = Backend {
     key: "pool",
     label: "pool (our pymalloc)",
     role: Role::Contestant,
-    prepare: |_| Ok(Ready { pools: Some(READER), ..Ready::new(ENTRY, version, options, system::release) }),
+    prepare: |_| {
+        let below = system::ready(ENTRY)?;
+        Ok(Ready { pools: Some(READER), version: Box::new(version), options: Box::new(options), ..below })
+    },
 };
 
 const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size, sized: None };

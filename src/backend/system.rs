@@ -1,13 +1,16 @@
-//! The C library's own allocator, under its name and under a second one for A/A comparisons.
+//! The process's own `malloc`, under its name and under a second one for A/A comparisons: the C library's, unless the
+//! environment preloads another.
 //!
-//! Invariant: both names are the very same functions.
+//! Invariant: both names are the very same functions, and all of them lie in one library, which the loader names.
 
+use super::family::symbols::{Object, Symbols};
+use super::family::{Family, glibc};
 use super::{Backend, Ready, Role};
 use crate::heap::Entry;
+use libc::c_void;
 use std::collections::BTreeMap;
-use std::ffi::CStr;
 
-/// The entry points of the C library.
+/// The entry points of the C library, or of what stands in for them.
 pub(super) const ENTRY: Entry = Entry {
     malloc: libc::malloc,
     calloc: libc::calloc,
@@ -20,49 +23,52 @@ pub(super) const ENTRY: Entry = Entry {
 
 /// `system`.
 pub(super) const BACKEND: Backend =
-    Backend { key: "system", label: "system (glibc)", role: Role::Contestant, prepare: |_| Ok(ready(ENTRY)) };
+    Backend { key: "system", label: "system (glibc)", role: Role::Contestant, prepare: |_| ready(ENTRY) };
 
 /// `system-again`: the same under another name.
 pub(super) const AGAIN: Backend =
     Backend { key: "system-again", label: "system again (A/A)", role: Role::Instrument, ..BACKEND };
 
-/// Entry points that are the C library's, or stand before them.
-pub(super) fn ready(entry: Entry) -> Ready {
-    Ready::new(entry, version, options, release)
+/// Version of the C library, whatever its `malloc` is.
+#[must_use]
+pub fn libc_version() -> String {
+    glibc::version()
 }
 
-/// Name and version of the C library.
+/// The process's `malloc`: its family, and the library that it lies in.
+///
+/// # Errors
+/// A sentence, when a preloaded library replaces only some of the functions.
+fn own() -> Result<(Family, Object), String> {
+    let symbols = Symbols::of_process().ok_or("the loader cannot say where malloc lies; measure on glibc")?;
+    let others: [(&str, *const c_void); 5] = [
+        ("calloc", libc::calloc as *const c_void),
+        ("realloc", libc::realloc as *const c_void),
+        ("free", libc::free as *const c_void),
+        ("memalign", libc::memalign as *const c_void),
+        ("malloc_usable_size", libc::malloc_usable_size as *const c_void),
+    ];
+    for (name, address) in others {
+        if Object::of(address).as_ref() != Some(&symbols.object) {
+            let file = symbols.object.name();
+            return Err(format!("{file} has malloc but not {name}; preload a library that has both"));
+        }
+    }
+    Ok((Family::of(&symbols), symbols.object))
+}
+
+/// Entry points that are the process's `malloc`, or stand before it.
+pub(super) fn ready(entry: Entry) -> Result<Ready, String> {
+    let (family, object) = own()?;
+    Ok(family.ready(entry, object))
+}
+
+/// What the process's `malloc` is, for those who stand on it.
 pub(super) fn version() -> String {
-    // SAFETY: returns a pointer to a static string.
-    let text = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-    format!("glibc {}", text.to_string_lossy())
+    own().map_or_else(|reason| reason, |(family, object)| family.version(&object))
 }
 
-/// The loader's view of the `glibc.malloc` tunables in this environment. Empty when the loader cannot be asked.
+/// Its options.
 pub(super) fn options() -> BTreeMap<String, String> {
-    let Some(loader) = loader() else { return BTreeMap::new() };
-    let Ok(output) = std::process::Command::new(loader).arg("--list-tunables").output() else {
-        return BTreeMap::new();
-    };
-    // Lines such as `glibc.malloc.arena_max: 0x0 (min: 0x1, max: 0xffffffffffffffff)`.
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| line.strip_prefix("glibc.malloc.")?.split_once(':'))
-        .filter_map(|(name, rest)| Some((name.to_owned(), rest.split_whitespace().next()?.to_owned())))
-        .collect()
-}
-
-/// Path of the dynamic loader that started this process, as the kernel mapped it.
-fn loader() -> Option<String> {
-    // SAFETY: reads the auxiliary vector.
-    let base = unsafe { libc::getauxval(libc::AT_BASE) };
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps.lines().find(|line| line.starts_with(&format!("{base:x}-")))?;
-    line.split_whitespace().nth(5).map(str::to_owned)
-}
-
-/// `malloc_trim(0)`.
-pub(super) fn release() {
-    // SAFETY: no precondition.
-    unsafe { libc::malloc_trim(0) };
+    own().map_or_else(|_| BTreeMap::new(), |(family, object)| family.options(&object))
 }

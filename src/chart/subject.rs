@@ -54,10 +54,10 @@ impl<'a> Subject<'a> {
         self.workload.configs.iter().filter_map(|config| Some((config, config.memory.as_ref()?))).collect()
     }
 
-    /// Index of the baseline's configuration: the first contestant, whether it measured or not.
+    /// Index of the baseline's configuration: the first contestant that was run here, whether it measured or not.
     #[must_use]
     pub(super) fn baseline(&self) -> Option<usize> {
-        self.analysis.environment.configs.iter().position(|config| !config.floor)
+        self.workload.baseline
     }
 
     /// The baseline's label, cut to what fits among other words.

@@ -3,7 +3,9 @@
 //! Invariant: what is shown is read back from the result's files, never taken from memory.
 
 use super::out::{Stop, columns, print};
-use crate::measure::{self, Config, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Progress, Request, Sizes, Summary};
+use crate::measure::{
+    self, Config, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, Preset, Progress, Request, Sizes, Summary,
+};
 use crate::run::{self, LATEST_LINK};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
 use crate::{analysis, report};
@@ -14,10 +16,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Options of a run.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct RunOptions {
-    /// Configuration: an allocator (pool, system, mimalloc, jemalloc), cpython or cpython:PROGRAM (the pools of an
-    /// interpreter), or words such as 'pool numpy=jemalloc'; repeatable, the first is the baseline
+    /// Configuration, in the words one would type before python: variables ('MALLOC_ARENA_MAX=2'), presets (today,
+    /// arrow-system, ...; --list has all), an allocator for everything (pool, system, mimalloc, jemalloc, cpython[:PROGRAM])
+    /// or for a domain ('numpy=jemalloc', 'arrow=/path/lib.so'); repeatable, the first is the baseline
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
+    /// File of configurations of your own: [config.NAME] with words = "...", for -c NAME
+    #[arg(long = "configs", value_name = "FILE")]
+    configs_file: Option<PathBuf>,
+    /// Measure under settings that no allocator can confirm; every result then says so
+    #[arg(long)]
+    allow_unverified: bool,
     /// A first look: small cuts, few blocks
     #[arg(long)]
     quick: bool,
@@ -74,7 +83,7 @@ impl ReplayArgs {
 pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
     let bundle = Bundle::find();
     if args.list {
-        return print(&list(&bundle));
+        return print(&list(&bundle, &named(&args.options)?).map_err(Stop::Unusable)?);
     }
     let request = request(args, &bundle)?;
     let mut progress = Progress::new(args.options.quiet);
@@ -149,7 +158,7 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
     Ok(Request {
         exe,
         workloads,
-        configs: configs(&options.configs)?,
+        configs: configs(options)?,
         sizes: Sizes {
             blocks: options.blocks.unwrap_or(defaults.blocks),
             latency_runs: options.latency_runs.unwrap_or(defaults.latency_runs),
@@ -170,10 +179,14 @@ fn limits(window_ops: Option<u64>) -> ImageLimits {
 }
 
 /// The contestants asked for, or all of them, and the floor.
-fn configs(words: &[String]) -> Result<Vec<Config>, Stop> {
-    let mut configs = measure::parse_configs(words).map_err(Stop::Unusable)?;
+fn configs(options: &RunOptions) -> Result<Vec<Config>, Stop> {
+    let words = &options.configs;
+    let mut configs = measure::parse_configs(words, &named(options)?).map_err(Stop::Unusable)?;
     if words.is_empty() {
         configs = measure::contestants();
+    }
+    for config in &mut configs {
+        config.allow_unverified = options.allow_unverified;
     }
     if configs.iter().all(|config| config.floor) {
         return Err(Stop::Unusable("The floor alone compares nothing. Add an allocator with -c.".to_owned()));
@@ -186,31 +199,40 @@ fn configs(words: &[String]) -> Result<Vec<Config>, Stop> {
     Ok(configs)
 }
 
+/// The user's own configurations.
+fn named(options: &RunOptions) -> Result<Named, Stop> {
+    options.configs_file.as_deref().map_or(Ok(Named::default()), Named::read).map_err(Stop::Unusable)
+}
+
 fn seed_of_clock() -> u64 {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     // Kept below 2^53, so that every JSON reader gives it back exactly.
     (nanos as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11
 }
 
-fn list(bundle: &Bundle) -> String {
+fn list(bundle: &Bundle, named: &Named) -> Result<String, String> {
     let mut text = String::from("workloads\n");
     let rows: Vec<Vec<String>> = bundle.definitions().iter().map(|d| vec![d.name.clone(), d.title.clone()]).collect();
     text.push_str(&columns(&rows, &[]));
-    text.push_str("configurations, and the allocator that serves each domain\n");
-    let rows: Vec<Vec<String>> = measure::presets()
-        .into_iter()
-        .map(|(name, backends)| {
-            let domains = ::trace::Domain::ALL.iter().zip(&backends);
+    let presets = measure::presets(named)?;
+    let rows = |deployable: bool| -> Vec<Vec<String>> {
+        let row = |preset: &Preset| {
+            let domains = ::trace::Domain::ALL.iter().zip(&preset.backends);
             let serves: Vec<String> = domains.map(|(domain, key)| format!("{}={key}", domain.name())).collect();
-            vec![name, serves.join(" ")]
-        })
-        .collect();
-    text.push_str(&columns(&rows, &[]));
+            vec![preset.name.clone(), preset.words.clone(), serves.join(" ")]
+        };
+        presets.iter().filter(|preset| preset.deployable == deployable).map(row).collect()
+    };
+    text.push_str("configurations to deploy: the variables to set, and the allocator that then serves each domain\n");
+    text.push_str(&columns(&rows(true), &[]));
+    text.push_str("what if: configurations that no variable stands for\n");
+    text.push_str(&columns(&rows(false), &[]));
     text.push_str(
         "cpython is the pools of an interpreter of this machine, whose PROGRAM is a name or a path (python3 if none is \
-         given)\nand which must have a shared libpython. It is measured where it is named: -c cpython:python3.11\n",
+         given)\nand which must have a shared libpython. It is measured where it is named: -c cpython:python3.11\n\
+         Words may be combined: -c 'MALLOC_ARENA_MAX=2 arrow-system', -c 'numpy=/path/libjemalloc.so.2'\n",
     );
-    text
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -222,9 +244,13 @@ mod tests {
     fn the_floor_is_always_measured() {
         let names = |words: &[&str]| -> Vec<String> {
             let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-            configs(&words).unwrap().into_iter().map(|c| c.name).collect()
+            configs(&RunOptions { configs: words, ..RunOptions::default() })
+                .unwrap()
+                .into_iter()
+                .map(|c| c.name)
+                .collect()
         };
-        assert_eq!(names(&[]), ["pool", "system", "mimalloc", "jemalloc", "null", "loop"]);
+        assert_eq!(names(&[]), ["today", "pool", "system", "mimalloc", "jemalloc", "null", "loop"]);
         assert_eq!(names(&["jemalloc", "pool"]), ["jemalloc", "pool", "null", "loop"]);
         assert_eq!(names(&["loop", "pool"]), ["loop", "pool", "null"]);
     }
@@ -233,7 +259,8 @@ mod tests {
     fn what_compares_nothing_is_refused() {
         for words in [&["null"][..], &["pool", "pool"], &["tcmalloc"]] {
             let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-            assert!(matches!(configs(&words), Err(Stop::Unusable(_))));
+            let options = RunOptions { configs: words, ..RunOptions::default() };
+            assert!(matches!(configs(&options), Err(Stop::Unusable(_))));
         }
     }
 }

@@ -18,16 +18,19 @@ mod spawn;
 pub use ask::{HostReport, report, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
-pub use config::{Config, contestants, floor, parse as parse_config, parse_all as parse_configs, presets};
+pub use config::{
+    Config, Named, Preset, contestants, floor, parse as parse_config, parse_all as parse_configs, presets,
+};
 pub use image::{COMPILE_VERB, Image, ImageLimits};
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
-use crate::run::{Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::run::{AllocatorFacts, Environment, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
 use std::path::PathBuf;
 use std::time::Duration;
+use trace::Domain;
 
 /// Idle delays of the default run, milliseconds.
 pub const IDLE_MS: [u64; 5] = [0, 100, 1_000, 3_000, 10_000];
@@ -122,6 +125,31 @@ impl Prepared {
         measured.into_run(seq, cell, &self.images[cell.workload], &self.configs[cell.config])
     }
 
+    /// Whether a configuration means something on a workload: its program calls what the configuration is about.
+    fn is_for(&self, workload: usize, config: usize) -> bool {
+        let shape = &self.images[workload].compiled.shape;
+        let calls = |domain: Domain| shape.steady_calls_by_domain.get(domain.name()).copied().unwrap_or(0);
+        self.configs[config].only.is_none_or(|domain| calls(domain) > 0)
+    }
+
+    /// Whether some workload is measured under it.
+    fn is_measured(&self, config: &Config) -> bool {
+        let index = self.configs.iter().position(|own| own.name == config.name);
+        index.is_some_and(|index| (0..self.images.len()).any(|workload| self.is_for(workload, index)))
+    }
+
+    /// That every variable reaches something in one workload at least.
+    fn check_reach(&self) -> Result<(), String> {
+        let in_vain = |config: &&Config| config.needs(Domain::Arrow) && !self.is_measured(config);
+        match self.configs.iter().find(in_vain) {
+            None => Ok(()),
+            Some(config) => Err(format!(
+                "{} reaches nothing: no workload calls Arrow's allocator. Leave it out, or give a trace that does.",
+                config.name
+            )),
+        }
+    }
+
     fn floors(&self) -> Vec<bool> {
         self.configs.iter().map(|config| config.floor).collect()
     }
@@ -160,12 +188,16 @@ fn distinct(workload: &Workload, images: &[Image]) -> Workload {
 /// A sentence when a trace cannot be used or the result cannot be written; a child that fails is no error.
 pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String> {
     let started_unix_ms = child::unix_ms();
+    // Settings take effect, or nothing is measured.
+    let report = ask::report(&request.exe, &request.configs)?;
     let prepared = Prepared::new(request, progress)?;
-    let environment = environment_of(request, &prepared, started_unix_ms)?;
+    prepared.check_reach()?;
+    let environment = environment_of(request, &prepared, report, started_unix_ms);
     let mut result = ResultDir::create(&request.base).map_err(|e| e.to_string())?;
     result.write_environment(&environment).map_err(|e| e.to_string())?;
 
-    let cells = plan(request.seed, prepared.images.len(), &prepared.floors(), request.sizes);
+    let mut cells = plan(request.seed, prepared.images.len(), &prepared.floors(), request.sizes);
+    cells.retain(|cell| prepared.is_for(cell.workload, cell.config));
     let mut estimate = Estimate::by_pilot(&prepared, &cells);
     let total = estimate.total();
     progress.say(&format!(
@@ -201,9 +233,13 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
     Ok(summary)
 }
 
-fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) -> Result<Environment, String> {
-    let HostReport { host, allocators } = ask::report(&request.exe, &request.configs)?;
-    Ok(Environment {
+fn environment_of(request: &Request, prepared: &Prepared, report: HostReport, started_unix_ms: u64) -> Environment {
+    let HostReport { host, allocators, unverified } = report;
+    let said = allocators.iter().zip(&unverified);
+    let facts = |(config, (facts, unverified)): (&Config, (&Vec<AllocatorFacts>, &Vec<String>))| {
+        config.facts(facts, unverified)
+    };
+    Environment {
         schema: SCHEMA,
         harness: environment::harness(),
         host,
@@ -216,7 +252,13 @@ fn environment_of(request: &Request, prepared: &Prepared, started_unix_ms: u64) 
             quick: request.quick,
             started_unix_ms,
         },
-        configs: request.configs.iter().zip(&allocators).map(|(config, facts)| config.facts(facts)).collect(),
+        configs: request
+            .configs
+            .iter()
+            .zip(said)
+            .filter(|(config, _)| prepared.is_measured(config))
+            .map(facts)
+            .collect(),
         workloads: prepared.workload_facts(),
-    })
+    }
 }

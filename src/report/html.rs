@@ -44,7 +44,8 @@ fn verdicts(analysis: &Analysis) -> String {
     let mut html = String::from("<section id=\"verdicts\">\n<h2>What may be said</h2>\n");
     let mut said = false;
     for workload in &analysis.workloads {
-        let sentences: Vec<String> = workload.configs.iter().filter_map(|c| words::sentence(analysis, c)).collect();
+        let sentences: Vec<String> =
+            workload.configs.iter().filter_map(|c| words::sentence(analysis, workload, c)).collect();
         if sentences.is_empty() {
             continue;
         }

@@ -22,7 +22,7 @@ pub fn markdown(analysis: &Analysis) -> String {
             continue;
         }
         let _ = writeln!(text, "{}", tables::overview(analysis, workload).markdown());
-        for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, config)) {
+        for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, workload, config)) {
             let _ = writeln!(text, "- {}", escape(&sentence));
         }
         text.push('\n');

@@ -45,18 +45,18 @@ fn spread(figure: Option<&Figure>, unit: Unit) -> String {
     or_unknown(figure, |figure| words::estimate(unit, &figure.value))
 }
 
-fn is_baseline(analysis: &Analysis, config: &ConfigAnalysis) -> bool {
-    Some(config.config) == analysis.baseline
+fn is_baseline(workload: &WorkloadAnalysis, config: &ConfigAnalysis) -> bool {
+    Some(config.config) == workload.baseline
 }
 
-fn versus(analysis: &Analysis, config: &ConfigAnalysis, figure: Option<&Figure>) -> String {
-    words::versus(figure, is_baseline(analysis, config))
+fn versus(workload: &WorkloadAnalysis, config: &ConfigAnalysis, figure: Option<&Figure>) -> String {
+    words::versus(figure, is_baseline(workload, config))
 }
 
 /// The table that everybody sees first.
 #[must_use]
 pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
-    let against = format!("vs {} [95 %]", words::cut(words::baseline(analysis), NAME_CHARACTERS));
+    let against = format!("vs {} [95 %]", words::cut(words::baseline(analysis, workload), NAME_CHARACTERS));
     let headings = ["allocator", ">ns/call", &against, ">p99.9 malloc", ">peak", ">rest MiB", ">res/live", ">faults"];
     let caption =
         format!("{}: time, tail, memory at peak and at rest (res/live: resident over live, at rest)", workload.name);
@@ -67,7 +67,7 @@ pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
         table.row([
             short_name(analysis, config),
             median(config.ns_per_call.as_ref(), Unit::Nanoseconds),
-            versus(analysis, config, config.ns_per_call.as_ref()),
+            versus(workload, config, config.ns_per_call.as_ref()),
             words::percentile(malloc.and_then(|row| row.percentiles[3])),
             median(memory.map(|m| &m.peak), Unit::Bytes),
             median(memory.map(|m| &m.rest), Unit::Bytes),
@@ -84,16 +84,16 @@ fn kind_row(config: &ConfigAnalysis, kind: CallKind) -> Option<&LatencyRow> {
 }
 
 fn speed(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
-    let against = format!("against {}", words::baseline(analysis));
+    let against = format!("against {}", words::baseline(analysis, workload));
     let headings = ["allocator", ">ns per call", &against, ">page faults", &against, ">runs"];
     let mut table = Table::new(format!("{}: time per call with the touch, and page faults", workload.name), &headings);
     for config in workload.configs.iter().filter(|c| c.ns_per_call.is_some()) {
         table.row([
             name(analysis, config),
             spread(config.ns_per_call.as_ref(), Unit::Nanoseconds),
-            versus(analysis, config, config.ns_per_call.as_ref()),
+            versus(workload, config, config.ns_per_call.as_ref()),
             spread(config.faults.as_ref(), Unit::Count),
-            versus(analysis, config, config.faults.as_ref()),
+            versus(workload, config, config.faults.as_ref()),
             or_unknown(config.ns_per_call, |figure| figure.value.n.to_string()),
         ]);
     }
@@ -125,7 +125,7 @@ fn phases(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
 fn memory(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     let with_memory = || workload.configs.iter().filter_map(|c| Some((c, c.memory.as_ref()?)));
     let (_, first) = with_memory().next()?;
-    let against = format!("against {}", words::baseline(analysis));
+    let against = format!("against {}", words::baseline(analysis, workload));
     let rest = format!(">at rest, {}", words::idle(first.rest_after_ms));
     let headings = ["allocator", ">at peak", &against, ">at end", &against, &rest, &against, ">runs"];
     let caption = format!(
@@ -139,7 +139,7 @@ fn memory(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     for (config, m) in with_memory() {
         let mut cells = vec![name(analysis, config)];
         for figure in [&m.peak, &m.end, &m.rest] {
-            cells.extend([spread(Some(figure), Unit::Bytes), versus(analysis, config, Some(figure))]);
+            cells.extend([spread(Some(figure), Unit::Bytes), versus(workload, config, Some(figure))]);
         }
         cells.push(m.peak.value.n.to_string());
         table.row(cells);

@@ -151,10 +151,10 @@ pub fn facts<'a>(analysis: &'a Analysis, workload: &WorkloadAnalysis) -> &'a Wor
     &analysis.environment.workloads[workload.facts]
 }
 
-/// Name of the baseline.
+/// Name of the baseline of a workload.
 #[must_use]
-pub fn baseline(analysis: &Analysis) -> &str {
-    analysis.baseline.map_or("the first", |i| &analysis.environment.configs[i].name)
+pub fn baseline<'a>(analysis: &'a Analysis, workload: &WorkloadAnalysis) -> &'a str {
+    workload.baseline.map_or("the first", |i| &analysis.environment.configs[i].name)
 }
 
 /// `3.1 M calls · live 14.1 MiB at peak, 5.90 at rest · pool = 11 % of the program's CPU`.
@@ -167,9 +167,9 @@ pub fn workload_line(analysis: &Analysis, workload: &WorkloadAnalysis) -> String
         Some(rest) => format!("live {} MiB at peak, {} at rest", units::mib(peak), units::mib(rest)),
         None => format!("live {} MiB at peak", units::mib(peak)),
     });
-    let first = workload.configs.iter().find(|c| Some(c.config) == analysis.baseline);
+    let first = workload.configs.iter().find(|c| Some(c.config) == workload.baseline);
     if let Some(share) = first.and_then(|first| first.program_share) {
-        parts.push(format!("{} = {} of the program's CPU", baseline(analysis), percent(share)));
+        parts.push(format!("{} = {} of the program's CPU", baseline(analysis, workload), percent(share)));
     }
     if !workload.steady {
         parts.push("no `steady` mark: everything counts".to_owned());
@@ -179,7 +179,7 @@ pub fn workload_line(analysis: &Analysis, workload: &WorkloadAnalysis) -> String
 
 /// One sentence per configuration and workload: what may be said against the baseline.
 #[must_use]
-pub fn sentence(analysis: &Analysis, config: &ConfigAnalysis) -> Option<String> {
+pub fn sentence(analysis: &Analysis, workload: &WorkloadAnalysis, config: &ConfigAnalysis) -> Option<String> {
     let memory = config.memory.as_ref();
     let rest = memory.map_or(String::new(), |m| format!("resident after {}", idle(m.rest_after_ms)));
     let parts: Vec<String> = [
@@ -192,7 +192,8 @@ pub fn sentence(analysis: &Analysis, config: &ConfigAnalysis) -> Option<String> 
     .filter_map(|(name, figure)| Some(format!("{name} {}", change(figure?.versus.as_ref()?))))
     .collect();
     let facts = &analysis.environment.configs[config.config];
-    (!parts.is_empty()).then(|| format!("{} against {}: {}.", allocator(facts), baseline(analysis), parts.join("; ")))
+    let baseline = baseline(analysis, workload);
+    (!parts.is_empty()).then(|| format!("{} against {baseline}: {}.", allocator(facts), parts.join("; ")))
 }
 
 /// `28 % lower (26 % to 30 %), better`.

@@ -99,6 +99,15 @@ pub struct ConfigFacts {
     pub domains: BTreeMap<String, String>,
     /// Every allocator in it.
     pub allocators: Vec<AllocatorFacts>,
+    /// The words that its name stands for, without folders; empty where none do, and in old results.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub words: String,
+    /// Whether variables stand for all of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deployable: bool,
+    /// Settings that no allocator could confirm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unverified: Vec<String>,
 }
 
 /// What an allocator says of itself at run time.
@@ -106,6 +115,9 @@ pub struct ConfigFacts {
 pub struct AllocatorFacts {
     /// Key, such as `mimalloc`.
     pub key: String,
+    /// Family of the library that reported the options, such as `glibc`; empty where none does, and in old results.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub family: String,
     /// Version that the library reported.
     pub version: String,
     /// Effective options that the library reported.

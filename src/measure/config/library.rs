@@ -1,0 +1,126 @@
+//! Files that are given as allocators: whether this machine's loader could take one at all.
+//!
+//! Invariant: read only; what a library does is learned from a child that has loaded it, never in this process.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Bytes of an ELF header that tell what it is for.
+const HEADER_BYTES: usize = 20;
+/// Where the class is, and what it must be: 64 bits.
+const CLASS: (usize, u8) = (4, 2);
+/// Where the byte order is, and what it must be.
+const ORDER: (usize, u8) = (5, if cfg!(target_endian = "little") { 1 } else { 2 });
+/// Where the kind of file is, and what it must be: a shared object.
+const KIND: (usize, u16) = (16, 3);
+/// Where the machine is.
+const MACHINE: usize = 18;
+/// Machines by the number in the header.
+const MACHINES: &[(u16, &str)] =
+    &[(3, "x86"), (21, "powerpc64"), (22, "s390x"), (40, "arm"), (62, "x86_64"), (183, "aarch64"), (243, "riscv64")];
+
+/// The absolute path of a library that a word names.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn path(text: &str, word: &str) -> Result<PathBuf, String> {
+    check(text, word)?;
+    std::path::absolute(text).map_err(|error| format!("{word}: {text} has no absolute path ({error}). Give that."))
+}
+
+/// Whether a library could be loaded; a name without a folder is left to the loader, which knows its own folders.
+///
+/// # Errors
+/// A sentence: no such file, no library, or one for another machine.
+pub(super) fn check(text: &str, word: &str) -> Result<(), String> {
+    if !text.contains('/') {
+        return Ok(());
+    }
+    let mut header = [0; HEADER_BYTES];
+    let read = File::open(Path::new(text)).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(format!("{word}: there is no such file, and Python would run without it. Correct the path."));
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+            return Err(format!("{word}: the library cannot be read ({error}). Give a shared library."));
+        }
+        _ => {}
+    }
+    described(&header).map_err(|what| format!("{word}: the file is {what}. Give a shared library for this machine."))
+}
+
+/// What is wrong with a header.
+fn described(header: &[u8; HEADER_BYTES]) -> Result<(), String> {
+    let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+    if !header.starts_with(b"\x7fELF") {
+        return Err("no shared library".to_owned());
+    }
+    if header[CLASS.0] != CLASS.1 || header[ORDER.0] != ORDER.1 {
+        return Err(format!("for another architecture: this machine is {}", std::env::consts::ARCH));
+    }
+    let machine = MACHINES.iter().find(|(number, _)| *number == half(MACHINE)).map_or("unknown", |(_, name)| name);
+    if machine != std::env::consts::ARCH {
+        return Err(format!("for another architecture: {machine}, where this machine is {}", std::env::consts::ARCH));
+    }
+    if half(KIND.0) != KIND.1 {
+        return Err("a program or an object file and no shared library".to_owned());
+    }
+    Ok(())
+}
+
+/// A word without the folders of the files in it: results name no machine.
+pub(super) fn without_folders(word: &str) -> String {
+    let (left, right) = word.split_once('=').map_or((None, word), |(left, right)| (Some(left), right));
+    let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let right =
+        if right.contains('/') { right.split(':').map(base).collect::<Vec<_>>().join(":") } else { right.to_owned() };
+    left.map_or(right.clone(), |left| format!("{left}={right}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn only_a_library_for_this_machine_will_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::fs::read("/proc/self/exe").unwrap()[..64].to_vec();
+        let changed = |at: usize, value: u8| {
+            let mut header = own.clone();
+            (header[KIND.0], header[at]) = (3, value);
+            header
+        };
+        for (name, bytes, expected) in [
+            ("text.so", b"#!/bin/sh\nexit 0 # nothing\n".to_vec(), "no shared library"),
+            ("short.so", b"\x7fELF".to_vec(), "another architecture"),
+            ("32.so", changed(CLASS.0, 1), "another architecture"),
+            ("big.so", changed(ORDER.0, 3 - ORDER.1), "another architecture"),
+            ("s390.so", changed(MACHINE, 22), "s390x"),
+            ("object.o", changed(KIND.0, 1), "object file"),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let error = check(path.to_str().unwrap(), "numpy=it").unwrap_err();
+            assert!(error.starts_with("numpy=it: the file is") && error.contains(expected), "{name}: {error}");
+        }
+        let right = folder.path().join("right.so");
+        std::fs::write(&right, changed(KIND.0, 3)).unwrap();
+        assert_eq!(check(right.to_str().unwrap(), ""), Ok(()));
+        assert_eq!(check("libjemalloc.so.2", ""), Ok(()), "the loader's to find");
+    }
+
+    #[test]
+    fn a_word_loses_its_folders_and_nothing_else() {
+        for (word, short) in [
+            ("LD_PRELOAD=/usr/lib/liba.so:/opt/libb.so", "LD_PRELOAD=liba.so:libb.so"),
+            ("numpy=/opt/x/lib.so", "numpy=lib.so"),
+            ("MALLOC_CONF=a:1,b:2", "MALLOC_CONF=a:1,b:2"),
+            ("pool", "pool"),
+        ] {
+            assert_eq!(without_folders(word), short);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The grammar: `VAR=VALUE`, `DOMAIN=ALLOCATOR` and names of presets, read from left to right over what people run.
+//!
+//! Invariant: of two words that serve one domain the later counts, and a word of which nothing is left is an error.
+
+use super::variables::{self, ARROW, ARROW_JEMALLOC, PRELOAD, Reach, TUNABLES, is_variable};
+use super::{
+    ARROW_DEFAULT, Config, DEFAULT_PROGRAM, LINKAGE_VARIABLE, Named, POOL, PYTHON, SYSTEM, keys, library, preset,
+    presets, with_role,
+};
+use crate::backend::{self, Backend, CPYTHON_KEY, LIBRARY_KEY, Role};
+use libpython::{FindError, Interpreter};
+use std::ffi::OsString;
+use trace::Domain;
+
+/// The words on the left of `DOMAIN=ALLOCATOR`, and what each covers. `raw` belongs to `libc`: CPython serves it with
+/// the C library's `malloc`.
+const DOMAIN_WORDS: &[(&str, &[Domain])] = &[
+    ("python", &PYTHON),
+    ("libc", &[Domain::Libc, Domain::Raw]),
+    ("numpy", &[Domain::Numpy]),
+    ("arrow", &[Domain::Arrow]),
+];
+
+/// Words of the grammar that this version does not carry out.
+const LATER: &[&str] = &["pool-tuned", "wheel"];
+
+/// The variable that our linked copy of jemalloc reads.
+const LINKED_JEMALLOC: &str = "_RJEM_MALLOC_CONF";
+/// The key of that copy.
+const JEMALLOC: &str = "jemalloc";
+/// What Arrow builds into its own copy of jemalloc, which the linked one stands for.
+const ARROW_JEMALLOC_OPTIONS: &str =
+    "oversize_threshold:0,dirty_decay_ms:1000,muzzy_decay_ms:1000,background_thread:true";
+/// Without room for it, a jemalloc that was built to be linked cannot be loaded.
+pub(super) const STATIC_TLS: &str = "glibc.rtld.optional_static_tls=65536";
+
+/// What a word says serves a domain.
+struct Served<'a> {
+    backend: &'static Backend,
+    /// What a job calls it by.
+    key: String,
+    /// `cpython` alone: the interpreter's program.
+    program: Option<&'a str>,
+}
+
+/// A configuration while its words are read.
+struct Words<'a> {
+    backends: [String; 6],
+    /// The interpreter that they name.
+    program: Option<&'a str>,
+    typed: Vec<(String, String)>,
+    /// Whether a word asks what no variable does.
+    is_what_if: bool,
+}
+
+impl<'a> Words<'a> {
+    /// Has domains served; `whole` is what errors quote.
+    fn serve(&mut self, domains: &[Domain], by: &Served<'a>, whole: &str) -> Result<(), String> {
+        if let Some(program) = by.program {
+            if domains.iter().any(|domain| !PYTHON.contains(domain)) {
+                return Err(format!(
+                    "{whole}: CPython's pools serve nothing but Python's own domains. Give python={CPYTHON_KEY}."
+                ));
+            }
+            if self.program.is_some_and(|other| other != program) {
+                return Err(format!(
+                    "{whole}: a process holds the pools of one interpreter. Give each interpreter a -c of its own."
+                ));
+            }
+            self.program = Some(program);
+        }
+        for domain in domains {
+            self.backends[*domain as usize] = by.key.clone();
+        }
+        self.is_what_if = true;
+        Ok(())
+    }
+
+    /// Sets a variable.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let reach = variables::read(name, value)?;
+        if self.typed.iter().any(|(other, _)| other == name) {
+            return Err(format!("{name} is given twice. Leave one out."));
+        }
+        if let Some((domains, key)) = chosen(reach, value) {
+            domains.iter().for_each(|domain| self.backends[*domain as usize] = key.to_owned());
+        }
+        self.typed.push((name.to_owned(), value.to_owned()));
+        Ok(())
+    }
+
+    /// One word that is no assignment.
+    fn name(&mut self, word: &'a str, place: usize, text: &str, is_alone: bool) -> Result<(), String> {
+        if let Some((_, words)) = presets::DEPLOYED.iter().find(|(name, _)| *name == word) {
+            return words
+                .split_whitespace()
+                .filter_map(|word| word.split_once('='))
+                .try_for_each(|(n, v)| self.set(n, v));
+        }
+        if place > 0 {
+            return Err(format!("In {text:?} the preset {word} must come first. Move it to the front."));
+        }
+        let by = if is_alone { offered(word)? } else { served(word, text)? };
+        (self.backends, self.program, self.is_what_if) = (preset(by.backend).backends, by.program, true);
+        Ok(())
+    }
+
+    /// That no variable was read in vain.
+    fn check(&self, text: &str) -> Result<(), String> {
+        for (name, value) in &self.typed {
+            let reach = variables::read(name, value)?;
+            let word = format!("{name}={value}");
+            if let Some((domains, key)) = chosen(reach, value)
+                && domains.iter().all(|domain| self.backends[*domain as usize] != key)
+            {
+                return Err(format!("In {text:?} a later word takes the place of {word}. Leave one of them out."));
+            }
+            let arrow = &self.backends[Domain::Arrow as usize];
+            if reach == Reach::ArrowJemalloc && (self.pool() != Some(JEMALLOC) && arrow != "wheel:jemalloc") {
+                return Err(format!("{word} reaches nothing: Arrow is not on its jemalloc. Add {ARROW}=jemalloc."));
+            }
+        }
+        let on_jemalloc = |domain: &&Domain| self.backends[**domain as usize] == JEMALLOC;
+        if self.pool() == Some(JEMALLOC)
+            && Domain::ALL.iter().filter(on_jemalloc).any(|domain| *domain != Domain::Arrow)
+        {
+            return Err(format!(
+                "In {text:?} one copy of jemalloc would serve Arrow with Arrow's options and others without. Give the \
+                 others a library by its path."
+            ));
+        }
+        Ok(())
+    }
+
+    /// Which of its pools Arrow was told to use.
+    fn pool(&self) -> Option<&str> {
+        self.typed.iter().find(|(name, _)| name == ARROW).map(|(_, value)| value.as_str())
+    }
+
+    /// What children get because of the words.
+    fn variables(&self) -> Vec<(String, OsString)> {
+        let of = |wanted: &str| self.typed.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+        // What the words did to the table of backends is done; no allocator of a worker would read them.
+        let read = |name: &str| ![variables::PYTHON, ARROW, ARROW_JEMALLOC, TUNABLES].contains(&name);
+        let mut variables: Vec<(String, OsString)> = self
+            .typed
+            .iter()
+            .filter(|(name, _)| read(name))
+            .map(|(name, value)| (name.clone(), value.into()))
+            .collect();
+        let needs_tls = self.backends.iter().any(|key| key.starts_with(LIBRARY_KEY));
+        let tunables: Vec<String> = of(TUNABLES).into_iter().chain(needs_tls.then(|| STATIC_TLS.to_owned())).collect();
+        if !tunables.is_empty() {
+            variables.push((TUNABLES.to_owned(), tunables.join(":").into()));
+        }
+        if self.pool() == Some(JEMALLOC) {
+            let options = [Some(ARROW_JEMALLOC_OPTIONS.to_owned()), of(ARROW_JEMALLOC)];
+            let options: Vec<String> = options.into_iter().flatten().collect();
+            variables.push((LINKED_JEMALLOC.to_owned(), options.join(",").into()));
+        }
+        variables
+    }
+}
+
+/// The domains that a variable gives to an allocator, and its key.
+fn chosen(reach: Reach, value: &str) -> Option<(&'static [Domain], &str)> {
+    match reach {
+        Reach::Python => Some((&PYTHON, if value == "malloc" { SYSTEM } else { POOL })),
+        Reach::ArrowPool => Some((&[Domain::Arrow], value)),
+        _ => None,
+    }
+}
+
+/// Reads the words of one configuration.
+///
+/// # Errors
+/// A sentence.
+pub(super) fn parse(
+    text: &str,
+    named: &Named,
+    find: &dyn Fn(&str) -> Result<Interpreter, FindError>,
+) -> Result<Config, String> {
+    let typed: Vec<&str> = text.split_whitespace().collect();
+    if typed.is_empty() {
+        return Err(format!("A configuration is empty. Give one of: {}.", known()));
+    }
+    let own = if let [name] = typed[..] { named.get(name) } else { None };
+    let list: Vec<&str> = own.map_or(typed.clone(), |words| words.split_whitespace().collect());
+    let mut backends = keys(POOL, SYSTEM);
+    ARROW_DEFAULT.clone_into(&mut backends[Domain::Arrow as usize]);
+    let mut words = Words { backends, program: None, typed: Vec::new(), is_what_if: false };
+    for (place, word) in list.iter().enumerate() {
+        match word.split_once('=') {
+            Some((left, right)) if is_variable(left) => words.set(left, right)?,
+            Some((left, right)) => words.serve(domains(left, word)?, &served(right, word)?, word)?,
+            None => words.name(word, place, text, list.len() == 1)?,
+        }
+    }
+    words.check(text)?;
+    let single = if let [word] = list[..] { backend::find(word).map(|(backend, _)| backend) } else { None };
+    let short = |list: &[&str]| list.iter().map(|word| shown(word)).collect::<Vec<_>>().join(" ");
+    let name = short(&typed);
+    let is_about_arrow = words.typed.iter().any(|(name, _)| name == ARROW || name == ARROW_JEMALLOC);
+    let mut config = Config {
+        label: single.map_or(name.as_str(), |backend| backend.label).to_owned(),
+        floor: single.is_some_and(|backend| backend.role == Role::Floor),
+        variables: words.variables(),
+        deploy: (!words.is_what_if).then(|| words.typed.iter().map(|(n, v)| (n.clone(), v.into())).collect()),
+        words: expanded(&list, &short),
+        only: is_about_arrow.then_some(Domain::Arrow),
+        typed: words.typed,
+        backends: words.backends,
+        name,
+        allow_unverified: false,
+    };
+    if let Some(program) = words.program {
+        if !config.keys().contains(&CPYTHON_KEY) {
+            return Err(format!("In {text:?} a later word takes the place of {CPYTHON_KEY}. Leave one of them out."));
+        }
+        let interpreter = find(program).map_err(|error| error.to_string())?;
+        config.run_on(&interpreter, program, single.is_some());
+    }
+    Ok(config)
+}
+
+impl Config {
+    /// Takes over the interpreter that its word `program` means.
+    fn run_on(&mut self, interpreter: &Interpreter, program: &str, is_preset: bool) {
+        for (name, value) in interpreter.environment() {
+            match self.variables.iter_mut().find(|(own, _)| *own == name && name == PRELOAD) {
+                // The user's library comes first: it is to be the process's `malloc`.
+                Some((_, own)) => {
+                    own.push(":");
+                    own.push(value);
+                }
+                None => self.variables.push((name, value)),
+            }
+        }
+        self.variables.push((LINKAGE_VARIABLE.to_owned(), interpreter.linkage.name().into()));
+        if program.contains('/') {
+            self.name = self.name.replace(program, &interpreter.version);
+            self.words = self.words.replace(program, &interpreter.version);
+        }
+        self.label = if is_preset { format!("{} {}", self.label, interpreter.version) } else { self.name.clone() };
+    }
+}
+
+/// A word as results show it. The path of an interpreter gives way later, to what it turns out to be.
+fn shown(word: &str) -> String {
+    if word.contains(CPYTHON_KEY) { word.to_owned() } else { library::without_folders(word) }
+}
+
+/// The words with presets of variables written out.
+fn expanded(list: &[&str], short: &dyn Fn(&[&str]) -> String) -> String {
+    let words = list.iter().flat_map(|word| {
+        let preset = presets::DEPLOYED.iter().find(|(name, _)| name == word);
+        preset.map_or(vec![*word], |(_, words)| words.split_whitespace().collect())
+    });
+    short(&words.collect::<Vec<_>>())
+}
+
+fn domains(left: &str, word: &str) -> Result<&'static [Domain], String> {
+    DOMAIN_WORDS.iter().find(|(name, _)| *name == left).map(|(_, domains)| *domains).ok_or_else(|| {
+        let names: Vec<&str> = DOMAIN_WORDS.iter().map(|(name, _)| *name).collect();
+        format!("{word}: there is no domain {left:?}. Give one of: {}.", names.join(", "))
+    })
+}
+
+/// The backend that a word means, with the program or the path in it.
+fn offered(word: &str) -> Result<Served<'_>, String> {
+    let (key, argument) = word.split_once(':').map_or((word, None), |(key, argument)| (key, Some(argument)));
+    if key != CPYTHON_KEY && (word.contains('/') || key == LIBRARY_KEY) {
+        let path = library::path(word.strip_prefix("library:").unwrap_or(word), word)?;
+        let (backend, _) = backend::find(LIBRARY_KEY).ok_or("There is no allocator by path. Please report this.")?;
+        return Ok(Served { backend, key: format!("{LIBRARY_KEY}:{}", path.display()), program: None });
+    }
+    let Some((backend, _)) = backend::find(key) else {
+        let later = LATER.contains(&key);
+        let what = if later { "is not supported by this version" } else { "is no allocator or configuration" };
+        let near = super::near::nearest(key, names().filter(|_| !later));
+        let hint = near.map_or(String::new(), |near| format!(" Did you mean {near}?"));
+        return Err(format!("{key:?} {what}. Give one of: {}.{hint}", known()));
+    };
+    match argument {
+        Some(_) if backend.role == Role::ByArgument => Ok(Served { backend, key: word.to_owned(), program: None }),
+        Some(_) if key != CPYTHON_KEY => {
+            Err(format!("{word}: only {CPYTHON_KEY} takes the program of an interpreter. Give {key}."))
+        }
+        Some("") => Err(format!("{word}: the interpreter is missing. Give a program, as in {CPYTHON_KEY}:python3.11.")),
+        _ => {
+            let program = (key == CPYTHON_KEY).then_some(argument.unwrap_or(DEFAULT_PROGRAM));
+            Ok(Served { backend, key: key.to_owned(), program })
+        }
+    }
+}
+
+/// An allocator that may serve a domain; `whole` is the word or text that it stands in.
+fn served<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
+    let by = offered(word)?;
+    if by.backend.role == Role::Floor {
+        return Err(format!("{whole}: {word} belongs to the floor and serves no domain. Give one of: {}.", known()));
+    }
+    Ok(by)
+}
+
+/// Every name that can be given alone.
+fn names() -> impl Iterator<Item = &'static str> {
+    let backends = [Role::Contestant, Role::OptIn].into_iter().flat_map(with_role).map(|backend| backend.key);
+    backends.chain(presets::DEPLOYED.iter().map(|(name, _)| *name))
+}
+
+fn known() -> String {
+    let names = names().collect::<Vec<_>>().join(", ");
+    format!("{names}, or words such as `numpy=jemalloc` and `MALLOC_ARENA_MAX=2`")
+}
