@@ -17,6 +17,7 @@ use crate::probe::{clock, memory, sys};
 use crate::replay::{Floor, FootprintPass, Heap, LatencyPass, Source, ThroughputPass};
 use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
 use std::fmt::Display;
+use trace::Domain;
 
 /// What a worker prints when it has no observation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -160,12 +161,15 @@ fn prepare(
         ready.push((backend.prepare)(&need).map_err(|reason| failure("spawn", reason))?);
         libc_bytes += libc_heap_bytes()?.saturating_sub(before);
     }
-    let entries = keys.each_ref().map(|key| {
+    let of = |key: &String| {
         let is_it = |(backend, argument): &(&Backend, &str)| {
             backend::find(key).is_some_and(|found| (found.0.key, found.1) == (backend.key, *argument))
         };
-        ready[distinct.iter().position(is_it).unwrap_or(0)].entry
-    });
+        &ready[distinct.iter().position(is_it).unwrap_or(0)]
+    };
+    let mut entries = keys.each_ref().map(|key| of(key).entry);
+    let arrow = Domain::Arrow as usize;
+    entries[arrow] = of(&keys[arrow]).arrow.unwrap_or(entries[arrow]);
     Ok(Prepared { entries, ready, libc_bytes })
 }
 
