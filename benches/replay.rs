@@ -66,6 +66,9 @@ fn groups(criterion: &mut Criterion, request: &Request) -> Result<(), String> {
         group.sample_size(SAMPLES).nresamples(10_000).sampling_mode(SamplingMode::Flat).warm_up_time(WARM_UP);
         group.throughput(Throughput::Elements(image.compiled.summary.calls_by_phase[Phase::Steady as usize]));
         for (config, words) in prepared.configs.iter().enumerate() {
+            if !prepared.is_for(workload, config) {
+                continue;
+            }
             let cell = Cell { workload, config, pass: Pass::Throughput, block: 0, padding_bytes: 0 };
             let mut children = 0u32;
             // Criterion derives the number of children from this: one and a half per sample round up to two.

@@ -122,8 +122,9 @@ fn a_replay_measures_every_cell_and_its_report_can_be_rebuilt() {
     assert_eq!(code, 0, "{stdout}\n{stderr}");
     let (environment, runs) = run::read(&out.join("latest")).unwrap();
     assert_eq!(failures(&runs), Vec::<&str>::new());
-    // Four contestants and two of the floor in two throughput blocks; the contestants once in each other pass.
-    assert_eq!(runs.len(), 2 * 6 + 4 + 4);
+    // Five contestants (`today` too, as Arrow is asked) and two of the floor in two throughput blocks; the contestants
+    // once in each other pass.
+    assert_eq!(runs.len(), 2 * 7 + 5 + 5);
     assert!(runs.iter().enumerate().all(|(i, run)| run.seq == i as u32));
     assert_eq!(environment.plan.seed, 5);
     assert!(environment.configs.iter().all(|config| config.allocators.iter().all(|a| !a.version.is_empty())));
@@ -164,7 +165,7 @@ fn a_child_killed_in_the_middle_is_a_recorded_failure() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for("the first lines", || (lines_of(&out) >= 16).then_some(()));
+    wait_for("the first lines", || (lines_of(&out) >= 19).then_some(()));
     // The footprint children idle now, long enough to be met alive.
     wait_for("a worker to kill", || workers_of(&parent).first().copied().filter(|pid| kill(*pid)));
     let code = parent.wait().unwrap().code();
@@ -172,7 +173,7 @@ fn a_child_killed_in_the_middle_is_a_recorded_failure() {
     parent.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(code, Some(1), "{stderr}");
     let (_, runs) = run::read(&out.join("latest")).unwrap();
-    assert_eq!(runs.len(), 20);
+    assert_eq!(runs.len(), 24);
     let failures = failures(&runs);
     assert_eq!(failures.len(), 1);
     assert!(failures[0].contains("SIGKILL"), "{failures:?}");
@@ -203,7 +204,7 @@ fn wrong_words_are_told_from_right_ones() {
     let (_folder, _, arguments) = sample(10);
     for (extra, expected) in [
         (&["-c", "tcmalloc"][..], "pool, system, mimalloc, jemalloc"),
-        (&["-c", "MALLOC_ARENA_MAX=2"], "environment variables"),
+        (&["-c", "MALLOC_ARENAMAX=2"], "Did you mean MALLOC_ARENA_MAX?"),
         (&["-c", "numpy=nothing"], "nothing"),
         (&["-c", "pool", "-c", "pool"], "twice"),
         (&["-c", "cpython:/nonexistent/python"], "does not run as Python"),

@@ -126,9 +126,10 @@ impl Prepared {
     }
 
     /// Whether a configuration means something on a workload: its program calls what the configuration is about.
-    fn is_for(&self, workload: usize, config: usize) -> bool {
-        let shape = &self.images[workload].compiled.shape;
-        let calls = |domain: Domain| shape.steady_calls_by_domain.get(domain.name()).copied().unwrap_or(0);
+    #[must_use]
+    pub fn is_for(&self, workload: usize, config: usize) -> bool {
+        let totals = &self.images[workload].compiled.metadata.totals;
+        let calls = |domain: Domain| totals.calls_by_domain.get(domain.name()).copied().unwrap_or(0);
         self.configs[config].only.is_none_or(|domain| calls(domain) > 0)
     }
 

@@ -336,7 +336,9 @@ pub fn configurations(analysis: &Analysis) -> Table {
     for config in analysis.environment.configs.iter().filter(|config| !config.floor) {
         let domains = trace::Domain::ALL.map(|d| or_unknown(config.domains.get(d.name()), String::clone));
         let versions: Vec<String> = config.allocators.iter().map(|a| format!("{} {}", a.key, a.version)).collect();
-        table.row([config.name.clone()].into_iter().chain(domains).chain([versions.join(", ")]));
+        let is_expanded = config.words.is_empty() || config.words == config.name;
+        let name = if is_expanded { config.name.clone() } else { format!("{} ({})", config.name, config.words) };
+        table.row([name].into_iter().chain(domains).chain([versions.join(", ")]));
     }
     table
 }
@@ -345,16 +347,23 @@ pub fn configurations(analysis: &Analysis) -> Table {
 #[must_use]
 pub fn options(analysis: &Analysis) -> Option<Table> {
     let mut table = Table::new("Effective options, as the libraries report them", &["allocator", "option", "value"]);
-    let mut seen: Vec<&AllocatorFacts> = Vec::new();
-    for facts in analysis.environment.configs.iter().flat_map(|config| &config.allocators) {
-        if !seen.contains(&facts) {
-            seen.push(facts);
+    let mut seen: Vec<(&AllocatorFacts, &str)> = Vec::new();
+    for config in &analysis.environment.configs {
+        for facts in &config.allocators {
+            if seen.iter().all(|(other, _)| *other != facts) {
+                seen.push((facts, &config.name));
+            }
         }
     }
-    for facts in &seen {
-        // One allocator in two versions is two.
-        let is_alone = seen.iter().filter(|other| other.key == facts.key).count() == 1;
-        let name = if is_alone { facts.key.clone() } else { format!("{} {}", facts.key, facts.release()) };
+    for (facts, config) in &seen {
+        // One allocator in two versions is two; in one version it is two where a configuration sets it.
+        let same = || seen.iter().filter(|(other, _)| other.key == facts.key);
+        let of_version = same().filter(|(other, _)| other.version == facts.version).count();
+        let name = match (same().count(), of_version) {
+            (1, _) => facts.key.clone(),
+            (_, 1) => format!("{} {}", facts.key, facts.release()),
+            _ => format!("{} {} in {config}", facts.key, facts.release()),
+        };
         for (option, value) in &facts.options {
             table.row([name.clone(), option.clone(), value.clone()]);
         }

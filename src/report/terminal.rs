@@ -69,6 +69,10 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
     if environment.harness.profile != "release" {
         warnings.push("WARNING: a debug build measured this; no figure below means anything.".to_owned());
     }
+    for config in environment.configs.iter().filter(|config| !config.unverified.is_empty()) {
+        let words = config.unverified.join(" ");
+        warnings.push(format!("WARNING: {}: no allocator could confirm {words}; it is taken on trust.", config.name));
+    }
     if environment.plan.quick {
         warnings.push(
             "NOTE: small cuts of the traces were replayed (--quick); whole traces may rank otherwise.".to_owned(),

@@ -36,6 +36,8 @@ enum Form {
     Word(&'static [&'static str], &'static [&'static str]),
     /// A number, decimal or after `0x`.
     Number,
+    /// The same, at least 1: glibc passes over 0.
+    Count,
     /// `name:value` pairs with commas.
     Pairs,
     /// `name=value` pairs with colons.
@@ -79,8 +81,8 @@ const ALL: &[Variable] = &[
     of(ARROW, Reach::ArrowPool, Form::Word(&["system", "mimalloc", "jemalloc"], &[])),
     of(ARROW_JEMALLOC, Reach::ArrowJemalloc, Form::Pairs),
     of(PRELOAD, Reach::Preload, Form::Paths),
-    of("MALLOC_ARENA_MAX", Reach::Glibc("arena_max"), Form::Number),
-    of("MALLOC_ARENA_TEST", Reach::Glibc("arena_test"), Form::Number),
+    of("MALLOC_ARENA_MAX", Reach::Glibc("arena_max"), Form::Count),
+    of("MALLOC_ARENA_TEST", Reach::Glibc("arena_test"), Form::Count),
     of("MALLOC_TRIM_THRESHOLD_", Reach::Glibc("trim_threshold"), Form::Number),
     of("MALLOC_MMAP_THRESHOLD_", Reach::Glibc("mmap_threshold"), Form::Number),
     of("MALLOC_TOP_PAD_", Reach::Glibc("top_pad"), Form::Number),
@@ -143,13 +145,16 @@ pub(super) fn read(name: &str, value: &str) -> Result<Reach, String> {
     match form {
         _ if value.is_empty() => Err(format!("{word}: the value is missing. Give one, or leave the word out.")),
         Form::Word(here, later) => one_of(&word, value, here, later),
-        Form::Number if number(value).is_none() => {
+        Form::Number | Form::Count if number(value).is_none() => {
             Err(format!("{word}: {value:?} is no number, and glibc would ignore it. Give a number, as in {name}=2."))
+        }
+        Form::Count if number(value) == Some(0) => {
+            Err(format!("{word}: glibc passes over 0. Give 1 or more, or leave the word out."))
         }
         Form::Pairs => pairs(&word, value).map(|_| ()),
         Form::Tunables => tunables(&word, value).map(|_| ()),
         Form::Paths => value.split([':', ' ']).try_for_each(|path| library::check(path, &word)),
-        Form::Number | Form::Any => Ok(()),
+        Form::Number | Form::Count | Form::Any => Ok(()),
     }?;
     Ok(reach)
 }
@@ -232,6 +237,7 @@ mod tests {
             ("ARROW_DEFAULT_MEMORY_POOL", "mimaloc", "Did you mean mimalloc?"),
             ("MALLOC_ARENA_MAX", "two", "no number"),
             ("MALLOC_ARENA_MAX", "", "value is missing"),
+            ("MALLOC_ARENA_MAX", "0", "passes over 0"),
             ("MALLOC_CONF", "dirty_decay_ms=0", "name:value"),
             ("GLIBC_TUNABLES", "glibc.rtld.nns=2", "steers no allocator"),
             ("GLIBC_TUNABLES", "glibc.malloc.arena_max=few", "no number"),

@@ -55,6 +55,15 @@ pub(in crate::measure) fn verify(
     Ok(unverified)
 }
 
+/// Family and version: linked copies tell only their number.
+fn named(facts: &AllocatorFacts) -> String {
+    if facts.version.contains(&facts.family) {
+        facts.version.clone()
+    } else {
+        format!("{} {}", facts.family, facts.version)
+    }
+}
+
 fn library_free(name: &str, value: &str) -> String {
     super::library::without_folders(&format!("{name}={value}"))
 }
@@ -79,12 +88,8 @@ impl<'a> Asked<'a> {
         if !found.is_empty() {
             return Ok(found);
         }
-        let versions: Vec<&str> = self
-            .facts
-            .iter()
-            .filter(|facts| self.config.keys().contains(&facts.key.as_str()))
-            .map(|facts| facts.version.as_str())
-            .collect();
+        let serves = |facts: &&AllocatorFacts| self.config.keys().contains(&facts.key.as_str());
+        let versions: Vec<String> = self.facts.iter().filter(serves).map(named).collect();
         Err(format!(
             "{} reaches nothing: {what} serves no domain here ({} do). Leave it out.",
             self.word(),
@@ -92,7 +97,7 @@ impl<'a> Asked<'a> {
         ))
     }
 
-    /// Holds options against what they were set to. `names` are those that may have been meant instead.
+    /// Holds options against what they were set to; whether somebody could tell.
     fn holds(&self, facts: &[&AllocatorFacts], prefix: &str, pairs: &[(&str, &str)]) -> Result<bool, String> {
         let mut is_verified = true;
         for (name, wanted) in pairs {
@@ -102,15 +107,15 @@ impl<'a> Asked<'a> {
                 is_verified = false;
                 continue;
             }
-            let found: Vec<(&str, &String)> =
-                told.iter().filter_map(|facts| Some((facts.version.as_str(), facts.options.get(&key)?))).collect();
-            let versions = || told.iter().map(|facts| facts.version.as_str()).collect::<Vec<_>>().join(" and ");
+            let found: Vec<(String, &String)> =
+                told.iter().filter_map(|facts| Some((named(facts), facts.options.get(&key)?))).collect();
+            let versions = || told.iter().map(|facts| named(facts)).collect::<Vec<_>>().join(" and ");
             if found.is_empty() {
                 let known =
                     told.iter().flat_map(|facts| facts.options.keys()).filter_map(|key| key.strip_prefix(prefix));
                 let hint = nearest(name, known).map_or(String::new(), |near| format!(" Did you mean {near}?"));
                 return Err(format!(
-                    "{}: {} has no option {name}, or does not tell it.{hint} Leave it out, or correct it.",
+                    "{}: {} has no option {name} that it would tell.{hint} Leave it out, or correct it.",
                     self.word(),
                     versions()
                 ));

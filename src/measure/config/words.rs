@@ -109,7 +109,7 @@ impl<'a> Words<'a> {
         if place > 0 {
             return Err(format!("In {text:?} the preset {word} must come first. Move it to the front."));
         }
-        let by = if is_alone { offered(word)? } else { served(word, text)? };
+        let by = if is_alone { offered(word, word)? } else { served(word, text)? };
         if by.wheel.is_some() {
             return Err(format!("{word}: Arrow's pools serve nothing but Arrow. Give arrow={}.", by.key));
         }
@@ -285,14 +285,14 @@ fn domains(left: &str, word: &str) -> Result<&'static [Domain], String> {
     })
 }
 
-/// The backend that a word means, with the program or the path in it.
-fn offered(word: &str) -> Result<Served<'_>, String> {
+/// The backend that a word means, with the program or the path in it; `whole` is what errors about a path quote.
+fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
     let (key, argument) = word.split_once(':').map_or((word, None), |(key, argument)| (key, Some(argument)));
     if key == WHEEL_KEY {
         return pool_of_wheel(word, argument);
     }
     if key != CPYTHON_KEY && (word.contains('/') || key == LIBRARY_KEY) {
-        let path = library::path(word.strip_prefix("library:").unwrap_or(word), word)?;
+        let path = library::path(word.strip_prefix("library:").unwrap_or(word), whole)?;
         let (backend, _) = backend::find(LIBRARY_KEY).ok_or("There is no allocator by path. Please report this.")?;
         return Ok(Served { backend, key: format!("{LIBRARY_KEY}:{}", path.display()), program: None, wheel: None });
     }
@@ -329,7 +329,7 @@ fn pool_of_wheel<'a>(word: &'a str, argument: Option<&'a str>) -> Result<Served<
 
 /// An allocator that may serve a domain; `whole` is the word or text that it stands in.
 fn served<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
-    let by = offered(word)?;
+    let by = offered(word, whole)?;
     if by.backend.role == Role::Floor {
         return Err(format!("{whole}: {word} belongs to the floor and serves no domain. Give one of: {}.", known()));
     }
