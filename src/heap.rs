@@ -11,7 +11,7 @@ use libc::c_void;
 /// What each promises, and what [`check`] checks:
 /// - a block is aligned to 16 bytes; to 8 bytes only when at most 8 were requested (mimalloc and jemalloc do so);
 /// - live blocks do not overlap, and `usable_size` of a block, if known, is at least what was requested;
-/// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment, except
+/// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment, save
 ///   that of a block of no bytes (jemalloc 5.3.0 forgets it);
 /// - null means that the request failed and nothing changed.
 ///

@@ -54,7 +54,11 @@ impl Place {
     /// Replays under configurations, with what else is wanted.
     fn replay(&self, configs: &[&str], more: &[&str]) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));
-        command.stdin(Stdio::null()).arg("replay").arg(&self.trace).args(["--blocks", "1", "--idle", "0", "--seed", "5"]);
+        command
+            .stdin(Stdio::null())
+            .arg("replay")
+            .arg(&self.trace)
+            .args(["--blocks", "1", "--idle", "0", "--seed", "5"]);
         command.args(["--allow-debug-build", "-o"]).arg(self.out()).args(more);
         command.args(configs.iter().flat_map(|config| ["-c", config]));
         let output = command.output().unwrap();
@@ -175,7 +179,8 @@ fn a_variable_for_arrow_needs_a_trace_that_asks_arrow() {
     let said = place.refusal("arrow-system");
     assert!(said.contains("no workload calls Arrow's allocator"), "{said}");
     // Without words, `today` is measured where it is no twin of `pool`, and is the baseline there.
-    let names = |place: &Place| -> Vec<String> { place.facts(&[], &[]).into_iter().map(|config| config.name).collect() };
+    let names =
+        |place: &Place| -> Vec<String> { place.facts(&[], &[]).into_iter().map(|config| config.name).collect() };
     assert_eq!(names(&place), ["pool", "system", "mimalloc", "jemalloc", "null", "loop"]);
     assert_eq!(names(&Place::new(&Domain::ALL))[..2], ["today", "pool"]);
 }

@@ -43,8 +43,7 @@ fn every_pool_keeps_the_contract() {
         println!("Arrow {} in {place}", wheel.version);
         let keys = WHEEL_POOLS.map(|pool| format!("wheel:{pool}"));
         let mut command = Command::new(EXE);
-        let output =
-            command.args(["worker", "--self-test"]).args(&keys).env(LIBARROW_VARIABLE, &wheel.library).output();
+        let output = command.args(["worker", "--self-test"]).args(&keys).env(LIBARROW_VARIABLE, &wheel.file).output();
         let output = output.unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && keys.iter().all(|key| said.contains(key.as_str())), "{place}: {said}");

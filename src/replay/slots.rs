@@ -46,8 +46,8 @@ impl Prefix {
 pub(crate) struct Heap {
     /// The block in each slot, or null.
     blocks: *mut *mut u8,
-    /// The bytes requested for it; kept up for passes that account for them, and for Arrow's blocks, since an Arrow pool
-    /// is told a block's size when it is resized or freed.
+    /// The bytes requested for it; kept up for passes that account for them, and for Arrow's blocks, since a pool
+    /// of Arrow's is told a block's size when it is resized or freed.
     sizes: *mut usize,
     /// Indexed by the three domain bits of an op, so that no index is out of range.
     table: [Entry; 8],

@@ -38,8 +38,8 @@ pub(super) fn find<const N: usize>(library: &Path, names: [&str; N]) -> io::Resu
     let mut seen = [0; N];
     for symbol in symbols.chunks_exact(SYMBOL_BYTES).filter(|symbol| symbol[4] & 15 == FUNCTION) {
         let text = strings.get(word(symbol, 0) as usize..).unwrap_or_default();
-        let is_it = |name: &&str| text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
-        if let Some(place) = names.iter().position(|name| is_it(&name)) {
+        let is_it = |name: &str| text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
+        if let Some(place) = names.iter().position(|name| is_it(name)) {
             seen[place] += 1;
             found[place] = (seen[place] == 1).then_some(long(symbol, 8) as usize);
         }

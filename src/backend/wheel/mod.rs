@@ -1,7 +1,7 @@
 //! The memory pools of the very `libarrow.so` that a service runs: `wheel:mimalloc`, `wheel:jemalloc`, `wheel:system`.
 //!
 //! The library is loaded before the seal and its pools are called as Arrow's own code calls them: by the virtual
-//! functions of the pool, with the block's size and 64 bytes of alignment. So version, build and options are exactly the
+//! functions of the pool, with the block's size and 64 bytes of alignment. So version, build and options are just the
 //! service's. Which library it is, the environment says; see [`LIBARROW_VARIABLE`].
 //!
 //! Invariant: nothing is guessed about the library. What it exports is looked up by name, where a virtual function lies
@@ -62,7 +62,7 @@ static LIBRARY: OnceLock<Result<Loaded, String>> = OnceLock::new();
 static POOLS: [OnceLock<Prepared>; 3] = [const { OnceLock::new() }; 3];
 
 struct Loaded {
-    library: Library,
+    arrow: Library,
     file: PathBuf,
     locals: Locals,
 }
@@ -80,7 +80,7 @@ fn prepare(need: &Need) -> Result<Ready, String> {
         .ok_or_else(|| format!("Arrow has no pool {:?}; use wheel:{}", need.argument, WHEEL_POOLS.join(", wheel:")))?;
     let kind = kinds[place];
     let loaded = LIBRARY.get_or_init(load).as_ref().map_err(Clone::clone)?;
-    let pool = loaded.library.pool(kind)?;
+    let pool = loaded.arrow.pool(kind)?;
     let usable_size = match kind {
         Kind::Mimalloc => loaded.locals.mimalloc_usable_size,
         Kind::Jemalloc => loaded.locals.jemalloc_usable_size,
@@ -111,7 +111,7 @@ fn load() -> Result<Loaded, String> {
     let locals = Locals::of(&library, &file);
     // What loading has freed again goes back, so that the replay starts at the top of a heap, as it does without.
     glibc::release();
-    Ok(Loaded { library, file, locals })
+    Ok(Loaded { arrow: library, file, locals })
 }
 
 impl Locals {
@@ -160,7 +160,7 @@ impl Loaded {
             Kind::Jemalloc => format!("jemalloc {}", self.locals.jemalloc.map_or_else(unknown, Jemalloc::version)),
             Kind::System => glibc::version(),
         };
-        format!("{allocator} (Arrow {})", self.library.version())
+        format!("{allocator} (Arrow {})", self.arrow.version())
     }
 
     /// Effective options, by the allocator's own names, and what is known of a block's usable size.
@@ -252,7 +252,7 @@ unsafe extern "C" fn system_usable_size(block: *const c_void) -> usize {
     unsafe { libc::malloc_usable_size(block.cast_mut()) }
 }
 
-/// Never called: see [`Entry::sized`]. A wrong size would damage the pool silently; this ends the worker, which is seen.
+/// Never called: see [`Entry::sized`]. A wrong size would damage the pool silently; this ends the worker and is seen.
 unsafe extern "C" fn free_without_size(_: *mut c_void) {
     std::process::abort()
 }

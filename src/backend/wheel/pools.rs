@@ -2,7 +2,7 @@
 //!
 //! An object begins with the address of its class's table of virtual functions. Those of `MemoryPool` stand in the same
 //! places since Arrow 12: two destructors, `Allocate`, `Reallocate`, `Free`, `ReleaseUnused`. A `Status` comes back in
-//! memory that the caller provides, as every class that is no plain data does, and is a null pointer when all went well.
+//! memory that the caller provides, as every class that is no plain data does, and is a null pointer if all went well.
 //!
 //! Invariant: no function is called before the tables of two classes were compared with the functions that the library
 //! exports under their names, place by place.
@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// What a function that returns a `Status` leaves. The structure is larger than a `Status` is, so that every ABI returns
+/// What a function that returns a `Status` leaves. The structure is larger than a `Status`, so that every ABI returns
 /// it in memory; only the first word is written.
 #[repr(C)]
 pub(super) struct Returned {

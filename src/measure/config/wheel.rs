@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wheel {
     /// Its library, absolute.
-    pub library: PathBuf,
+    pub file: PathBuf,
     /// Its version, such as `26.0.1`; as much of it as the library's name says where the package does not tell.
     pub version: String,
 }
@@ -39,8 +39,8 @@ impl Wheel {
                 Some(wheel) => Ok(wheel),
                 None if python.exists() => Self::of_program(python.as_os_str().to_string_lossy().as_ref()),
                 None => Err(format!(
-                    "The folder {place} holds no {PACKAGE} with a library of its own. Name a Python program or a folder \
-                     of packages."
+                    "The folder {place} holds no {PACKAGE} with a library of its own. Name a Python program or a \
+                     folder of packages."
                 )),
             };
         }
@@ -83,7 +83,7 @@ impl Wheel {
             let number: u32 = library.to_str()?.rsplit_once(LIBRARY)?.1.parse().ok()?;
             Some(format!("{}.{}", number / 100, number % 100))
         });
-        Some(Self { library, version: version.unwrap_or_else(|| "unknown".to_owned()) })
+        Some(Self { file: library, version: version.unwrap_or_else(|| "unknown".to_owned()) })
     }
 }
 
@@ -117,7 +117,7 @@ impl Config {
     fn load_library(&mut self, wheel: &Wheel) {
         let options = self.typed.iter().find(|(name, _)| name == ARROW_JEMALLOC);
         self.variables.extend(options.map(|(name, value)| (name.clone(), value.into())));
-        self.variables.push((LIBARROW_VARIABLE.to_owned(), wheel.library.clone().into()));
+        self.variables.push((LIBARROW_VARIABLE.to_owned(), wheel.file.clone().into()));
     }
 }
 
@@ -149,10 +149,10 @@ mod tests {
         let folder = packages("libarrow.so.2600", "pyarrow-26.0.1.dist-info");
         let wheel = Wheel::find(folder.path().to_str().unwrap()).unwrap();
         assert_eq!(
-            (wheel.version.as_str(), wheel.library.file_name().unwrap().to_str().unwrap()),
+            (wheel.version.as_str(), wheel.file.file_name().unwrap().to_str().unwrap()),
             ("26.0.1", "libarrow.so.2600")
         );
-        assert!(wheel.library.is_absolute());
+        assert!(wheel.file.is_absolute());
         let untold = packages("libarrow.so.1701", "numpy-2.4.6.dist-info");
         assert_eq!(Wheel::find(untold.path().to_str().unwrap()).unwrap().version, "17.1");
     }
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn variables_choose_among_the_pools_of_a_wheel() {
-        let wheel = |version: &str| Wheel { library: "/lib/libarrow.so".into(), version: version.to_owned() };
+        let wheel = |version: &str| Wheel { file: "/lib/libarrow.so".into(), version: version.to_owned() };
         let served = |text: &str, version: &str| {
             let config = super::super::parse(text).unwrap().on_wheel(&wheel(version));
             let names: Vec<String> = config.variables.iter().map(|(name, _)| name.clone()).collect();
