@@ -239,7 +239,8 @@ fn list(bundle: &Bundle, named: &Named) -> Result<String, String> {
         "cpython is the pools of an interpreter of this machine, whose PROGRAM is a name or a path (python3 if none is \
          given)\nand which must have a shared libpython. It is measured where it is named: -c cpython:python3.11\n\
          wheel:mimalloc, wheel:jemalloc and wheel:system are the pools of a pyarrow: -c arrow=wheel:mimalloc takes \
-         that of python3,\n-c arrow=wheel:mimalloc:venv/bin/python another one; --python has variables choose among them\n\
+         that of python3,\n-c arrow=wheel:mimalloc:venv/bin/python another one; --python has variables \
+         choose among them\n\
          Words may be combined: -c 'MALLOC_ARENA_MAX=2 arrow-system', -c 'numpy=/path/libjemalloc.so.2'\n",
     );
     Ok(text)
