@@ -2,7 +2,7 @@
 //!
 //! Invariant: all backends are reached through the same opaque path, plain C function pointers read from memory, so
 //! that no call is inlined, removed or devirtualised for one of them and not for another. Python frees without a
-//! size, so `free` takes none.
+//! size, so `free` takes none; Arrow's pools want to be told one, so an allocator may have [`SizedCalls`] as well.
 
 use libc::c_void;
 
@@ -10,9 +10,9 @@ use libc::c_void;
 ///
 /// What each promises, and what [`check`] checks:
 /// - a block is aligned to 16 bytes; to 8 bytes only when at most 8 were requested (mimalloc and jemalloc do so);
-/// - live blocks do not overlap, and `usable_size` of a block is at least what was requested;
-/// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment,
-///   except that of a block of no bytes (jemalloc 5.3.0 forgets it);
+/// - live blocks do not overlap, and `usable_size` of a block, if known, is at least what was requested;
+/// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment, save
+///   that of a block of no bytes (jemalloc 5.3.0 forgets it);
 /// - null means that the request failed and nothing changed.
 ///
 /// The floor backends keep none of this: see [`crate::backend::Role::Floor`].
@@ -29,8 +29,52 @@ pub struct Entry {
     pub free: unsafe extern "C" fn(*mut c_void),
     /// `aligned_alloc(alignment, size)`; the alignment is a power of two, the size need not be a multiple of it.
     pub aligned: unsafe extern "C" fn(usize, usize) -> *mut c_void,
-    /// Bytes of the block that may be used.
+    /// Bytes of the block that may be used; 0 when the allocator cannot tell.
     pub usable_size: unsafe extern "C" fn(*mut c_void) -> usize,
+    /// What takes the place of `realloc` and `free` in an allocator that cannot do without a block's size. It serves
+    /// the domain `arrow` alone, and the two above must not be called.
+    pub sized: Option<SizedCalls>,
+}
+
+/// Entry points that are told a block's size, exactly as it was requested.
+#[derive(Clone, Copy)]
+pub struct SizedCalls {
+    /// `realloc(block, old size, size)`; size at least 1.
+    pub realloc: unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void,
+    /// `free(block, size)`.
+    pub free: unsafe extern "C" fn(*mut c_void, usize),
+    /// Largest alignment of a block that these can resize and free, bytes; `aligned` refuses a larger one.
+    pub alignment_bytes_max: usize,
+}
+
+impl Entry {
+    /// Resizes a block of `old` bytes in the way that the allocator wants.
+    ///
+    /// # Safety
+    /// The block is live, of this allocator and of that size; `bytes` is at least 1.
+    #[inline(always)]
+    pub unsafe fn resize(&self, block: *mut c_void, old: usize, bytes: usize) -> *mut c_void {
+        match self.sized {
+            // SAFETY: the caller's promise.
+            Some(sized) => unsafe { (sized.realloc)(block, old, bytes) },
+            // SAFETY: the caller's promise.
+            None => unsafe { (self.realloc)(block, bytes) },
+        }
+    }
+
+    /// Frees a block of `bytes` bytes in the way that the allocator wants.
+    ///
+    /// # Safety
+    /// The block is live, of this allocator and of that size.
+    #[inline(always)]
+    pub unsafe fn release(&self, block: *mut c_void, bytes: usize) {
+        match self.sized {
+            // SAFETY: the caller's promise.
+            Some(sized) => unsafe { (sized.free)(block, bytes) },
+            // SAFETY: the caller's promise.
+            None => unsafe { (self.free)(block) },
+        }
+    }
 }
 
 /// Blocks that [`check`] keeps alive at once.
@@ -62,6 +106,7 @@ pub unsafe fn check(entry: &Entry) -> Result<(), String> {
         random as usize
     };
     let mut live: Vec<Block> = Vec::with_capacity(CHECK_BLOCKS);
+    let alignment_max = entry.sized.map_or(4096, |sized| sized.alignment_bytes_max);
     for call in 0..CHECK_CALLS {
         let bytes = match next() % 100 {
             0 => next() % 3_000_000,
@@ -72,7 +117,7 @@ pub unsafe fn check(entry: &Entry) -> Result<(), String> {
         if live.len() < CHECK_BLOCKS && (live.is_empty() || next() % 100 < 55) {
             let fill = (call % 251) as u8 + 1;
             // SAFETY: the caller's promise; sizes are small and the alignment is a power of two.
-            live.push(unsafe { allocate(entry, next() % 10, bytes, 16 << (next() % 9), fill) }?);
+            live.push(unsafe { allocate(entry, next() % 10, bytes, alignment_max.min(16 << (next() % 9)), fill) }?);
         } else {
             let at = next() % live.len();
             let block = live[at];
@@ -82,16 +127,18 @@ pub unsafe fn check(entry: &Entry) -> Result<(), String> {
                 live[at] = unsafe { resize(entry, block, bytes.max(1)) }?;
             } else {
                 // SAFETY: the block is live and leaves the list.
-                unsafe { (entry.free)(block.address.cast()) };
+                unsafe { entry.release(block.address.cast(), block.bytes) };
                 live.swap_remove(at);
             }
         }
     }
-    disjoint(&live)?;
+    // Arrow's pools give one address for all blocks of no bytes.
+    let shares_nothing = |block: &&Block| block.bytes > 0 || entry.sized.is_none();
+    disjoint(live.iter().filter(shares_nothing))?;
     for block in live {
         intact(&block, block.bytes, "at the end")?;
         // SAFETY: the block is live and dropped here.
-        unsafe { (entry.free)(block.address.cast()) };
+        unsafe { entry.release(block.address.cast(), block.bytes) };
     }
     Ok(())
 }
@@ -134,7 +181,7 @@ unsafe fn allocate(entry: &Entry, how: usize, bytes: usize, alignment: usize, fi
 /// As [`check`]; the block must be live.
 unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, String> {
     // SAFETY: the caller's promise.
-    let address = unsafe { (entry.realloc)(block.address.cast(), bytes) }.cast::<u8>();
+    let address = unsafe { entry.resize(block.address.cast(), block.bytes, bytes) }.cast::<u8>();
     if address.is_null() {
         return Err(format!("realloc from {} to {bytes} bytes returned null", block.bytes));
     }
@@ -154,7 +201,7 @@ unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, Str
 unsafe fn fill_block(entry: &Entry, name: &str, address: *mut u8, bytes: usize, fill: u8) -> Result<Block, String> {
     // SAFETY: the caller's promise.
     let usable = unsafe { (entry.usable_size)(address.cast()) };
-    if usable < bytes {
+    if usable != 0 && usable < bytes {
         return Err(format!("{name} of {bytes} bytes returned a block of only {usable} usable bytes"));
     }
     // SAFETY: the caller's promise; what was requested may be written.
@@ -181,8 +228,8 @@ fn intact(block: &Block, bytes: usize, when: &str) -> Result<(), String> {
 }
 
 /// Whether no two live blocks overlap.
-fn disjoint(live: &[Block]) -> Result<(), String> {
-    let mut ranges: Vec<(usize, usize)> = live.iter().map(|b| (b.address as usize, b.bytes.max(1))).collect();
+fn disjoint<'a>(live: impl Iterator<Item = &'a Block>) -> Result<(), String> {
+    let mut ranges: Vec<(usize, usize)> = live.map(|b| (b.address as usize, b.bytes.max(1))).collect();
     ranges.sort_unstable();
     match ranges.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
         None => Ok(()),

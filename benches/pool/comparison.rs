@@ -7,6 +7,7 @@ use crate::{filtered, instructions};
 use libpython::Interpreter;
 use pyalloc_bench::analysis::{Analysis, WorkloadAnalysis};
 use pyalloc_bench::measure::{self, Config, How, Image, ImageLimits, Progress, Request, Sizes, seconds};
+use pyalloc_bench::run::Mode;
 use pyalloc_bench::workload::{Bundle, Workload};
 use pyalloc_bench::{report, units};
 use std::fs;

@@ -41,7 +41,7 @@ static BEGINNINGS: OnceLock<&'static [AtomicU16]> = OnceLock::new();
 fn prepare(_: &Need) -> Result<Ready, String> {
     let pymalloc = PYMALLOC.get_or_init(bring_up).as_ref().map_err(Clone::clone)?;
     let libpython::Functions { malloc, calloc, realloc, free } = pymalloc.functions;
-    let entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
+    let entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size, sized: None };
     // What the arenas hold is not the C library's, and is not told.
     let below = Ready { holds: None, own_bytes_max: Some(crate::run::SMALL_BYTES_MAX), ..system::ready(entry)? };
     let (version, options) = (Box::new(version), Box::new(options));

@@ -4,9 +4,9 @@
 
 use super::family::JEMALLOC;
 use super::family::jemalloc::Jemalloc;
-use super::{Backend, Ready, Role};
-use crate::heap::Entry;
-use libc::c_void;
+use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
+use crate::heap::{Entry, SizedCalls};
+use libc::{c_int, c_void};
 
 const ENTRY: Entry = Entry {
     malloc: tikv_jemalloc_sys::malloc,
@@ -15,7 +15,21 @@ const ENTRY: Entry = Entry {
     free: tikv_jemalloc_sys::free,
     aligned: tikv_jemalloc_sys::aligned_alloc,
     usable_size,
+    sized: None,
 };
+
+/// As Arrow's pool over jemalloc calls it.
+const ARROW: Entry = Entry {
+    malloc: arrow_malloc,
+    calloc: arrow_calloc,
+    aligned: arrow_aligned,
+    sized: Some(SizedCalls { realloc: arrow_realloc, free: arrow_free, alignment_bytes_max: ARROW_ALIGNMENT_BYTES }),
+    ..ENTRY
+};
+/// `MALLOCX_ALIGN` of that alignment.
+const ARROW_FLAGS: c_int = ARROW_ALIGNMENT_BYTES.trailing_zeros() as c_int;
+/// `MALLOCX_ZERO`.
+const ZERO_FLAG: c_int = 0x40;
 
 const COPY: Jemalloc = Jemalloc { mallctl: tikv_jemalloc_sys::mallctl };
 
@@ -26,11 +40,43 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || COPY.options(), || COPY.release());
-        Ok(Ready { family: JEMALLOC, holds: Some(Box::new(|| COPY.holds())), ..ready })
+        Ok(Ready { family: JEMALLOC, arrow: Some(ARROW), holds: Some(Box::new(|| COPY.holds())), ..ready })
     },
 };
 
 unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
     // SAFETY: the caller's promise; the library declares the pointer const.
     unsafe { tikv_jemalloc_sys::malloc_usable_size(block) }
+}
+
+// These functions take no size of 0, which Arrow never passes on and other traces may hold.
+
+unsafe extern "C" fn arrow_malloc(bytes: usize) -> *mut c_void {
+    // SAFETY: a size above 0 and flags that say an alignment.
+    unsafe { tikv_jemalloc_sys::mallocx(bytes.max(1), ARROW_FLAGS) }
+}
+
+unsafe extern "C" fn arrow_calloc(count: usize, size: usize) -> *mut c_void {
+    let Some(bytes) = count.checked_mul(size) else { return std::ptr::null_mut() };
+    // SAFETY: as above.
+    unsafe { tikv_jemalloc_sys::mallocx(bytes.max(1), ARROW_FLAGS | ZERO_FLAG) }
+}
+
+unsafe extern "C" fn arrow_aligned(alignment: usize, bytes: usize) -> *mut c_void {
+    // A block is taken back under the alignment that it was made with; Arrow asks for no other one.
+    if alignment > ARROW_ALIGNMENT_BYTES {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: no precondition.
+    unsafe { arrow_malloc(bytes) }
+}
+
+unsafe extern "C" fn arrow_realloc(block: *mut c_void, _: usize, bytes: usize) -> *mut c_void {
+    // SAFETY: the caller's promise, a size above 0 and flags that say an alignment.
+    unsafe { tikv_jemalloc_sys::rallocx(block, bytes.max(1), ARROW_FLAGS) }
+}
+
+unsafe extern "C" fn arrow_free(block: *mut c_void, bytes: usize) {
+    // SAFETY: the caller's promise: the block has this size, and was made with these flags.
+    unsafe { tikv_jemalloc_sys::sdallocx(block, bytes.max(1), ARROW_FLAGS) };
 }

@@ -58,6 +58,7 @@ fn entry(symbols: &Symbols, prefix: &str) -> Option<Entry> {
             free: std::mem::transmute::<*mut c_void, Release>(free),
             aligned: std::mem::transmute::<*mut c_void, Sized2>(aligned),
             usable_size: std::mem::transmute::<*mut c_void, Usable>(usable_size),
+            sized: None,
         })
     }
 }

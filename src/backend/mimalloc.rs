@@ -4,7 +4,7 @@
 
 use super::family::MIMALLOC;
 use super::family::mimalloc::{Copy, Mimalloc, options};
-use super::{Backend, Ready, Role};
+use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
 use crate::heap::Entry;
 use crate::run::Held;
 use libc::c_void;
@@ -16,7 +16,11 @@ const ENTRY: Entry = Entry {
     free: libmimalloc_sys::mi_free,
     aligned: libmimalloc_sys::mi_aligned_alloc,
     usable_size,
+    sized: None,
 };
+
+/// As Arrow's pool over mimalloc calls it.
+const ARROW: Entry = Entry { malloc: arrow_malloc, calloc: arrow_calloc, realloc: arrow_realloc, ..ENTRY };
 
 const COPY: Mimalloc = Mimalloc { version: libmimalloc_sys::mi_version, collect: libmimalloc_sys::mi_collect };
 
@@ -27,13 +31,28 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || options(&Copy::Linked), || COPY.release());
-        Ok(Ready { family: MIMALLOC, holds: Some(Box::new(holds)), ..ready })
+        Ok(Ready { family: MIMALLOC, arrow: Some(ARROW), holds: Some(Box::new(holds)), ..ready })
     },
 };
 
 unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
     // SAFETY: the caller's promise; the library declares the pointer const.
     unsafe { libmimalloc_sys::mi_usable_size(block) }
+}
+
+unsafe extern "C" fn arrow_malloc(bytes: usize) -> *mut c_void {
+    // SAFETY: no precondition.
+    unsafe { libmimalloc_sys::mi_malloc_aligned(bytes, ARROW_ALIGNMENT_BYTES) }
+}
+
+unsafe extern "C" fn arrow_calloc(count: usize, size: usize) -> *mut c_void {
+    // SAFETY: no precondition.
+    unsafe { libmimalloc_sys::mi_calloc_aligned(count, size, ARROW_ALIGNMENT_BYTES) }
+}
+
+unsafe extern "C" fn arrow_realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { libmimalloc_sys::mi_realloc_aligned(block, bytes, ARROW_ALIGNMENT_BYTES) }
 }
 
 /// The beginning of version 5 of the library's statistics, and room for the rest of them.

@@ -12,11 +12,13 @@ mod null;
 mod planted;
 mod pool;
 mod system;
+mod wheel;
 
 pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
 pub use family::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC, UNKNOWN};
 pub use library::LIBRARY_KEY;
 pub use system::libc_version;
+pub use wheel::{LIBARROW_VARIABLE, WHEEL_KEY, WHEEL_POOLS};
 
 use crate::heap::Entry;
 use crate::run::{AllocatorFacts, Held, PoolStatistics};
@@ -30,6 +32,9 @@ pub struct Need {
     /// What follows the colon in `KEY:ARGUMENT`; empty without one.
     pub argument: String,
 }
+
+/// Alignment that Arrow asks for unless told otherwise, bytes.
+pub(crate) const ARROW_ALIGNMENT_BYTES: usize = 64;
 
 /// What a backend is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +99,8 @@ pub struct Backend {
 pub struct Ready {
     /// Its entry points.
     pub entry: Entry,
+    /// Its entry points as Arrow calls it, where those are others: 64 bytes of alignment, also when a block is resized.
+    pub arrow: Option<Entry>,
     /// Version that the library reports.
     pub version: Box<dyn Fn() -> String + Send + Sync>,
     /// Effective options that the library reports, by the library's own names.
@@ -123,6 +130,7 @@ impl Ready {
         let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
         Self {
             entry,
+            arrow: None,
             version,
             options,
             release,
@@ -143,6 +151,7 @@ pub const ALL: &[Backend] = &[
     jemalloc::BACKEND,
     cpython::BACKEND,
     library::BACKEND,
+    wheel::BACKEND,
     null::BACKEND,
     null::LOOP,
     system::AGAIN,
@@ -179,10 +188,13 @@ impl Backend {
         if self.role == Role::Floor {
             return Ok(());
         }
-        let entry = (self.prepare)(&Need { argument: argument.to_owned(), ..Need::default() })?.entry;
+        let ready = (self.prepare)(&Need { argument: argument.to_owned(), ..Need::default() })?;
         // SAFETY: the entry points belong to one working allocator. `pool` and `cpython` may not be called from two
         // threads at once; one test calls the first, none the second, and the worker has one thread.
-        unsafe { crate::heap::check(&entry) }
+        unsafe {
+            crate::heap::check(&ready.entry)?;
+            ready.arrow.map_or(Ok(()), |arrow| crate::heap::check(&arrow))
+        }
     }
 
     /// What the library says of itself, in the state in which a worker calls it. `argument` as in [`Need`].

@@ -11,7 +11,7 @@ use libc::c_void;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned, usable_size };
+const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned, usable_size, sized: None };
 
 /// `null`.
 pub(super) const BACKEND: Backend = Backend { key: "null", label: "null (floor)", role: Role::Floor, prepare };

@@ -16,6 +16,7 @@ const SLOW: Entry = Entry {
     free: slow_free,
     aligned: slow_aligned,
     usable_size: libc::malloc_usable_size,
+    sized: None,
 };
 
 /// `planted-10ns`: every call takes 10 ns longer.
@@ -29,6 +30,7 @@ const LARGER: Entry = Entry {
     free: libc::free,
     aligned: larger_aligned,
     usable_size: libc::malloc_usable_size,
+    sized: None,
 };
 
 /// `planted-10pct`: every request is 10 % larger.
@@ -46,6 +48,7 @@ const HOLDING: Entry = Entry {
     free: libc::free,
     aligned: holding_aligned,
     usable_size: libc::malloc_usable_size,
+    sized: None,
 };
 
 /// `planted-64mib`: 64 MiB are mapped and touched at the first call and never given back.

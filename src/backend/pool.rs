@@ -29,7 +29,7 @@ pub(super) const BACKEND: Backend = Backend {
     },
 };
 
-const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size };
+const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size, sized: None };
 const READER: PoolReader = PoolReader { arenas, statistics };
 
 static POOL: GilCell<Allocator> = GilCell::new(Allocator::new(LibcRaw, MappedArenas));

@@ -5,7 +5,7 @@
 
 use super::family::symbols::{Object, Symbols};
 use super::family::{Family, glibc};
-use super::{Backend, Ready, Role};
+use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
 use crate::heap::Entry;
 use libc::c_void;
 use std::collections::BTreeMap;
@@ -18,11 +18,19 @@ pub(super) const ENTRY: Entry = Entry {
     free: libc::free,
     aligned: libc::memalign,
     usable_size: libc::malloc_usable_size,
+    sized: None,
 };
 
+/// As Arrow's pool over it calls it.
+const ARROW: Entry = Entry { malloc: arrow_malloc, calloc: arrow_calloc, realloc: arrow_realloc, ..ENTRY };
+
 /// `system`.
-pub(super) const BACKEND: Backend =
-    Backend { key: "system", label: "system (glibc)", role: Role::Contestant, prepare: |_| ready(ENTRY) };
+pub(super) const BACKEND: Backend = Backend {
+    key: "system",
+    label: "system (glibc)",
+    role: Role::Contestant,
+    prepare: |_| Ok(Ready { arrow: Some(ARROW), ..ready(ENTRY)? }),
+};
 
 /// `system-again`: the same under another name.
 pub(super) const AGAIN: Backend =
@@ -70,4 +78,36 @@ pub(super) fn version() -> String {
 /// Its options.
 pub(super) fn options() -> BTreeMap<String, String> {
     own().map_or_else(|_| BTreeMap::new(), |(family, object)| family.options(&object))
+}
+
+unsafe extern "C" fn arrow_malloc(bytes: usize) -> *mut c_void {
+    // SAFETY: the alignment is a power of two.
+    unsafe { libc::memalign(ARROW_ALIGNMENT_BYTES, bytes) }
+}
+
+unsafe extern "C" fn arrow_calloc(count: usize, size: usize) -> *mut c_void {
+    let Some(bytes) = count.checked_mul(size) else { return std::ptr::null_mut() };
+    // SAFETY: no precondition.
+    let block = unsafe { arrow_malloc(bytes) };
+    if !block.is_null() {
+        // SAFETY: a live block of that many bytes.
+        unsafe { block.cast::<u8>().write_bytes(0, bytes) };
+    }
+    block
+}
+
+/// Arrow cannot resize an aligned block in place: it makes another, copies and frees.
+unsafe extern "C" fn arrow_realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
+    // SAFETY: no precondition.
+    let resized = unsafe { arrow_malloc(bytes) };
+    if !resized.is_null() {
+        // SAFETY: the caller's promise: a live block, of which so many bytes may be read; the new one has as many. Its
+        // usable size stands for the requested one, at most a few bytes above it.
+        unsafe {
+            let kept = libc::malloc_usable_size(block).min(bytes);
+            block.cast::<u8>().copy_to_nonoverlapping(resized.cast(), kept);
+            libc::free(block);
+        }
+    }
+    resized
 }

@@ -5,6 +5,7 @@
 use super::out::{Stop, columns, print};
 use crate::measure::{
     self, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, Preset, Progress, Request, Sizes, Summary,
+    Wheel,
 };
 use crate::run::{self, LATEST_LINK, Mode};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
@@ -22,6 +23,10 @@ pub(super) struct RunOptions {
     /// the baseline
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
+    /// The service's Python, its virtual environment, or a folder with its pyarrow: the pools of that Arrow library
+    /// then serve Arrow wherever variables choose its pool (for one configuration: -c arrow=wheel:mimalloc[:PYTHON])
+    #[arg(long, value_name = "PYTHON")]
+    python: Option<String>,
     /// File of configurations of your own: [config.NAME] with words = "...", for -c NAME
     #[arg(long = "configs", value_name = "FILE")]
     configs_file: Option<PathBuf>,
@@ -225,6 +230,10 @@ fn configs(options: &RunOptions) -> Result<Vec<Config>, Stop> {
     if words.is_empty() {
         configs = measure::contestants();
     }
+    if let Some(place) = &options.python {
+        let wheel = Wheel::find(place).map_err(Stop::Unusable)?;
+        configs = configs.into_iter().map(|config| config.on_wheel(&wheel)).collect();
+    }
     for config in &mut configs {
         config.allow_unverified = options.allow_unverified;
     }
@@ -270,6 +279,9 @@ fn list(bundle: &Bundle, named: &Named) -> Result<String, String> {
     text.push_str(
         "cpython is the pools of an interpreter of this machine, whose PROGRAM is a name or a path (python3 if none is \
          given)\nand which must have a shared libpython. It is measured where it is named: -c cpython:python3.11\n\
+         wheel:mimalloc, wheel:jemalloc and wheel:system are the pools of a pyarrow: -c arrow=wheel:mimalloc takes \
+         that of python3,\n-c arrow=wheel:mimalloc:venv/bin/python another one; --python has variables \
+         choose among them\n\
          Words may be combined: -c 'MALLOC_ARENA_MAX=2 arrow-system', -c 'numpy=/path/libjemalloc.so.2'\n",
     );
     Ok(text)

@@ -7,7 +7,7 @@ use super::child::WORKER_VERB;
 use super::config::{self, Config};
 use super::environment;
 use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
-use crate::backend::{self, CPYTHON_KEY, LIBRARY_KEY, Role};
+use crate::backend::{self, CPYTHON_KEY, Role};
 use crate::run::{AllocatorFacts, HostFacts, Outcome};
 use std::path::Path;
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn answer(exe: &Path, config: &Config) -> Result<(Vec<AllocatorFacts>, Vec<Strin
     let unverified = config::verify(config, &facts, &errors)?;
     if config.has_library() {
         // Nothing is known of a user's library beforehand: it has to keep the contract before it is measured.
-        let own = config.keys().into_iter().filter(|key| *key == SYSTEM || key.starts_with(LIBRARY_KEY));
+        let own = config.keys().into_iter().filter(|key| *key == SYSTEM || config::is_users(key));
         let arguments: Vec<&str> = [WORKER_VERB, "--self-test"].into_iter().chain(own).collect();
         ask(exe, &arguments, config).map_err(of_config)?;
     }

@@ -101,11 +101,8 @@ impl Image {
         let (memory, streams) = (shared_memory(0)?, [shared_memory(0)?, shared_memory(0)?]);
         // Cycles cannot be streamed: such an image may take all that there is for images.
         let bytes_max = if how.cycles.is_some() { left } else { limits.whole_bytes_max.min(left) };
-        let target = Target::Whole {
-            fd: memory.as_raw_fd(),
-            stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd),
-            bytes_max,
-        };
+        let target =
+            Target::Whole { fd: memory.as_raw_fd(), stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd), bytes_max };
         let inherit = [memory.as_fd(), streams[0].as_fd(), streams[1].as_fd()];
         let running = start_compiler(exe, &workload, target, &inherit, how)?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;

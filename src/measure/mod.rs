@@ -22,7 +22,7 @@ pub use ask::{HostReport, report, self_test};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
 pub use config::{
-    Config, Named, Preset, contestants, floor, parse as parse_config, parse_all as parse_configs, presets,
+    Config, Named, Preset, Wheel, contestants, floor, parse as parse_config, parse_all as parse_configs, presets,
 };
 pub use cycles::CyclesAsked;
 pub use image::{COMPILE_VERB, How, Image, ImageLimits};

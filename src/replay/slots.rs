@@ -51,7 +51,8 @@ static TOKEN: Mutex<()> = Mutex::new(());
 pub(crate) struct Heap {
     /// The block in each slot, or null.
     blocks: *mut *mut u8,
-    /// The bytes requested for it; kept up only for passes that account for them.
+    /// The bytes requested for it; kept up for passes that account for them, and for Arrow's blocks, since a pool
+    /// of Arrow's is told a block's size when it is resized or freed.
     sizes: *mut usize,
     /// The bytes of it that were touched; kept up as the sizes are.
     touched: *mut usize,
@@ -203,10 +204,12 @@ impl Heap {
         }
         let (old_bytes, old_touched) = (*self.size(op), *self.touched(op));
         self.lose(op, pass);
-        let realloc = self.table[op.domain_bits()].realloc;
+        let entry = self.table[op.domain_bits()];
+        // SAFETY: the slot's block is live and of this domain; its old address is forgotten below. Who wants its size
+        // serves Arrow, of whose blocks it is known.
         let token = self.enter(op, pass);
-        // SAFETY: the slot's block is live and of this domain; its old address is forgotten below.
-        let block = pass.call(CallKind::Realloc, bytes, || unsafe { realloc(old.cast(), bytes) }).cast::<u8>();
+        let resize = || unsafe { entry.resize(old.cast(), old_bytes, bytes) };
+        let block = pass.call(CallKind::Realloc, bytes, resize).cast::<u8>();
         drop(token);
         if block.is_null() {
             self.failed += 1;
@@ -231,10 +234,21 @@ impl Heap {
         if block.is_null() || !P::CALLS {
             return;
         }
+        if is_arrow(op) {
+            return self.free_arrow(op, block, pass);
+        }
         let free = self.table[op.domain_bits()].free;
         let _token = self.enter(op, pass);
         // SAFETY: the slot's block is live and of this domain; the slot has forgotten it.
         pass.call(CallKind::Free, op.value() as usize, || unsafe { free(block.cast()) });
+    }
+
+    /// Frees a block of Arrow's that its slot has forgotten, with its size if the allocator wants to be told.
+    fn free_arrow<P: Pass>(&mut self, op: Op, block: *mut u8, pass: &mut P) {
+        let (entry, bytes) = (self.table[op.domain_bits()], *self.size(op));
+        let _token = self.enter(op, pass);
+        // SAFETY: the block is live, of this domain and of the size that was noted when it came to be.
+        pass.call(CallKind::Free, op.value() as usize, || unsafe { entry.release(block.cast(), bytes) });
     }
 
     /// Huge-page advice on the block as NumPy gives it: from the first page boundary after its start to its end.
@@ -251,11 +265,14 @@ impl Heap {
         }
     }
 
-    /// Tells an accounting pass of the block that the slot holds now.
+    /// Notes the size of the block that the slot holds now, where somebody will want it.
     #[inline(always)]
     fn gain<P: Pass>(&mut self, op: Op, bytes: usize, touched: usize, pass: &mut P) {
+        if P::ACCOUNTS || is_arrow(op) {
+            *self.size(op) = bytes;
+        }
         if P::ACCOUNTS {
-            (*self.size(op), *self.touched(op)) = (bytes, touched);
+            *self.touched(op) = touched;
             pass.gained(self.account(op));
         }
     }
@@ -271,9 +288,10 @@ impl Heap {
     /// The slot's live block.
     fn account(&mut self, op: Op) -> Account {
         let (requested, touched) = (*self.size(op), *self.touched(op));
-        Account { domain_bits: op.domain_bits(), requested, usable: self.usable_size(op), touched }
+        Account { domain_bits: op.domain_bits(), requested, usable: self.usable_size(op).max(requested), touched }
     }
 
+    /// Usable bytes of the slot's block; 0 when its allocator cannot tell.
     fn usable_size(&mut self, op: Op) -> usize {
         let block = self.block(op).cast();
         // SAFETY: only called while the slot's block is live, and of this domain.
@@ -294,6 +312,11 @@ impl Heap {
         // SAFETY: each block is live, or null, which every `free` takes.
         blocks.into_iter().for_each(|block| unsafe { (entry.free)(block) });
     }
+}
+
+#[inline(always)]
+fn is_arrow(op: Op) -> bool {
+    op.domain_bits() == Domain::Arrow as usize
 }
 
 /// Writes the first 16 bytes of a block, or all of a smaller one: what any program does first.

@@ -19,6 +19,7 @@ use crate::replay::{Floor, FootprintPass, Heap, Holder, LatencyPass, OwnerLog, S
 use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use trace::Domain;
 
 /// What the C library's heap held before the first line of the worker: taken by the libraries' own constructors, such
 /// as that of a jemalloc whose options ask for a thread of its own.
@@ -189,7 +190,9 @@ fn prepare(
         };
         &ready[distinct.iter().position(is_it).unwrap_or(0)]
     });
-    let entries = serving.map(|ready| ready.entry);
+    let mut entries = serving.map(|ready| ready.entry);
+    let arrow = Domain::Arrow as usize;
+    entries[arrow] = serving[arrow].arrow.unwrap_or(entries[arrow]);
     let is_alone = serving.map(|ready| ready.one_thread_at_a_time);
     Ok(Prepared { entries, ready, is_alone, libc_bytes })
 }

@@ -8,7 +8,8 @@ use libc::{c_char, c_int, c_void};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
-type Mallctl = unsafe extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> c_int;
+pub(in crate::backend) type Mallctl =
+    unsafe extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> c_int;
 
 /// Functions of one copy.
 #[derive(Clone, Copy, Debug)]

@@ -9,10 +9,12 @@ mod near;
 mod presets;
 mod variables;
 mod verify;
+mod wheel;
 mod words;
 
 pub use presets::Named;
 pub(super) use verify::verify;
+pub use wheel::Wheel;
 
 use crate::backend::{self, Backend, CPYTHON_KEY, LIBRARY_KEY, LINKAGE_VARIABLE, Role};
 use crate::run::{AllocatorFacts, ConfigFacts};
@@ -200,7 +202,7 @@ impl Config {
     /// Whether a library of the user's is in it, about which nothing is known beforehand.
     pub(super) fn has_library(&self) -> bool {
         let is_preloaded = self.typed.iter().any(|(name, _)| name == variables::PRELOAD);
-        is_preloaded || self.backends.iter().any(|key| key.starts_with(LIBRARY_KEY))
+        is_preloaded || self.backends.iter().any(|key| is_users(key))
     }
 
     /// Whether one of its words reaches nothing but a domain, so that it means nothing where that is not called.
@@ -208,6 +210,11 @@ impl Config {
     pub fn needs(&self, domain: Domain) -> bool {
         self.only == Some(domain) && !self.typed.is_empty()
     }
+}
+
+/// Whether a key means a library of the user's.
+pub(super) fn is_users(key: &str) -> bool {
+    backend::find(key).is_some_and(|(backend, _)| backend.role == Role::ByArgument)
 }
 
 /// A key without the folders of the file in it.

@@ -4,10 +4,10 @@
 
 use super::variables::{self, ARROW, ARROW_JEMALLOC, PRELOAD, Reach, TUNABLES, is_variable};
 use super::{
-    ARROW_DEFAULT, Config, DEFAULT_PROGRAM, LINKAGE_VARIABLE, Named, POOL, PYTHON, SYSTEM, keys, library, preset,
-    presets, with_role,
+    ARROW_DEFAULT, Config, DEFAULT_PROGRAM, LINKAGE_VARIABLE, Named, POOL, PYTHON, SYSTEM, Wheel, keys, library,
+    preset, presets, with_role,
 };
-use crate::backend::{self, Backend, CPYTHON_KEY, LIBRARY_KEY, Role};
+use crate::backend::{self, Backend, CPYTHON_KEY, LIBRARY_KEY, Role, WHEEL_KEY, WHEEL_POOLS};
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
 use trace::Domain;
@@ -22,10 +22,10 @@ const DOMAIN_WORDS: &[(&str, &[Domain])] = &[
 ];
 
 /// Words of the grammar that this version does not carry out.
-const LATER: &[&str] = &["pool-tuned", "wheel"];
+const LATER: &[&str] = &["pool-tuned"];
 
 /// The variable that our linked copy of jemalloc reads.
-const LINKED_JEMALLOC: &str = "_RJEM_MALLOC_CONF";
+pub(super) const LINKED_JEMALLOC: &str = "_RJEM_MALLOC_CONF";
 /// The key of that copy.
 const JEMALLOC: &str = "jemalloc";
 /// What Arrow builds into its own copy of jemalloc, which the linked one stands for.
@@ -41,6 +41,8 @@ struct Served<'a> {
     key: String,
     /// `cpython` alone: the interpreter's program.
     program: Option<&'a str>,
+    /// `wheel` alone: the word after `=`, and where the wheel is.
+    wheel: Option<(&'a str, &'a str)>,
 }
 
 /// A configuration while its words are read.
@@ -48,6 +50,8 @@ struct Words<'a> {
     backends: [String; 6],
     /// The interpreter that they name.
     program: Option<&'a str>,
+    /// The wheel whose pool serves Arrow: the word that names it, and where it is.
+    wheel: Option<(&'a str, &'a str)>,
     typed: Vec<(String, String)>,
     /// Whether a word asks what no variable does.
     is_what_if: bool,
@@ -68,6 +72,11 @@ impl<'a> Words<'a> {
                 ));
             }
             self.program = Some(program);
+        }
+        if domains.contains(&Domain::Arrow) {
+            self.wheel = by.wheel;
+        } else if by.wheel.is_some() {
+            return Err(format!("{whole}: Arrow's pools serve nothing but Arrow. Give arrow={}.", by.key));
         }
         for domain in domains {
             self.backends[*domain as usize] = by.key.clone();
@@ -101,6 +110,9 @@ impl<'a> Words<'a> {
             return Err(format!("In {text:?} the preset {word} must come first. Move it to the front."));
         }
         let by = if is_alone { offered(word, word)? } else { served(word, text)? };
+        if by.wheel.is_some() {
+            return Err(format!("{word}: Arrow's pools serve nothing but Arrow. Give arrow={}.", by.key));
+        }
         (self.backends, self.program, self.is_what_if) = (preset(by.backend).backends, by.program, true);
         Ok(())
     }
@@ -188,7 +200,7 @@ pub(super) fn parse(
     let list: Vec<&str> = own.map_or(typed.clone(), |words| words.split_whitespace().collect());
     let mut backends = keys(POOL, SYSTEM);
     ARROW_DEFAULT.clone_into(&mut backends[Domain::Arrow as usize]);
-    let mut words = Words { backends, program: None, typed: Vec::new(), is_what_if: false };
+    let mut words = Words { backends, program: None, wheel: None, typed: Vec::new(), is_what_if: false };
     for (place, word) in list.iter().enumerate() {
         match word.split_once('=') {
             Some((left, right)) if is_variable(left) => words.set(left, right)?,
@@ -220,6 +232,9 @@ pub(super) fn parse(
         let interpreter = find(program).map_err(|error| error.to_string())?;
         config.run_on(&interpreter, program, single.is_some());
     }
+    if let Some((word, place)) = words.wheel {
+        config.load_arrow(&Wheel::find(place)?, word);
+    }
     Ok(config)
 }
 
@@ -247,7 +262,11 @@ impl Config {
 
 /// A word as results show it. The path of an interpreter gives way later, to what it turns out to be.
 fn shown(word: &str) -> String {
-    if word.contains(CPYTHON_KEY) { word.to_owned() } else { library::without_folders(word) }
+    if word.contains(CPYTHON_KEY) || word.contains("=wheel:") {
+        word.to_owned()
+    } else {
+        library::without_folders(word)
+    }
 }
 
 /// The words with presets of variables written out.
@@ -269,10 +288,13 @@ fn domains(left: &str, word: &str) -> Result<&'static [Domain], String> {
 /// The backend that a word means, with the program or the path in it; `whole` is what errors about a path quote.
 fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
     let (key, argument) = word.split_once(':').map_or((word, None), |(key, argument)| (key, Some(argument)));
+    if key == WHEEL_KEY {
+        return pool_of_wheel(word, argument);
+    }
     if key != CPYTHON_KEY && (word.contains('/') || key == LIBRARY_KEY) {
         let path = library::path(word.strip_prefix("library:").unwrap_or(word), whole)?;
         let (backend, _) = backend::find(LIBRARY_KEY).ok_or("There is no allocator by path. Please report this.")?;
-        return Ok(Served { backend, key: format!("{LIBRARY_KEY}:{}", path.display()), program: None });
+        return Ok(Served { backend, key: format!("{LIBRARY_KEY}:{}", path.display()), program: None, wheel: None });
     }
     let Some((backend, _)) = backend::find(key) else {
         let later = LATER.contains(&key);
@@ -282,16 +304,27 @@ fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
         return Err(format!("{key:?} {what}. Give one of: {}.{hint}", known()));
     };
     match argument {
-        Some(_) if backend.role == Role::ByArgument => Ok(Served { backend, key: word.to_owned(), program: None }),
         Some(_) if key != CPYTHON_KEY => {
             Err(format!("{word}: only {CPYTHON_KEY} takes the program of an interpreter. Give {key}."))
         }
         Some("") => Err(format!("{word}: the interpreter is missing. Give a program, as in {CPYTHON_KEY}:python3.11.")),
         _ => {
             let program = (key == CPYTHON_KEY).then_some(argument.unwrap_or(DEFAULT_PROGRAM));
-            Ok(Served { backend, key: key.to_owned(), program })
+            Ok(Served { backend, key: key.to_owned(), program, wheel: None })
         }
     }
+}
+
+/// `wheel:POOL`, and after another colon the Python or the folder of packages that the wheel is in.
+fn pool_of_wheel<'a>(word: &'a str, argument: Option<&'a str>) -> Result<Served<'a>, String> {
+    let (pool, place) = argument
+        .map_or(("", DEFAULT_PROGRAM), |argument| argument.split_once(':').unwrap_or((argument, DEFAULT_PROGRAM)));
+    let known = || WHEEL_POOLS.map(|pool| format!("{WHEEL_KEY}:{pool}")).join(", ");
+    if !WHEEL_POOLS.contains(&pool) {
+        return Err(format!("{word}: Arrow has no pool {pool:?}. Give one of: {}.", known()));
+    }
+    let (backend, _) = backend::find(WHEEL_KEY).ok_or("There are no pools of a wheel. Please report this.")?;
+    Ok(Served { backend, key: format!("{WHEEL_KEY}:{pool}"), program: None, wheel: Some((word, place)) })
 }
 
 /// An allocator that may serve a domain; `whole` is the word or text that it stands in.
