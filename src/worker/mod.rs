@@ -318,7 +318,7 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
     let mut holders: Vec<Holder> = keys
         .iter()
         .zip(&mut ready)
-        .map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() })
+        .map(|(key, ready)| Holder { key: backend::shown_key(key), holds: ready.holds.take() })
         .collect();
     if !keys.iter().any(|key| key == backend::LIBC_KEY) {
         holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: Some(backend::libc_holds()) });
@@ -326,7 +326,7 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
     let served_by = |domain: trace::Domain, small: bool| {
         let key = &job.backends[domain as usize];
         let own = keys.iter().position(|own| own == key).and_then(|at| own_bytes_max[at]);
-        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { key.clone() }
+        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { backend::shown_key(key) }
     };
     let log = OwnerLog::new(holders, served_by);
     (ready, log)
