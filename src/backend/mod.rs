@@ -163,10 +163,10 @@ pub const ALL: &[Backend] = &[
 /// Key of the C library's own allocator.
 pub const LIBC_KEY: &str = "system";
 
-/// What the C library's heap holds, whoever put it there.
+/// What the process's `malloc` holds, whoever put it there; none of a preloaded library that cannot tell.
 #[must_use]
-pub fn libc_holds() -> Holds {
-    Box::new(family::glibc::holds)
+pub fn libc_holds() -> Option<Holds> {
+    system::holds()
 }
 
 /// Key of the floor at which nothing is called: decode and slot table alone.

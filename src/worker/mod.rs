@@ -307,7 +307,7 @@ fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Resul
     }))
 }
 
-/// Who may be asked what they hold: each allocator of the job, and the C library in any case.
+/// Who may be asked what they hold: each allocator of the job, and the process's `malloc` in any case.
 fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &str)]) -> (Vec<Ready>, OwnerLog) {
     let key = |(backend, argument): &(&Backend, &str)| match *argument {
         "" => backend.key.to_owned(),
@@ -321,7 +321,7 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
         .map(|(key, ready)| Holder { key: backend::shown_key(key), holds: ready.holds.take() })
         .collect();
     if !keys.iter().any(|key| key == backend::LIBC_KEY) {
-        holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: Some(backend::libc_holds()) });
+        holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: backend::libc_holds() });
     }
     let served_by = |domain: trace::Domain, small: bool| {
         let key = &job.backends[domain as usize];
