@@ -10,7 +10,8 @@ use libc::c_void;
 ///
 /// What each promises, and what [`check`] checks:
 /// - a block is aligned to 16 bytes; to 8 bytes only when at most 8 were requested (mimalloc and jemalloc do so);
-/// - live blocks do not overlap, and `usable_size` of a block, if known, is at least what was requested;
+/// - live blocks do not overlap, and `usable_size` of a block is at least what was requested, or 0 where
+///   an allocator with [`SizedCalls`] cannot tell;
 /// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment, save
 ///   that of a block of no bytes (jemalloc 5.3.0 forgets it);
 /// - null means that the request failed and nothing changed.
@@ -29,7 +30,7 @@ pub struct Entry {
     pub free: unsafe extern "C" fn(*mut c_void),
     /// `aligned_alloc(alignment, size)`; the alignment is a power of two, the size need not be a multiple of it.
     pub aligned: unsafe extern "C" fn(usize, usize) -> *mut c_void,
-    /// Bytes of the block that may be used; 0 when the allocator cannot tell.
+    /// Bytes of the block that may be used; 0 when an allocator with [`SizedCalls`] cannot tell.
     pub usable_size: unsafe extern "C" fn(*mut c_void) -> usize,
     /// What takes the place of `realloc` and `free` in an allocator that cannot do without a block's size. It serves
     /// the domain `arrow` alone, and the two above must not be called.
@@ -201,7 +202,8 @@ unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, Str
 unsafe fn fill_block(entry: &Entry, name: &str, address: *mut u8, bytes: usize, fill: u8) -> Result<Block, String> {
     // SAFETY: the caller's promise.
     let usable = unsafe { (entry.usable_size)(address.cast()) };
-    if usable != 0 && usable < bytes {
+    let is_untold = usable == 0 && entry.sized.is_some();
+    if usable < bytes && !is_untold {
         return Err(format!("{name} of {bytes} bytes returned a block of only {usable} usable bytes"));
     }
     // SAFETY: the caller's promise; what was requested may be written.

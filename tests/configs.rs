@@ -2,7 +2,7 @@
 //! The libraries are real ones, built here from C.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use pyalloc_bench::run::{self, ConfigFacts, Outcome};
+use pyalloc_bench::run::{self, ConfigFacts, Held, Observation, Outcome};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -186,6 +186,8 @@ fn a_variable_for_arrow_needs_a_trace_that_asks_arrow() {
     let place = Place::new(&[Domain::Obj, Domain::Libc]);
     let said = place.refusal("arrow-system");
     assert!(said.contains("no workload calls Arrow's allocator"), "{said}");
+    let said = place.refusal("MIMALLOC_PURGE_DELAY=0");
+    assert!(said.contains("serves arrow alone, which no workload calls"), "{said}");
     // Without words, `today` is measured where it is no twin of `pool`, and is the baseline there.
     let names =
         |place: &Place| -> Vec<String> { place.facts(&[], &[]).into_iter().map(|config| config.name).collect() };
@@ -227,6 +229,25 @@ fn libraries_by_path_say_what_they_are_and_what_was_set() {
         let text = fs::read_to_string(place.out().join("latest").join(file)).unwrap();
         assert!(!text.contains(folder), "{file}");
     }
+}
+
+#[test]
+fn a_preloaded_malloc_is_not_asked_what_the_c_librarys_heap_holds() {
+    let place = Place::new(&Domain::ALL);
+    let tiny = tiny("libtiny-alone.so", &[]).to_str().unwrap().to_owned();
+    let configs = ["today".to_owned(), format!("LD_PRELOAD={tiny}")];
+    let facts = place.facts(&configs.each_ref().map(String::as_str), &[]);
+    let (_, runs) = run::read(&place.out().join("latest")).unwrap();
+    let held = |config: &str| -> Vec<Held> {
+        let footprints = runs.iter().filter(|run| run.config == config).filter_map(|run| match &run.outcome {
+            Outcome::Ok(Observation::Footprint(footprint)) => Some(footprint),
+            _ => None,
+        });
+        footprints.flat_map(|footprint| &footprint.owners).map(|owners| owners.held["system"]).collect()
+    };
+    let (of_libc, of_tiny) = (held(&facts[0].name), held(&facts[1].name));
+    assert!(of_libc.iter().any(|held| held.resident_bytes_max > Some(0)), "{of_libc:?}");
+    assert!(!of_tiny.is_empty() && of_tiny.iter().all(|held| *held == Held::default()), "{of_tiny:?}");
 }
 
 #[test]

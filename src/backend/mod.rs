@@ -163,10 +163,10 @@ pub const ALL: &[Backend] = &[
 /// Key of the C library's own allocator.
 pub const LIBC_KEY: &str = "system";
 
-/// What the C library's heap holds, whoever put it there.
+/// What the process's `malloc` holds, whoever put it there; none of a preloaded library that cannot tell.
 #[must_use]
-pub fn libc_holds() -> Holds {
-    Box::new(family::glibc::holds)
+pub fn libc_holds() -> Option<Holds> {
+    system::holds()
 }
 
 /// Key of the floor at which nothing is called: decode and slot table alone.
@@ -177,6 +177,15 @@ pub const LOOP_KEY: &str = "loop";
 pub fn find(key: &str) -> Option<(&'static Backend, &str)> {
     let (key, argument) = key.split_once(':').unwrap_or((key, ""));
     ALL.iter().find(|backend| backend.key == key).map(|backend| (backend, argument))
+}
+
+/// A key without the folders of the file in it: results name no machine.
+#[must_use]
+pub fn shown_key(key: &str) -> String {
+    match key.split_once(':') {
+        Some((LIBRARY_KEY, path)) => format!("{LIBRARY_KEY}:{}", path.rsplit('/').next().unwrap_or_default()),
+        _ => key.to_owned(),
+    }
 }
 
 impl Backend {

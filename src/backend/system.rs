@@ -5,7 +5,7 @@
 
 use super::family::symbols::{Object, Symbols};
 use super::family::{Family, glibc};
-use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
+use super::{ARROW_ALIGNMENT_BYTES, Backend, Holds, Ready, Role};
 use crate::heap::Entry;
 use libc::c_void;
 use std::collections::BTreeMap;
@@ -73,6 +73,11 @@ pub(super) fn ready(entry: Entry) -> Result<Ready, String> {
 /// What the process's `malloc` is, for those who stand on it.
 pub(super) fn version() -> String {
     own().map_or_else(|reason| reason, |(family, object)| family.version(&object))
+}
+
+/// What it holds, where it can tell: a preloaded library's blocks are not in the C library's heap.
+pub(super) fn holds() -> Option<Holds> {
+    own().ok()?.0.holds()
 }
 
 /// Its options.

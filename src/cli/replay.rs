@@ -58,8 +58,8 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "MODE")]
     threads: Option<Threads>,
     /// Let the footprint passes keep recorded gaps, FACTOR times shorter than they were
-    #[arg(long, value_name = "FACTOR", num_args = 0..=1, conflicts_with = "cycles", require_equals = true, default_missing_value = "1",
-          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "FACTOR", num_args = 0..=1, conflicts_with = "cycles", require_equals = true,
+          default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     paced: Option<u32>,
     /// Seed of the order of runs [default: from the clock]
     #[arg(long, value_name = "N")]

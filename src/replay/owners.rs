@@ -51,7 +51,10 @@ pub(crate) struct OwnerLog {
 impl OwnerLog {
     /// `served_by` says for a domain and whether its blocks are small whose memory they are in.
     pub(crate) fn new(allocators: Vec<Holder>, served_by: impl Fn(Domain, bool) -> String) -> Self {
-        let row = |at: usize| Domain::from_bits(at as u8 / 2).map_or_else(String::new, |d| served_by(d, at % 2 == 0));
+        let row = |at: usize| {
+            let domain = Domain::from_bits(at as u8 / 2);
+            domain.map_or_else(String::new, |domain| served_by(domain, at.is_multiple_of(2)))
+        };
         let reading = |moment| Reading {
             moment,
             memory: None,

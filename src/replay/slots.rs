@@ -205,9 +205,9 @@ impl Heap {
         let (old_bytes, old_touched) = (*self.size(op), *self.touched(op));
         self.lose(op, pass);
         let entry = self.table[op.domain_bits()];
+        let token = self.enter(op, pass);
         // SAFETY: the slot's block is live and of this domain; its old address is forgotten below. Who wants its size
         // serves Arrow, of whose blocks it is known.
-        let token = self.enter(op, pass);
         let resize = || unsafe { entry.resize(old.cast(), old_bytes, bytes) };
         let block = pass.call(CallKind::Realloc, bytes, resize).cast::<u8>();
         drop(token);

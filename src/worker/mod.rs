@@ -307,7 +307,7 @@ fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Resul
     }))
 }
 
-/// Who may be asked what they hold: each allocator of the job, and the C library in any case.
+/// Who may be asked what they hold: each allocator of the job, and the process's `malloc` in any case.
 fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &str)]) -> (Vec<Ready>, OwnerLog) {
     let key = |(backend, argument): &(&Backend, &str)| match *argument {
         "" => backend.key.to_owned(),
@@ -318,15 +318,15 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
     let mut holders: Vec<Holder> = keys
         .iter()
         .zip(&mut ready)
-        .map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() })
+        .map(|(key, ready)| Holder { key: backend::shown_key(key), holds: ready.holds.take() })
         .collect();
     if !keys.iter().any(|key| key == backend::LIBC_KEY) {
-        holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: Some(backend::libc_holds()) });
+        holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: backend::libc_holds() });
     }
     let served_by = |domain: trace::Domain, small: bool| {
         let key = &job.backends[domain as usize];
         let own = keys.iter().position(|own| own == key).and_then(|at| own_bytes_max[at]);
-        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { key.clone() }
+        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { backend::shown_key(key) }
     };
     let log = OwnerLog::new(holders, served_by);
     (ready, log)

@@ -105,7 +105,7 @@ impl Family {
     }
 
     /// How a copy tells what it holds. A loaded mimalloc's statistics look otherwise in every version: unknown.
-    fn holds(&self) -> Option<Holds> {
+    pub(super) fn holds(&self) -> Option<Holds> {
         match self {
             Self::Glibc => Some(Box::new(glibc::holds)),
             Self::Jemalloc(copy) => {

@@ -15,7 +15,7 @@
 
 use super::{ImageSummary, Op, OpKind, pages};
 use crate::{Phase, SLOTS_MAX};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The mark at the end of each cycle. No trace has it: marks of a trace are indices of names.
 pub const CYCLE_MARK: u32 = u32::MAX;
@@ -324,12 +324,15 @@ impl Writer {
 
 /// Threads that end in a section that they did not begin in: every cycle but the first has to begin them.
 fn ended_first(section: &[u64]) -> Vec<u32> {
-    let mut seen: HashMap<u32, bool> = HashMap::new();
+    let mut seen = HashSet::new();
     let mut ended = Vec::new();
     for op in section.iter().map(|word| Op(*word)) {
-        let ends = op.kind() == OpKind::ThreadEnd;
-        if (ends || op.kind() == OpKind::ThreadStart) && seen.insert(op.value(), true).is_none() && ends {
-            ended.push(op.value());
+        match op.kind() {
+            OpKind::ThreadStart => {
+                seen.insert(op.value());
+            }
+            OpKind::ThreadEnd if seen.insert(op.value()) => ended.push(op.value()),
+            _ => {}
         }
     }
     ended
