@@ -29,7 +29,7 @@ pub struct Entry {
     pub free: unsafe extern "C" fn(*mut c_void),
     /// `aligned_alloc(alignment, size)`; the alignment is a power of two, the size need not be a multiple of it.
     pub aligned: unsafe extern "C" fn(usize, usize) -> *mut c_void,
-    /// Bytes of the block that may be used; 0 when the allocator cannot tell.
+    /// Bytes of the block that may be used; 0 when an allocator with [`SizedCalls`] cannot tell.
     pub usable_size: unsafe extern "C" fn(*mut c_void) -> usize,
     /// What takes the place of `realloc` and `free` in an allocator that cannot do without a block's size. It serves
     /// the domain `arrow` alone, and the two above must not be called.
@@ -201,7 +201,8 @@ unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, Str
 unsafe fn fill_block(entry: &Entry, name: &str, address: *mut u8, bytes: usize, fill: u8) -> Result<Block, String> {
     // SAFETY: the caller's promise.
     let usable = unsafe { (entry.usable_size)(address.cast()) };
-    if usable != 0 && usable < bytes {
+    let cannot_tell = usable == 0 && entry.sized.is_some();
+    if usable < bytes && !cannot_tell {
         return Err(format!("{name} of {bytes} bytes returned a block of only {usable} usable bytes"));
     }
     // SAFETY: the caller's promise; what was requested may be written.
