@@ -179,6 +179,15 @@ pub fn find(key: &str) -> Option<(&'static Backend, &str)> {
     ALL.iter().find(|backend| backend.key == key).map(|backend| (backend, argument))
 }
 
+/// A key without the folders of the file in it: results name no machine.
+#[must_use]
+pub fn shown_key(key: &str) -> String {
+    match key.split_once(':') {
+        Some((LIBRARY_KEY, path)) => format!("{LIBRARY_KEY}:{}", path.rsplit('/').next().unwrap_or_default()),
+        _ => key.to_owned(),
+    }
+}
+
 impl Backend {
     /// Whether it keeps the contract of [`Entry`].
     ///

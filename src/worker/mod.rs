@@ -311,7 +311,7 @@ fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Resul
 fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &str)]) -> (Vec<Ready>, OwnerLog) {
     let key = |(backend, argument): &(&Backend, &str)| match *argument {
         "" => backend.key.to_owned(),
-        argument => format!("{}:{argument}", backend.key),
+        argument => backend::shown_key(&format!("{}:{argument}", backend.key)),
     };
     let keys: Vec<String> = distinct.iter().map(key).collect();
     let own_bytes_max: Vec<Option<u64>> = ready.iter().map(|ready| ready.own_bytes_max).collect();
@@ -324,9 +324,9 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
         holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: backend::libc_holds() });
     }
     let served_by = |domain: trace::Domain, small: bool| {
-        let key = &job.backends[domain as usize];
-        let own = keys.iter().position(|own| own == key).and_then(|at| own_bytes_max[at]);
-        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { key.clone() }
+        let key = backend::shown_key(&job.backends[domain as usize]);
+        let own = keys.iter().position(|own| *own == key).and_then(|at| own_bytes_max[at]);
+        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { key }
     };
     let log = OwnerLog::new(holders, served_by);
     (ready, log)

@@ -16,7 +16,7 @@ pub use presets::Named;
 pub(super) use verify::verify;
 pub use wheel::Wheel;
 
-use crate::backend::{self, Backend, CPYTHON_KEY, LIBRARY_KEY, LINKAGE_VARIABLE, Role};
+use crate::backend::{self, Backend, CPYTHON_KEY, LINKAGE_VARIABLE, Role};
 use crate::run::{AllocatorFacts, ConfigFacts};
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
@@ -184,7 +184,7 @@ impl Config {
     /// words that nobody could read back.
     #[must_use]
     pub fn facts(&self, all: &[AllocatorFacts], unverified: &[String]) -> ConfigFacts {
-        let shown = self.backends.iter().map(|key| shown_key(key));
+        let shown = self.backends.iter().map(|key| backend::shown_key(key));
         let by_name = Domain::ALL.iter().map(|domain| domain.name().to_owned()).zip(shown);
         let serving = all.iter().filter(|facts| self.keys().contains(&facts.key.as_str())).cloned();
         ConfigFacts {
@@ -192,7 +192,7 @@ impl Config {
             label: self.label.clone(),
             floor: self.floor,
             domains: by_name.collect(),
-            allocators: serving.map(|facts| AllocatorFacts { key: shown_key(&facts.key), ..facts }).collect(),
+            allocators: serving.map(|facts| AllocatorFacts { key: backend::shown_key(&facts.key), ..facts }).collect(),
             words: self.words.clone(),
             deployable: self.deploy.is_some(),
             unverified: unverified.to_vec(),
@@ -215,14 +215,6 @@ impl Config {
 /// Whether a key means a library of the user's.
 pub(super) fn is_users(key: &str) -> bool {
     backend::find(key).is_some_and(|(backend, _)| backend.role == Role::ByArgument)
-}
-
-/// A key without the folders of the file in it.
-fn shown_key(key: &str) -> String {
-    match key.split_once(':') {
-        Some((LIBRARY_KEY, path)) => format!("{LIBRARY_KEY}:{}", path.rsplit('/').next().unwrap_or_default()),
-        _ => key.to_owned(),
-    }
 }
 
 fn preset(backend: &Backend) -> Config {
