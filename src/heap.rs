@@ -10,7 +10,8 @@ use libc::c_void;
 ///
 /// What each promises, and what [`check`] checks:
 /// - a block is aligned to 16 bytes; to 8 bytes only when at most 8 were requested (mimalloc and jemalloc do so);
-/// - live blocks do not overlap, and `usable_size` of a block, if known, is at least what was requested;
+/// - live blocks do not overlap, and `usable_size` of a block is at least what was requested, or 0 where
+///   an allocator with [`SizedCalls`] cannot tell;
 /// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment, save
 ///   that of a block of no bytes (jemalloc 5.3.0 forgets it);
 /// - null means that the request failed and nothing changed.
@@ -201,8 +202,8 @@ unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, Str
 unsafe fn fill_block(entry: &Entry, name: &str, address: *mut u8, bytes: usize, fill: u8) -> Result<Block, String> {
     // SAFETY: the caller's promise.
     let usable = unsafe { (entry.usable_size)(address.cast()) };
-    let cannot_tell = usable == 0 && entry.sized.is_some();
-    if usable < bytes && !cannot_tell {
+    let is_untold = usable == 0 && entry.sized.is_some();
+    if usable < bytes && !is_untold {
         return Err(format!("{name} of {bytes} bytes returned a block of only {usable} usable bytes"));
     }
     // SAFETY: the caller's promise; what was requested may be written.

@@ -186,6 +186,8 @@ fn a_variable_for_arrow_needs_a_trace_that_asks_arrow() {
     let place = Place::new(&[Domain::Obj, Domain::Libc]);
     let said = place.refusal("arrow-system");
     assert!(said.contains("no workload calls Arrow's allocator"), "{said}");
+    let said = place.refusal("MIMALLOC_PURGE_DELAY=0");
+    assert!(said.contains("serves arrow alone, which no workload calls"), "{said}");
     // Without words, `today` is measured where it is no twin of `pool`, and is the baseline there.
     let names =
         |place: &Place| -> Vec<String> { place.facts(&[], &[]).into_iter().map(|config| config.name).collect() };

@@ -7,7 +7,7 @@ use super::out::{Stop, complain, print};
 use super::replay::seed_of_clock;
 use crate::analysis::{fidelity, program_cpu_ns};
 use crate::measure::live::{self, Program, Repetitions};
-use crate::measure::{self, Config, ImageLimits, Named, Prepared, Progress, Request, Sizes};
+use crate::measure::{self, Config, ImageLimits, Named, Prepared, Progress, Request, Sizes, Wheel};
 use crate::report;
 use crate::run::Fidelity;
 use crate::workload::{Bundle, OpenTrace, Workload};
@@ -39,6 +39,9 @@ pub(super) struct LiveArgs {
     /// File of configurations of your own: [config.NAME] with words = "...", for -c NAME
     #[arg(long = "configs", value_name = "FILE")]
     configs_file: Option<PathBuf>,
+    /// Have Arrow served by the pools of this interpreter's pyarrow [default: CMD's, if CMD begins with a Python]
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<String>,
     /// Run under settings that no allocator can confirm; what is found then says so
     #[arg(long)]
     allow_unverified: bool,
@@ -48,6 +51,12 @@ pub(super) struct LiveArgs {
     /// Replays of each configuration for its memory [default: 1; 3 where several threads allocate]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     predictions: Option<u32>,
+    /// Replay with the recorded gaps (200 us and more), FACTOR times shorter, as timers of allocators met them
+    #[arg(
+        long, value_name = "FACTOR", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    paced: Option<u32>,
     /// Replays of each configuration for its time; 0 leaves seconds out
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     timings: u32,
@@ -83,7 +92,7 @@ pub(super) struct LiveArgs {
 /// Compares, or predicts.
 pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let workload = Bundle::find().resolve(&args.trace, false).map_err(Stop::Unusable)?;
-    let configs = configs(args, &workload)?;
+    let (configs, wheel) = configs(args, &workload)?;
     let output = args.output.clone().or_else(|| workload.fidelity_files().into_iter().next());
     let folder = fallback_folder();
     // Everything that can be wrong with the program is said before anything is measured.
@@ -98,6 +107,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
     let Some(program) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
     notes(&mut found, &prepared, args);
+    found.notes.extend(wheel);
     let how = Repetitions { real: args.runs, jobs: args.jobs, seed: request.seed };
     found.jobs = args.jobs;
     let results = live::real_runs(&program, &environments, how, &mut progress);
@@ -143,20 +153,42 @@ fn show(args: &LiveArgs, found: &Fidelity, text: &str) -> Result<(), Stop> {
     print(&(text + "\n"))
 }
 
-/// The configurations asked for, or those that many people could deploy.
-fn configs(args: &LiveArgs, workload: &Workload) -> Result<Vec<Config>, Stop> {
+/// The configurations asked for, or those that many people could deploy; and whose Arrow pools serve where Arrow
+/// allocates.
+fn configs(args: &LiveArgs, workload: &Workload) -> Result<(Vec<Config>, Option<String>), Stop> {
     let named = args.configs_file.as_deref().map_or(Ok(Named::default()), Named::read).map_err(Stop::Unusable)?;
+    let metadata = OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
+    let has_arrow = metadata.totals.calls_by_domain.get(Domain::Arrow.name()).is_some_and(|calls| *calls > 0);
     let mut words = args.configs.clone();
     if words.is_empty() {
-        let metadata =
-            OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
-        let has_arrow = metadata.totals.calls_by_domain.get(Domain::Arrow.name()).is_some_and(|calls| *calls > 0);
         let more: &[&str] = if has_arrow { &CONFIGS_ARROW } else { &[] };
         words = CONFIGS.iter().chain(more).map(|word| (*word).to_owned()).collect();
     }
     let mut configs = measure::parse_configs(&words, &named).map_err(Stop::Unusable)?;
     configs.iter_mut().for_each(|config| config.allow_unverified = args.allow_unverified);
-    Ok(configs)
+    if !has_arrow {
+        return Ok((configs, None));
+    }
+    Ok(match wheel(args).map_err(Stop::Unusable)? {
+        Ok(wheel) => {
+            let said = format!("Arrow is replayed on the pools of the program's own pyarrow {}", wheel.version);
+            (configs.into_iter().map(|config| config.on_wheel(&wheel)).collect(), Some(said))
+        }
+        Err(reason) => (configs, Some(format!("Arrow is replayed on stand-ins for its pools: {reason}"))),
+    })
+}
+
+/// The pyarrow of the interpreter that was named, or of the program's own; the inner error says why there is none.
+fn wheel(args: &LiveArgs) -> Result<Result<Wheel, String>, String> {
+    if let Some(place) = &args.python {
+        return Wheel::find(place).map(Ok);
+    }
+    let first = args.command.first().map(|word| word.to_string_lossy());
+    let is_python = |word: &str| Path::new(word).file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    Ok(match first.filter(|word| is_python(word)) {
+        Some(word) => Wheel::find(&word),
+        None => Err("no interpreter was named. Give --python.".to_owned()),
+    })
 }
 
 /// The environment of each configuration, or why one has none. Without a program nothing needs one.
@@ -208,7 +240,7 @@ fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<
         quick: false,
         cycles: None,
         mode: None,
-        pace: 0,
+        pace: args.paced.unwrap_or(0),
         limits: ImageLimits::DEFAULT,
         allow_debug: args.allow_debug_build,
         base: PathBuf::new(),

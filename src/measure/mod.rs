@@ -145,9 +145,12 @@ impl Prepared {
     /// Whether a configuration means something on a workload: its program calls what the configuration is about.
     #[must_use]
     pub fn is_for(&self, workload: usize, config: usize) -> bool {
+        self.configs[config].only.is_none_or(|domain| self.calls(workload, domain))
+    }
+
+    fn calls(&self, workload: usize, domain: Domain) -> bool {
         let totals = &self.images[workload].compiled.metadata.totals;
-        let calls = |domain: Domain| totals.calls_by_domain.get(domain.name()).copied().unwrap_or(0);
-        self.configs[config].only.is_none_or(|domain| calls(domain) > 0)
+        totals.calls_by_domain.get(domain.name()).is_some_and(|calls| *calls > 0)
     }
 
     /// Whether some workload is measured under it.
@@ -156,16 +159,35 @@ impl Prepared {
         index.is_some_and(|index| (0..self.images.len()).any(|workload| self.is_for(workload, index)))
     }
 
-    /// That every variable reaches something in one workload at least.
-    fn check_reach(&self) -> Result<(), String> {
-        let in_vain = |config: &&Config| config.needs(Domain::Arrow) && !self.is_measured(config);
-        match self.configs.iter().find(in_vain) {
-            None => Ok(()),
-            Some(config) => Err(format!(
-                "{} reaches nothing: no workload calls Arrow's allocator. Leave it out, or give a trace that does.",
-                config.name
-            )),
+    fn is_called(&self, domain: Domain) -> bool {
+        (0..self.images.len()).any(|workload| self.calls(workload, domain))
+    }
+
+    /// That every variable reaches something that one workload at least calls.
+    ///
+    /// # Errors
+    /// A sentence about the first that does not.
+    pub fn check_reach(&self, report: &HostReport) -> Result<(), String> {
+        for (config, facts) in self.configs.iter().zip(&report.allocators) {
+            if config.needs(Domain::Arrow) && !self.is_called(Domain::Arrow) {
+                return Err(format!(
+                    "{} reaches nothing: no workload calls Arrow's allocator. Leave it out, or give a trace that does.",
+                    config.name
+                ));
+            }
+            for (name, value) in &config.typed {
+                let Some(domains) = config::reached(config, facts, name, value) else { continue };
+                if !domains.iter().any(|domain| self.is_called(*domain)) {
+                    let names: Vec<&str> = domains.iter().map(|domain| domain.name()).collect();
+                    return Err(format!(
+                        "{name}={value} reaches nothing: what reads it serves {} alone, which no workload calls. Leave \
+                         it out, or give a trace that does.",
+                        names.join(" and ")
+                    ));
+                }
+            }
         }
+        Ok(())
     }
 
     fn floors(&self) -> Vec<bool> {
@@ -210,7 +232,7 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
     // Settings take effect, or nothing is measured.
     let report = ask::report(&request.exe, &request.configs)?;
     let prepared = Prepared::new(request, progress)?;
-    prepared.check_reach()?;
+    prepared.check_reach(&report)?;
     let environment = environment_of(request, &prepared, report, started_unix_ms);
     let mut result = ResultDir::create(&request.base).map_err(|e| e.to_string())?;
     result.write_environment(&environment).map_err(|e| e.to_string())?;

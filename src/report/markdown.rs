@@ -4,6 +4,7 @@
 
 use super::{pools, shapes, tables, terminal, words};
 use crate::analysis::{Analysis, WorkloadAnalysis};
+use crate::run::Mode;
 use std::fmt::Write;
 
 /// The whole analysis as Markdown.
@@ -12,6 +13,10 @@ pub fn markdown(analysis: &Analysis) -> String {
     let mut text = String::new();
     for warning in terminal::warnings(analysis) {
         let _ = writeln!(text, "**{}**\n", escape(&warning));
+    }
+    let is_threaded = analysis.modes.iter().any(|mode| *mode != Mode::Merged);
+    if let Some(modes) = words::modes(analysis).filter(|_| is_threaded) {
+        let _ = writeln!(text, "{}.\n", escape(&modes));
     }
     for workload in &analysis.workloads {
         let _ = writeln!(text, "### {}\n", escape(&workload.name));

@@ -51,9 +51,8 @@ fn head(analysis: &Analysis) -> String {
     .flatten()
     .collect();
     let mut text = wrap(&parts.join(" · "), "");
-    let modes: Vec<&str> = analysis.modes.iter().map(|mode| words::mode(*mode)).collect();
-    if !modes.is_empty() {
-        text.push_str(&wrap(&format!("threads: {}", modes.join(", ")), ""));
+    if let Some(modes) = words::modes(analysis) {
+        text.push_str(&wrap(&modes, ""));
     }
     for warning in warnings(analysis) {
         text.push_str(&wrap(&warning, ""));

@@ -133,13 +133,20 @@ pub const fn mode(mode: Mode) -> &'static str {
     }
 }
 
+/// How the workloads' threads were replayed; `None` when nothing was.
+#[must_use]
+pub fn modes(analysis: &Analysis) -> Option<String> {
+    let modes: Vec<&str> = analysis.modes.iter().map(|kind| mode(*kind)).collect();
+    (!modes.is_empty()).then(|| format!("threads: {}", modes.join(", ")))
+}
+
 /// What may be said of single calls where threads wait for each other.
 #[must_use]
 pub fn standstill(threads: &ThreadsAnalysis) -> String {
     match threads.standstill {
         None => "not timed".to_owned(),
         Some(share) if threads.withholds_latency() => {
-            format!("nothing is said: no thread ran for {} of the time", percent(share))
+            format!("latency withheld: no thread ran for {} of the time", percent(share))
         }
         Some(_) => "timed".to_owned(),
     }
@@ -151,13 +158,14 @@ pub fn threads_line(workload: &WorkloadAnalysis) -> Option<String> {
     let configs = || workload.configs.iter().filter_map(|config| Some((config, config.threads?)));
     let (_, first) = configs().next()?;
     let each = configs().map(|(config, threads)| {
-        format!("{} {} ({} waiting)", config.name, ratio(threads.concurrency), percent(threads.waiting))
+        format!("{} {} ({})", config.name, ratio(threads.concurrency), percent(threads.waiting))
     });
     let withheld = configs().filter(|(_, threads)| threads.withholds_latency());
     let withheld: Vec<String> =
         withheld.map(|(config, threads)| format!(" · {}: {}", config.name, standstill(&threads))).collect();
     let each = each.collect::<Vec<_>>().join(", ");
-    Some(format!("{}, running at a time: {each}{}", plural(first.threads as usize, "thread"), withheld.concat()))
+    let count = plural(first.threads as usize, "thread");
+    Some(format!("{count} in all; running at a time (share of their lives waiting): {each}{}", withheld.concat()))
 }
 
 /// `1 run`, `2 runs`.

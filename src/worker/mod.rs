@@ -311,22 +311,22 @@ fn latency(job: &Job, source: &Source, mut heap: Heap, libc_bytes: u64) -> Resul
 fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &str)]) -> (Vec<Ready>, OwnerLog) {
     let key = |(backend, argument): &(&Backend, &str)| match *argument {
         "" => backend.key.to_owned(),
-        argument => backend::shown_key(&format!("{}:{argument}", backend.key)),
+        argument => format!("{}:{argument}", backend.key),
     };
     let keys: Vec<String> = distinct.iter().map(key).collect();
     let own_bytes_max: Vec<Option<u64>> = ready.iter().map(|ready| ready.own_bytes_max).collect();
     let mut holders: Vec<Holder> = keys
         .iter()
         .zip(&mut ready)
-        .map(|(key, ready)| Holder { key: key.clone(), holds: ready.holds.take() })
+        .map(|(key, ready)| Holder { key: backend::shown_key(key), holds: ready.holds.take() })
         .collect();
     if !keys.iter().any(|key| key == backend::LIBC_KEY) {
         holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: backend::libc_holds() });
     }
     let served_by = |domain: trace::Domain, small: bool| {
-        let key = backend::shown_key(&job.backends[domain as usize]);
-        let own = keys.iter().position(|own| *own == key).and_then(|at| own_bytes_max[at]);
-        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { key }
+        let key = &job.backends[domain as usize];
+        let own = keys.iter().position(|own| own == key).and_then(|at| own_bytes_max[at]);
+        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { backend::shown_key(key) }
     };
     let log = OwnerLog::new(holders, served_by);
     (ready, log)

@@ -13,7 +13,7 @@ mod wheel;
 mod words;
 
 pub use presets::Named;
-pub(super) use verify::verify;
+pub(super) use verify::{reached, verify};
 pub use wheel::Wheel;
 
 use crate::backend::{self, Backend, CPYTHON_KEY, LINKAGE_VARIABLE, Role};

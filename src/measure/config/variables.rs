@@ -168,7 +168,7 @@ fn one_of(word: &str, value: &str, here: &[&str], later: &[&str]) -> Result<(), 
     }
     let all = here.iter().chain(later).copied();
     let hint = nearest(value, all).map_or(String::new(), |near| format!(" Did you mean {near}?"));
-    Err(format!("{word}: there is no {value:?}, one of: {}.{hint}", here.join(", ")))
+    Err(format!("{word}: there is no {value:?}. Give one of: {}.{hint}", here.join(", ")))
 }
 
 /// A number as glibc reads it.

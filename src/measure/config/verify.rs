@@ -10,6 +10,7 @@ use super::variables::{self, MIMALLOC_PREFIX, PRELOAD, Reach};
 use crate::backend::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC};
 use crate::run::AllocatorFacts;
 use std::path::Path;
+use trace::Domain;
 
 /// The key of the process's own `malloc`.
 const SYSTEM: &str = "system";
@@ -53,6 +54,25 @@ pub(in crate::measure) fn verify(
         ));
     }
     Ok(unverified)
+}
+
+/// The domains that are served by what a variable sets; `None` for a variable that chooses allocators.
+pub(in crate::measure) fn reached(
+    config: &Config,
+    facts: &[AllocatorFacts],
+    name: &str,
+    value: &str,
+) -> Option<Vec<Domain>> {
+    let family = match variables::read(name, value).ok()? {
+        Reach::Python | Reach::ArrowPool | Reach::Preload => return None,
+        Reach::Glibc(_) | Reach::GlibcTunables => GLIBC,
+        Reach::Jemalloc | Reach::ArrowJemalloc => JEMALLOC,
+        Reach::Mimalloc => MIMALLOC,
+        Reach::Tcmalloc => TCMALLOC,
+    };
+    let is_its = |key: &String| facts.iter().any(|facts| facts.key == *key && facts.family == family);
+    let served = Domain::ALL.into_iter().zip(&config.backends).filter(|(_, key)| is_its(key));
+    Some(served.map(|(domain, _)| domain).collect())
 }
 
 /// Family and version: linked copies tell only their number.

@@ -162,7 +162,7 @@ pub fn predict(
     seed: u64,
     progress: &mut Progress,
 ) -> Result<Fidelity, String> {
-    prepared.check_reach()?;
+    prepared.check_reach(report)?;
     let mut found = Fidelity { host: report.host.clone(), ..facts(prepared, seed)? };
     let unverified = report.unverified.iter().flatten();
     found.notes.extend(unverified.map(|word| format!("no allocator confirmed that {word} took effect")));
