@@ -90,7 +90,7 @@ pub struct Compiled {
     pub trace_bytes: u64,
 }
 
-/// The hidden verb: a [`CompileJob`] on the standard input, a [`Compiled`] on the standard output.
+/// The hidden verb: a `CompileJob` on the standard input, a `Compiled` on the standard output.
 ///
 /// # Errors
 /// A sentence, to be printed on the error output.

@@ -50,7 +50,7 @@ pub struct Cell {
     pub pass: Pass,
     /// Repetition within the pass, from 0.
     pub block: u32,
-    /// Random padding of the child's environment, 0 to [`PADDING_BYTES_MAX`] bytes.
+    /// Random padding of the child's environment, 0 to `PADDING_BYTES_MAX` bytes.
     pub padding_bytes: u32,
 }
 
