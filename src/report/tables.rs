@@ -124,8 +124,14 @@ fn speed(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
 
 /// What the threads did, where they were replayed as threads.
 fn threads(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
-    let headings =
-        ["allocator", ">threads in all", ">running at a time", ">share of lives waiting", ">hand-overs", "single calls"];
+    let headings = [
+        "allocator",
+        ">threads in all",
+        ">running at a time",
+        ">share of lives waiting",
+        ">hand-overs",
+        "single calls",
+    ];
     let caption = format!("{}: threads replayed as threads, in the runs that measure time", workload.name);
     let mut table = Table::new(caption, &headings);
     for (config, threads) in workload.configs.iter().filter_map(|config| Some((config, config.threads?))) {
