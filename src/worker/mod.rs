@@ -25,6 +25,9 @@ use trace::Domain;
 /// as that of a jemalloc whose options ask for a thread of its own.
 static BYTES_AT_START: AtomicU64 = AtomicU64::new(0);
 
+/// How long a library's own thread is given to come up.
+const LATE_THREADS_NS: u64 = 5_000_000;
+
 /// What a worker prints when it has no observation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
@@ -184,6 +187,9 @@ fn prepare(
         ready.push((backend.prepare)(&need).map_err(|reason| failure("spawn", reason))?);
         libc_bytes += libc_heap_bytes()?.saturating_sub(before);
     }
+    if libc_bytes > BYTES_AT_START.load(Relaxed) {
+        libc_bytes += bytes_of_late_threads()?;
+    }
     let serving = keys.each_ref().map(|key| {
         let is_it = |(backend, argument): &(&Backend, &str)| {
             backend::find(key).is_some_and(|found| (found.0.key, found.1) == (backend.key, *argument))
@@ -195,6 +201,14 @@ fn prepare(
     entries[arrow] = serving[arrow].arrow.unwrap_or(entries[arrow]);
     let is_alone = serving.map(|ready| ready.one_thread_at_a_time);
     Ok(Prepared { entries, ready, is_alone, libc_bytes })
+}
+
+/// What a library's own thread takes from the C library while it comes up, such as jemalloc's in a wheel of Arrow's:
+/// it was started while the library was prepared, and may get to run only now.
+fn bytes_of_late_threads() -> Result<u64, Failure> {
+    let before = libc_heap_bytes()?;
+    sys::sleep_until_ns(clock::now_ns() + LATE_THREADS_NS);
+    Ok(libc_heap_bytes()?.saturating_sub(before))
 }
 
 fn libc_heap_bytes() -> Result<u64, Failure> {
