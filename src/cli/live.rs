@@ -184,7 +184,8 @@ fn wheel(args: &LiveArgs) -> Result<Result<Wheel, String>, String> {
         return Wheel::find(place).map(Ok);
     }
     let first = args.command.first().map(|word| word.to_string_lossy());
-    let is_python = |word: &str| Path::new(word).file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    let is_python =
+        |word: &str| Path::new(word).file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
     Ok(match first.filter(|word| is_python(word)) {
         Some(word) => Wheel::find(&word),
         None => Err("no interpreter was named. Give --python.".to_owned()),
