@@ -1,7 +1,11 @@
 //! The pools of a real pyarrow as allocators: each keeps the heap contract, says what it is, and serves a recording.
 //!
-//! Invariant: where no pyarrow can be had, this says `NOT RUN`.
+//! Invariant: where no pyarrow can be had, this says `NOT RUN`, and fails where that is not allowed.
 #![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../crates/recorder/tests/support/mod.rs"]
+#[allow(dead_code, reason = "shared by several tests, each of which uses a part")]
+mod support;
 
 use pyalloc_bench::backend::{LIBARROW_VARIABLE, WHEEL_POOLS};
 use pyalloc_bench::measure::{Cell, ImageLimits, Prepared, Progress, Request, Sizes, Wheel, parse_config, report};
@@ -12,15 +16,16 @@ use std::process::Command;
 
 const EXE: &str = env!("CARGO_BIN_EXE_pyalloc-bench");
 
-/// Places with a pyarrow: whatever `python3` has, what the recorder's tests have installed, and the zoo.
+/// Places with a pyarrow: the environment that tests make for themselves, whatever `python3` has, and the zoo.
 fn places() -> Vec<(String, Wheel)> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let below = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_candidate = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        path.is_dir() && ["python-", "pyarrow-", "recipes-venv"].iter().any(|start| name.starts_with(start))
+        path.is_dir() && ["pyarrow-", "recipes-venv"].iter().any(|start| name.starts_with(start))
     };
-    let mut candidates = vec!["python3".to_owned()];
+    let Some(python) = support::python_with_packages() else { return Vec::new() };
+    let mut candidates = vec![python.display().to_string(), "python3".to_owned()];
     candidates.extend(std::env::var("PYALLOC_BENCH_ARROW"));
     let folders = below(target).chain(below(&target.join("zoo"))).filter(is_candidate);
     candidates.extend(folders.map(|path| path.display().to_string()));
@@ -31,9 +36,7 @@ fn places() -> Vec<(String, Wheel)> {
             _ => {}
         }
     }
-    if found.is_empty() {
-        println!("NOT RUN: no pyarrow is here; run scripts/zoo, or name a Python that has it in PYALLOC_BENCH_ARROW");
-    }
+    assert!(!found.is_empty(), "the tests' own environment has a pyarrow");
     found
 }
 

@@ -23,9 +23,8 @@ const CONFIGS: [&str; 5] = ["today", "nopool", "arenas-2", "trim-64k", "mmap-128
 const CONFIGS_ARROW: [&str; 2] = ["arrow-system", "arrow-jemalloc"];
 /// Idle delays unless others are asked for, milliseconds: at once, and when purging threads have had a second.
 const IDLE_MS: [u64; 2] = [0, 1_000];
-/// Replays of each configuration: memory of one thread is the same each time.
-const REPLAYS: u32 = 1;
-const REPLAYS_THREADS: u32 = 3;
+/// Replays of each configuration unless told otherwise: whether one arena is kept more or less is chance, also here.
+const REPLAYS: u32 = 3;
 
 /// Arguments of `live`.
 #[derive(Clone, Debug, Args)]
@@ -48,13 +47,14 @@ pub(super) struct LiveArgs {
     /// Real runs of each configuration
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Replays of each configuration for its memory [default: 1; 3 where several threads allocate]
+    /// Replays of each configuration for its memory [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     predictions: Option<u32>,
-    /// Replay with the recorded gaps (200 us and more), FACTOR times shorter, as timers of allocators met them
+    /// Replay with the recorded gaps (200 us and more) FACTOR times shorter, so that allocators that purge by time do so
+    /// as in life; 0 replays back to back [default: 1, or 0 for a trace without times]
     #[arg(
         long, value_name = "FACTOR", num_args = 0..=1, require_equals = true, default_missing_value = "1",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000)
     )]
     paced: Option<u32>,
     /// Replays of each configuration for its time; 0 leaves seconds out
@@ -102,7 +102,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let request = request(args, workload, configs)?;
     let facts = measure::report(&request.exe, &request.configs).map_err(Stop::Unusable)?;
     let prepared = Prepared::new(&request, &mut progress).map_err(Stop::Unusable)?;
-    let sizes = sizes(args, &prepared);
+    let sizes = sizes(args);
     let mut found = live::predict(&prepared, &facts, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
     found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
     let Some(program) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
@@ -228,6 +228,8 @@ fn idle(args: &LiveArgs) -> Vec<u64> {
 }
 
 fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<Request, Stop> {
+    let metadata = OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
+    let pace = u32::from(metadata.ticks_per_second.is_some());
     let exe = std::env::current_exe().map_err(|e| {
         Stop::Unusable(format!("This program cannot find its own file: {e}. Call it by its full path."))
     })?;
@@ -241,16 +243,15 @@ fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<
         quick: false,
         cycles: None,
         mode: None,
-        pace: args.paced.unwrap_or(0),
+        pace: args.paced.unwrap_or(pace),
         limits: ImageLimits::DEFAULT,
         allow_debug: args.allow_debug_build,
         base: PathBuf::new(),
     })
 }
 
-fn sizes(args: &LiveArgs, prepared: &Prepared) -> Sizes {
-    let threads = prepared.images[0].compiled.metadata.totals.calls_by_thread.len();
-    let replays = args.predictions.unwrap_or(if threads > 1 { REPLAYS_THREADS } else { REPLAYS });
+fn sizes(args: &LiveArgs) -> Sizes {
+    let replays = args.predictions.unwrap_or(REPLAYS);
     Sizes { blocks: args.timings, latency_runs: 0, footprint_runs: replays }
 }
 
