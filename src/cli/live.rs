@@ -104,6 +104,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let prepared = Prepared::new(&request, &mut progress).map_err(Stop::Unusable)?;
     let sizes = sizes(args);
     let mut found = live::predict(&prepared, &facts, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
+    found.pace = request.pace;
     found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
     let Some(program) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
     notes(&mut found, &prepared, args);

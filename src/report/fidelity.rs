@@ -105,7 +105,14 @@ fn head(found: &Fidelity) -> String {
         0 | 1 => "one thread allocates".to_owned(),
         n => format!("{n} threads allocate"),
     });
-    parts.extend(found.mode.map(|mode| format!("replayed {}", words::mode(mode))));
+    // Without the remark in parentheses, which is about time.
+    let name = |mode| words::mode(mode).split(" (").next().unwrap_or_default();
+    parts.extend(found.mode.map(|mode| format!("threads replayed {}", name(mode))));
+    parts.extend(match found.pace {
+        0 => None,
+        1 => Some("memory with the recorded gaps between calls".to_owned()),
+        factor => Some(format!("memory with the recorded gaps between calls, {factor} times shorter")),
+    });
     let from = found.configs.iter().flat_map(|config| &config.replayed).next();
     parts.extend(from.map(|run| format!("rest after {}", run.rest_from)));
     let mut text = format!("{}\n", parts.join(" · "));

@@ -42,6 +42,9 @@ pub struct Fidelity {
     pub idle_ms: Vec<u64>,
     /// Real runs at a time.
     pub jobs: u32,
+    /// How many times faster than recorded the replays for memory kept recorded gaps; 0: back to back.
+    #[serde(default)]
+    pub pace: u32,
     /// CPU time of the recorded program in `steady` less the recorder's, nanoseconds.
     pub recorded_cpu_ns: Option<u64>,
     /// Calls of the replay in `steady`.
