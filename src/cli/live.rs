@@ -50,8 +50,8 @@ pub(super) struct LiveArgs {
     /// Replays of each configuration for its memory [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     predictions: Option<u32>,
-    /// Replay with the recorded gaps (200 us and more) FACTOR times shorter, so that allocators that purge by time do so
-    /// as in life; 0 replays back to back [default: 1, or 0 for a trace without times]
+    /// Replay with the recorded gaps (200 us and more) FACTOR times shorter, so that allocators that purge by time do
+    /// so as in life; 0 replays back to back [default: 1, or 0 for a trace without times]
     #[arg(
         long, value_name = "FACTOR", num_args = 0..=1, require_equals = true, default_missing_value = "1",
         value_parser = clap::value_parser!(u32).range(0..=1_000_000)
