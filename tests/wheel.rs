@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../crates/recorder/tests/support/mod.rs"]
-#[allow(dead_code, reason = "shared by several tests, each of which uses a part")]
 mod support;
 
 use pyalloc_bench::backend::{LIBARROW_VARIABLE, WHEEL_POOLS};
