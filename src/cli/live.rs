@@ -11,7 +11,7 @@ use crate::measure::{self, Config, ImageLimits, Named, Prepared, Progress, Reque
 use crate::report;
 use crate::run::Fidelity;
 use crate::workload::{Bundle, OpenTrace, Workload};
-use ::trace::Domain;
+use ::trace::{Domain, Metadata};
 use clap::Args;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -92,14 +92,15 @@ pub(super) struct LiveArgs {
 /// Compares, or predicts.
 pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let workload = Bundle::find().resolve(&args.trace, false).map_err(Stop::Unusable)?;
-    let (configs, wheel) = configs(args, &workload)?;
+    let metadata = OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
+    let (configs, wheel) = configs(args, &metadata)?;
     let output = args.output.clone().or_else(|| workload.fidelity_files().into_iter().next());
     let folder = fallback_folder();
     // Everything that can be wrong with the program is said before anything is measured.
     let program = if args.command.is_empty() { None } else { Some(program(args, &folder)?) };
     let environments = environments(args, &configs)?;
     let mut progress = Progress::new(args.quiet);
-    let request = request(args, workload, configs)?;
+    let request = request(args, workload, &metadata, configs)?;
     let facts = measure::report(&request.exe, &request.configs).map_err(Stop::Unusable)?;
     let prepared = Prepared::new(&request, &mut progress).map_err(Stop::Unusable)?;
     let sizes = sizes(args);
@@ -156,9 +157,8 @@ fn show(args: &LiveArgs, found: &Fidelity, text: &str) -> Result<(), Stop> {
 
 /// The configurations asked for, or those that many people could deploy; and whose Arrow pools serve where Arrow
 /// allocates.
-fn configs(args: &LiveArgs, workload: &Workload) -> Result<(Vec<Config>, Option<String>), Stop> {
+fn configs(args: &LiveArgs, metadata: &Metadata) -> Result<(Vec<Config>, Option<String>), Stop> {
     let named = args.configs_file.as_deref().map_or(Ok(Named::default()), Named::read).map_err(Stop::Unusable)?;
-    let metadata = OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
     let has_arrow = metadata.totals.calls_by_domain.get(Domain::Arrow.name()).is_some_and(|calls| *calls > 0);
     let mut words = args.configs.clone();
     if words.is_empty() {
@@ -228,8 +228,7 @@ fn idle(args: &LiveArgs) -> Vec<u64> {
     idle
 }
 
-fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<Request, Stop> {
-    let metadata = OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
+fn request(args: &LiveArgs, workload: Workload, metadata: &Metadata, configs: Vec<Config>) -> Result<Request, Stop> {
     let pace = u32::from(metadata.ticks_per_second.is_some());
     let exe = std::env::current_exe().map_err(|e| {
         Stop::Unusable(format!("This program cannot find its own file: {e}. Call it by its full path."))
