@@ -116,6 +116,7 @@ mod tests {
             rest_from: "last op".into(),
             rest: vec![],
             faults_minor: 0,
+            high_water_bytes: Vec::new(),
             pools: None,
             cycles: Vec::new(),
             owners: Vec::new(),

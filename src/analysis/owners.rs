@@ -130,6 +130,7 @@ mod tests {
             rest_from: String::new(),
             rest: vec![],
             faults_minor: 0,
+            high_water_bytes: Vec::new(),
             pools: None,
             cycles: vec![],
             owners,

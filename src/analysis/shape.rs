@@ -224,6 +224,7 @@ mod tests {
             rest_from: "drained".into(),
             rest,
             faults_minor: 0,
+            high_water_bytes: Vec::new(),
             pools: None,
             cycles: vec![],
             owners: vec![],

@@ -1,4 +1,4 @@
-//! Exact memory of this process, from `/proc/self/smaps_rollup` and `/proc/self/statm`.
+//! Exact memory of this process, from `/proc/self/smaps_rollup` and `/proc/self/statm`; and the kernel's high-water mark.
 //!
 //! Invariant: read through descriptors opened before the seal into buffers on the stack; no heap is used. The
 //! counters of `status` and `statm` for resident memory may be approximate, so only the size is taken from there.
@@ -56,6 +56,45 @@ impl Reader {
     }
 }
 
+/// The kernel's own high-water mark of this process: it sees what lasts shorter than the time between two readings.
+#[derive(Debug)]
+pub struct HighWater {
+    status: sys::Descriptor,
+    clear: sys::Descriptor,
+}
+
+impl HighWater {
+    /// Opens its files.
+    ///
+    /// # Errors
+    /// The system's; where the mark cannot be reset it is of no use.
+    pub fn open() -> io::Result<Self> {
+        let status = sys::Descriptor::open_read(c"/proc/self/status")?;
+        Ok(Self { status, clear: sys::Descriptor::open_write(c"/proc/self/clear_refs")? })
+    }
+
+    /// Has the mark begin anew.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reset(&self) -> io::Result<()> {
+        self.clear.write_all(b"5")
+    }
+
+    /// Its anonymous part, bytes: less file and shared pages as they are now, which in a replay only ever grow. The
+    /// kernel's counters may lag by some pages for each CPU.
+    ///
+    /// # Errors
+    /// The system's, or `InvalidData` when a line is missing.
+    pub fn anonymous_bytes(&self) -> io::Result<u64> {
+        let mut buffer = [0u8; 4096];
+        let length = self.status.read_start(&mut buffer)?;
+        let text = buffer.get(..length).unwrap_or_default();
+        let field = |name: &[u8]| kib_field(text, name).ok_or(io::Error::from(io::ErrorKind::InvalidData));
+        Ok(field(b"VmHWM:")?.saturating_sub(field(b"RssFile:")? + field(b"RssShmem:")?))
+    }
+}
+
 /// The value of a line such as `Anonymous:      1234 kB`, in bytes.
 fn kib_field(text: &[u8], name: &[u8]) -> Option<u64> {
     let line = text.split(|byte| *byte == b'\n').find(|line| line.starts_with(name))?;
@@ -79,6 +118,21 @@ mod tests {
         assert_eq!(kib_field(text, b"Anonymous:"), Some(2044 * 1024));
         assert_eq!(kib_field(text, b"AnonHugePages:"), Some(8 * 1024));
         assert_eq!(kib_field(text, b"LazyFree:"), None);
+    }
+
+    #[test]
+    fn the_high_water_mark_outlives_what_made_it_until_it_is_reset() {
+        sys::in_a_child(|| {
+            let (reader, high) = (Reader::open().expect("readings"), HighWater::open().expect("a high-water mark"));
+            high.reset().expect("a reset");
+            let before = high.anonymous_bytes().expect("a mark");
+            drop(vec![1u8; 64 << 20]);
+            let after = high.anonymous_bytes().expect("a mark");
+            assert!(reader.read().expect("a reading").anonymous_bytes < before + (32 << 20), "the block is gone");
+            assert!((60 << 20..70 << 20).contains(&(after - before)), "{before} {after}");
+            high.reset().expect("a reset");
+            assert!(high.anonymous_bytes().expect("a mark") < before + (32 << 20));
+        });
     }
 
     #[test]

@@ -189,6 +189,13 @@ impl Descriptor {
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(fd)) }
     }
 
+    /// Opens a file for writing.
+    pub(crate) fn open_write(path: &CStr) -> io::Result<Self> {
+        // SAFETY: the path ends in a zero byte.
+        let fd = unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(fd)) }
+    }
+
     /// Reads from the start of a file, until it ends or the buffer is full.
     pub(crate) fn read_start(self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut length = 0;

@@ -29,6 +29,8 @@ const TRICKLE_SIZES: [usize; 20] =
 /// The readings so far.
 pub(crate) struct FootprintPass {
     reader: memory::Reader,
+    /// `None` where the kernel does not let it be reset.
+    high_water: Option<memory::HighWater>,
     before: memory::Memory,
     faults_before: u64,
     /// When the replay began, and how many times faster than recorded it goes; 0: back to back.
@@ -65,6 +67,7 @@ pub(crate) struct Readings {
     pub(crate) rest: Vec<RestPoint>,
     pub(crate) cycles: Vec<MemoryPoint>,
     pub(crate) faults_minor: u64,
+    pub(crate) high_water_bytes: Vec<(Phase, u64)>,
 }
 
 impl FootprintPass {
@@ -87,11 +90,13 @@ impl FootprintPass {
         curve.clear();
         let rest = Vec::with_capacity(idle_ms.len() + 2);
         let cycles = Vec::with_capacity(image.cycles.as_ref().map_or(0, |cycles| cycles.times as usize));
-        let read = Readings { curve, at_phase: Vec::with_capacity(8), rest, cycles, ..Readings::default() };
+        let (at_phase, high_water_bytes) = (Vec::with_capacity(8), Vec::with_capacity(8));
+        let read = Readings { curve, at_phase, rest, cycles, high_water_bytes, ..Readings::default() };
         let has_steady = image.phase_ops[Phase::Steady as usize].is_some();
         let every = (image.ops / u64::from(points.max(1))).max(1);
         Ok(Self {
             reader,
+            high_water: memory::HighWater::open().ok(),
             before,
             faults_before: 0,
             started_ns: 0,
@@ -129,6 +134,9 @@ impl FootprintPass {
         self.faults_before = Usage::now().faults_minor;
         let point = self.point(0);
         self.read.at_phase.push((Phase::Startup, point));
+        if self.high_water.as_ref().is_some_and(|high| high.reset().is_err()) {
+            self.high_water = None;
+        }
         self.before
     }
 
@@ -179,6 +187,15 @@ impl FootprintPass {
         point
     }
 
+    /// Keeps the kernel's high-water mark of the phase that ends, and has it begin anew.
+    fn note_high_water(&mut self) {
+        let (Some(high), Some((phase, _))) = (&self.high_water, self.read.at_phase.last()) else { return };
+        let own = high.anonymous_bytes().and_then(|bytes| high.reset().map(|()| bytes));
+        if let Ok(bytes) = own {
+            self.read.high_water_bytes.push((*phase, bytes.saturating_sub(self.before.anonymous_bytes)));
+        }
+    }
+
     /// The work is over: reads at each idle delay, counted from now. Nothing allocates meanwhile.
     fn idle(&mut self, op: u64, from: &'static str) {
         if self.work_ended_ns.is_some() {
@@ -206,6 +223,7 @@ impl FootprintPass {
 
     /// The live set at the end: `end`, then what would have disturbed it.
     fn end(&mut self, op: u64, point: MemoryPoint, from: &'static str, heap: &mut Heap) {
+        self.note_high_water();
         self.read.end = point;
         self.owners.read(Moment::End, point);
         if let Some(pools) = &mut self.pools {
@@ -285,8 +303,12 @@ impl Pass for FootprintPass {
         }
         match phase {
             Phase::Startup => {}
-            Phase::Steady => self.read.at_phase.push((phase, point)),
+            Phase::Steady => {
+                self.note_high_water();
+                self.read.at_phase.push((phase, point));
+            }
             Phase::Drained => {
+                self.note_high_water();
                 self.read.at_phase.push((phase, point));
                 self.owners.read(Moment::Drained, point);
                 self.idle(op, "drained");

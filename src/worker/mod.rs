@@ -387,6 +387,7 @@ fn footprint_of(pass: &mut FootprintPass, failed: u64, seal: SealReport) -> Resu
         rest_from: read.rest_from.to_owned(),
         rest: read.rest,
         faults_minor: read.faults_minor,
+        high_water_bytes: read.high_water_bytes,
         pools,
         cycles: read.cycles,
         owners,

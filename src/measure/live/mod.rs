@@ -207,12 +207,19 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
     let drained = footprint.at_phase.iter().find(|(phase, _)| *phase == Phase::Drained).map(|(_, point)| point.op);
     let until = drained.unwrap_or(u64::MAX);
     let curve = footprint.curve.iter().filter(|point| point.op <= until).map(|point| point.resident_bytes);
+    // As of the real program: the kernel's own mark, where it saw more than the readings.
+    let high_in = |wanted: &dyn Fn(Phase) -> bool| {
+        footprint.high_water_bytes.iter().filter(|(phase, _)| wanted(*phase)).map(|(_, bytes)| *bytes).max()
+    };
+    let has_steady = footprint.at_phase.iter().any(|(phase, _)| *phase == Phase::Steady);
+    let high = high_in(&|phase| if has_steady { phase == Phase::Steady } else { phase < Phase::Drained });
+    let high_all = high_in(&|phase| phase < Phase::Drained);
     let idle = footprint.rest.iter().filter(|point| point.state == RestState::Idle);
     let steady = footprint.at_phase.iter().find(|(phase, _)| *phase == Phase::Steady);
     ReplayedRun {
         steady_bytes: steady.map(|(_, point)| point.resident_bytes),
-        peak_bytes: footprint.peak.resident_bytes,
-        peak_bytes_all: curve.chain([footprint.peak.resident_bytes]).max().unwrap_or(0),
+        peak_bytes: high.unwrap_or(0).max(footprint.peak.resident_bytes),
+        peak_bytes_all: curve.chain([footprint.peak.resident_bytes]).chain(high_all).max().unwrap_or(0),
         end_bytes: footprint.end.resident_bytes,
         rest: idle_ms.iter().zip(idle).map(|(delay, point)| (*delay, point.memory.resident_bytes)).collect(),
         rest_from: footprint.rest_from.clone(),
@@ -304,6 +311,7 @@ mod tests {
             rest_from: "drained".into(),
             rest: vec![],
             faults_minor: 0,
+            high_water_bytes: vec![(Phase::Startup, 95), (Phase::Steady, 72)],
             pools: None,
             cycles: vec![],
             owners: vec![],
@@ -311,7 +319,7 @@ mod tests {
             seal: Default::default(),
         };
         let found = replayed(&footprint, &[]);
-        assert_eq!((found.peak_bytes, found.peak_bytes_all, found.end_bytes), (70, 90, 40));
+        assert_eq!((found.peak_bytes, found.peak_bytes_all, found.end_bytes), (72, 95, 40));
     }
 
     #[test]
