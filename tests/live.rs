@@ -5,8 +5,9 @@
 #[path = "../crates/recorder/tests/support/mod.rs"]
 mod support;
 
+use pyalloc_bench::measure::Cell;
 use pyalloc_bench::measure::live::Program;
-use pyalloc_bench::run::{Fidelity, RealRun};
+use pyalloc_bench::run::{Fidelity, Pass, RealRun};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fs;
@@ -53,7 +54,8 @@ fn run(folder: &Path, command: &[&str], added: &[(&str, &str)]) -> Result<RealRu
     let program =
         Program { path: recorder::check(&command).unwrap(), command, announcer, idle_ms: vec![0, 20], limit: LIMIT };
     let added = added.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    program.run(3, &std::env::vars_os().chain(added).collect::<Vec<_>>())
+    let cell = Cell { workload: 0, config: 0, pass: Pass::Footprint, block: 3, padding_bytes: 100 };
+    program.run(&cell, &std::env::vars_os().chain(added).collect::<Vec<_>>())
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Variables that a child keeps, because without them the loader may not find the C library.
 const KEPT_VARIABLES: &[&str] = &["LD_LIBRARY_PATH"];
 /// The variable that shifts the child's stack by a random amount.
-const PADDING_VARIABLE: &str = "PYALLOC_BENCH_PADDING";
+pub(super) const PADDING_VARIABLE: &str = "PYALLOC_BENCH_PADDING";
 /// Most bytes of a child's error output that are kept.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
 /// How often a child that closed its output but lives on is looked at.

@@ -89,6 +89,8 @@ pub struct FidelityConfig {
 pub struct RealRun {
     /// Repetition, from 0.
     pub block: u32,
+    /// Random padding of its environment, bytes; 0 in files from before there was one.
+    pub padding_bytes: u32,
     /// Most heap bytes: of `steady` if the program marked it, else of everything up to the mark that rest follows.
     pub peak_bytes: u64,
     /// Heap bytes at interpreter exit; null when its beginning could not be noticed.

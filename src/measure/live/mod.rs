@@ -1,7 +1,8 @@
 //! `live`: the real program under each deployable configuration, and the replays that predict it.
 //!
 //! Invariant: the environment of a real run is the user's own, less every variable that a configuration could have
-//! set, plus the configuration's; the order of runs is shuffled in blocks, so that drift hits all configurations alike.
+//! set, plus the configuration's and a padding of random length; the order of runs is shuffled in blocks, so that drift
+//! hits all configurations alike.
 
 mod channel;
 mod program;
@@ -126,7 +127,7 @@ pub fn real_runs(
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(cell) = cells.get(at) else { break };
                     if !is_hopeless(&done.lock().unwrap_or_else(PoisonError::into_inner)[cell.config]) {
-                        let run = program.run(cell.block, &environments[cell.config]);
+                        let run = program.run(cell, &environments[cell.config]);
                         done.lock().unwrap_or_else(PoisonError::into_inner)[cell.config].push((at, run));
                     }
                     let _ = sender.send(());

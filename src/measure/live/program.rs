@@ -9,7 +9,8 @@
 
 use super::channel::{Channel, Mark};
 use super::sampler::Sampler;
-use crate::measure::spawn::{Ending, drain, ending, signal_name};
+use crate::measure::plan::Cell;
+use crate::measure::spawn::{Ending, PADDING_VARIABLE, drain, ending, signal_name};
 use crate::run::RealRun;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -41,16 +42,18 @@ pub struct Program {
 }
 
 impl Program {
-    /// Runs it once in this environment.
+    /// Runs it once in this environment, which gets the cell's padding beside: Python keeps a copy of every variable, so
+    /// what a deployment sets for other purposes moves the heap as well, and the range of real runs has to show that.
     ///
     /// # Errors
     /// A sentence about why there are no figures.
-    pub fn run(&self, block: u32, environment: &[(OsString, OsString)]) -> Result<RealRun, String> {
+    pub fn run(&self, cell: &Cell, environment: &[(OsString, OsString)]) -> Result<RealRun, String> {
         let channel = Channel::open()?;
         let started = Instant::now();
         let mut command = Command::new(&self.path);
         command.arg0(&self.command[0]).args(&self.command[1..]);
         command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+        command.env(PADDING_VARIABLE, "x".repeat(cell.padding_bytes as usize));
         command.env(super::channel::VARIABLE, channel.name()).env("LD_PRELOAD", self.preload(environment));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("The program cannot be started: {e}. Try it by hand."))?;
@@ -64,7 +67,7 @@ impl Program {
         let watch = watched?;
         let _ = output.recv_timeout(Duration::from_millis(200)); // a grandchild may hold the pipe open
         match ending(status) {
-            Ending::Exited(0) => watch.into_run(block),
+            Ending::Exited(0) => watch.into_run(cell),
             Ending::Exited(code) => Err(failed(&format!("ended with code {code}"), &errors)),
             Ending::Signalled(signal) => Err(failed(&format!("was ended by {}", signal_name(signal)), &errors)),
             Ending::TimedOut => Err(failed("ran too long", &errors)),
@@ -195,9 +198,10 @@ impl Watch {
         self.run.rss_bytes_peak = self.run.rss_bytes_peak.max(high);
     }
 
-    fn into_run(mut self, block: u32) -> Result<RealRun, String> {
+    fn into_run(mut self, cell: &Cell) -> Result<RealRun, String> {
         if self.has_rested {
-            self.run.block = block;
+            self.run.block = cell.block;
+            self.run.padding_bytes = cell.padding_bytes;
             self.run.polls = self.sampler.polls;
             return Ok(self.run);
         }
