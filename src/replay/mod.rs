@@ -161,7 +161,9 @@ fn other<P: Pass>(ops: &[u64], mut at: usize, first: u64, heap: &mut Heap, pass:
             OpKind::Advise | OpKind::ThreadStart | OpKind::ThreadEnd => {}
             OpKind::GcStart | OpKind::GcStop => {}
         }
-        at += 1;
+        // Advice on the new block has been given, before it was touched.
+        let is_done = matches!(kind, OpKind::Alloc | OpKind::AllocZeroed | OpKind::AllocAligned) && advised();
+        at += 1 + usize::from(is_done);
         heap.prefix.seen = matches!(kind, OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages);
         if !heap.prefix.seen {
             break;

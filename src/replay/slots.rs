@@ -185,7 +185,7 @@ impl Heap {
             self.failed += 1;
         } else if P::CALLS {
             if advised {
-                self.advise(op);
+                advise(block, bytes);
             }
             touch::<P>(block, bytes, 0, prefix.touched_bytes(bytes));
             pass.touched();
@@ -251,17 +251,12 @@ impl Heap {
         pass.call(CallKind::Free, op.value() as usize, || unsafe { entry.release(block.cast(), bytes) });
     }
 
-    /// Huge-page advice on the block as NumPy gives it: from the first page boundary after its start to its end.
+    /// Huge-page advice on a block that is older than the op before. What was requested is not known any more, so all
+    /// that is usable is meant.
     pub(crate) fn advise(&mut self, op: Op) {
         let block = *self.block(op);
-        if block.is_null() {
-            return;
-        }
-        let bytes = self.usable_size(op);
-        let skipped = PAGE - block as usize % PAGE;
-        if bytes > skipped {
-            // SAFETY: advice on pages of a live block; it changes no content.
-            unsafe { libc::madvise(block.add(skipped).cast(), bytes - skipped, libc::MADV_HUGEPAGE) };
+        if !block.is_null() {
+            advise(block, self.usable_size(op));
         }
     }
 
@@ -336,6 +331,16 @@ fn fill(block: *mut u8, from: usize, to: usize) {
     if from < to {
         // SAFETY: callers pass a live block of at least `to` bytes.
         unsafe { block.add(from).write_bytes(1, to - from) };
+    }
+}
+
+/// Huge-page advice on a new block as NumPy gives it: from the first page boundary after its start to the end of what was
+/// requested. What an allocator rounds up to is not meant: one touch there would make 2 MiB present.
+fn advise(block: *mut u8, bytes: usize) {
+    let skipped = PAGE - block as usize % PAGE;
+    if bytes > skipped {
+        // SAFETY: advice on pages of a live block of at least this size; it changes no content.
+        unsafe { libc::madvise(block.add(skipped).cast(), bytes - skipped, libc::MADV_HUGEPAGE) };
     }
 }
 
