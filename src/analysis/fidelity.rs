@@ -30,6 +30,8 @@ pub const PICK_SHARE: f64 = 0.05;
 /// [`UNSEEN_BYTES`].
 const UNSEEN_SHARE: f64 = 0.10;
 const UNSEEN_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
+/// What libraries mapped for themselves matters to a figure above this share of it and [`WIDEN_BYTES`].
+const MAPPED_SHARE: f64 = 0.05;
 /// A program whose runs differ by more than this share of their median is said to vary.
 const VARIES_SHARE: f64 = 0.10;
 /// Names of the configurations that are what a recording runs under.
@@ -187,7 +189,9 @@ pub fn median(values: impl IntoIterator<Item = u64>) -> Option<f64> {
     median_of_sorted(&values)
 }
 
-/// Median of what the replays say, and what libraries mapped for themselves, which is in no replay.
+/// Median of what the replays say, and what libraries mapped for themselves, which is in no replay. `None` where that
+/// is much and the program has idled since it was read: a private allocator gives back as time passes, and nothing that
+/// was recorded says how much.
 #[must_use]
 pub fn predicted(found: &Fidelity, config: &FidelityConfig, what: What, steady: bool) -> Option<f64> {
     let of = |run: &ReplayedRun| match what {
@@ -197,7 +201,31 @@ pub fn predicted(found: &Fidelity, config: &FidelityConfig, what: What, steady: 
         What::Rest(delay) => run.rest.iter().find(|(at, _)| *at == delay).map(|(_, bytes)| *bytes),
     };
     let rest_from = config.replayed.first().map_or("", |run| &run.rest_from);
-    Some(median(config.replayed.iter().filter_map(of))? + mapped_bytes(found, what, rest_from))
+    let bytes = median(config.replayed.iter().filter_map(of))? + mapped_bytes(found, what, rest_from);
+    let idle_ms = match what {
+        What::Peak => 0,
+        What::End if rest_from == Phase::Drained.name() => found.idle_ms.iter().copied().max().unwrap_or(0),
+        What::End => 0,
+        What::Rest(delay) => delay,
+    };
+    (idle_ms == 0 || !is_much_mapped(found, what, rest_from, bytes)).then_some(bytes)
+}
+
+/// Whether what libraries mapped for themselves makes up much of a figure of this many bytes.
+fn is_much_mapped(found: &Fidelity, what: What, rest_from: &str, bytes: f64) -> bool {
+    mapped_bytes(found, what, rest_from) > WIDEN_BYTES.max(MAPPED_SHARE * bytes)
+}
+
+/// Bytes that libraries had mapped for themselves when rest began, if a figure is not predicted for their sake.
+#[must_use]
+pub fn mapped_bytes_not_followed(found: &Fidelity) -> Option<f64> {
+    let longest = What::Rest(found.idle_ms.iter().copied().max()?);
+    let is_without = |config: &&FidelityConfig| {
+        !config.replayed.is_empty() && predicted(found, config, longest, true).is_none()
+    };
+    let config = found.configs.iter().find(is_without)?;
+    let bytes = mapped_bytes(found, longest, &config.replayed.first()?.rest_from);
+    (bytes > 0.0).then_some(bytes)
 }
 
 /// What libraries had mapped for themselves then, as far as it is known. It is read at marks alone, so for the peak
@@ -302,7 +330,14 @@ fn reason(found: &Fidelity, row: &Row) -> String {
             crate::units::mib(unseen)
         ));
     }
-    if let Some(more) = start_up_bytes(config).filter(|more| more.abs() > WIDEN_BYTES && !is_merged) {
+    if row.what == What::Peak && row.predicted.is_some_and(|bytes| is_much_mapped(found, row.what, "", bytes)) {
+        reasons.push(format!(
+            "{} MiB of the prediction were mapped by libraries for themselves and read at marks alone: between two marks \
+             they may have been more",
+            crate::units::mib(mapped_bytes(found, row.what, ""))
+        ));
+    }
+    if let Some(more) = start_up_bytes(found, config).filter(|more| more.abs() > WIDEN_BYTES && !is_merged) {
         reasons.push(format!(
             "before its work the program already holds {} MiB {} than the recording did; is it the same interpreter \
              with the same packages?",
@@ -327,10 +362,12 @@ fn reason(found: &Fidelity, row: &Row) -> String {
     reasons.join("; ")
 }
 
-/// How much more the program holds at `steady` than its replay, bytes.
-fn start_up_bytes(config: &FidelityConfig) -> Option<f64> {
+/// How much more the program holds at `steady` than its replay and what libraries had mapped by then, bytes.
+fn start_up_bytes(found: &Fidelity, config: &FidelityConfig) -> Option<f64> {
     let real = median(config.real.iter().filter_map(|run| run.steady_bytes))?;
-    Some(real - median(config.replayed.iter().filter_map(|run| run.steady_bytes))?)
+    let mapped = found.mapped_bytes.as_ref().and_then(|at_marks| at_marks.get(Phase::Steady.name()));
+    let mapped = mapped.map_or(0.0, |bytes| *bytes as f64);
+    Some(real - mapped - median(config.replayed.iter().filter_map(|run| run.steady_bytes))?)
 }
 
 /// Heap of the recorded process at its peak that the replay of the same configuration does not have.
@@ -414,6 +451,22 @@ mod tests {
         assert!(judge(&threaded).holds());
         let judged = judge(&Fidelity { threads: 2, ..found(vec![config("today", "a", &[100], 150)]) });
         assert!(judged.misses[0].reason.contains("merged"), "{:?}", judged.misses);
+    }
+
+    #[test]
+    fn what_a_private_allocator_does_while_idle_is_not_predicted() {
+        let mut own = config("today", "a", &[100], 40);
+        own.replayed[0].rest = vec![(0, 20 * MIB), (1000, 20 * MIB)];
+        let mapped = |mib| Some([("drained", mib), ("finalising", mib)].map(|(at, n)| (at.to_owned(), n * MIB)).into());
+        let of = |mib| Fidelity { idle_ms: vec![0, 1000], mapped_bytes: mapped(mib), ..found(vec![own.clone()]) };
+        let says = |found: &Fidelity, what| predicted(found, &own, what, true).map(|bytes| bytes / MIB as f64);
+        let much = of(50);
+        assert_eq!((says(&much, What::Peak), says(&much, What::Rest(0))), (Some(90.0), Some(70.0)));
+        assert_eq!((says(&much, What::Rest(1000)), says(&much, What::End)), (None, None));
+        assert_eq!(mapped_bytes_not_followed(&much), Some(50.0 * MIB as f64));
+        let little = of(1);
+        assert_eq!((says(&little, What::Rest(1000)), says(&little, What::End)), (Some(21.0), Some(41.0)));
+        assert_eq!(mapped_bytes_not_followed(&little), None);
     }
 
     #[test]

@@ -113,11 +113,21 @@ fn head(found: &Fidelity) -> String {
         1 => Some("memory with the recorded gaps between calls".to_owned()),
         factor => Some(format!("memory with the recorded gaps between calls, {factor} times shorter")),
     });
-    let from = found.configs.iter().flat_map(|config| &config.replayed).next();
+    let mut replays = found.configs.iter().flat_map(|config| &config.replayed);
+    let from = replays.next();
     parts.extend(from.map(|run| format!("rest after {}", run.rest_from)));
     let mut text = format!("{}\n", parts.join(" · "));
     for note in &found.notes {
         let _ = writeln!(text, "NOTE: {note}");
+    }
+    if let Some(bytes) = fidelity::mapped_bytes_not_followed(found) {
+        let _ = writeln!(
+            text,
+            "NOTE: {} MiB at {} are memory that libraries mapped for themselves, such as a private allocator's. What \
+             becomes of it while the program idles is not recorded, so what comes after is not predicted.",
+            units::mib(bytes),
+            from.map_or("rest", |run| &run.rest_from)
+        );
     }
     text
 }
