@@ -92,6 +92,15 @@ fn predictions_stand_beside_real_runs_and_reports_quote_them() {
     }
     let is_missed = all["judgement"]["inside"] != all["judgement"]["judged"];
     assert!(!is_missed || done.status.code() == Some(1), "{done:?}");
+    let kept = Fidelity::path_beside(&trace);
+    let again = bench(&["live", "--kept", kept.to_str().unwrap(), "--json"]);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&again.stdout).unwrap(),
+        all,
+        "nothing ran, and nothing is judged otherwise"
+    );
+    let absent = bench(&["live", "--kept", folder.path().join("none.json").to_str().unwrap()]);
+    assert!(absent.status.code() == Some(2) && text(&absent.stderr).contains("Correct the path"), "{absent:?}");
 
     let out = folder.path().join("out");
     let more = ["--quick", "--idle", "0", "--latency-runs", "0", "--quiet", "--allow-debug-build", "-c", "pool", "-o"];

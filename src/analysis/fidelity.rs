@@ -220,9 +220,8 @@ fn is_much_mapped(found: &Fidelity, what: What, rest_from: &str, bytes: f64) -> 
 #[must_use]
 pub fn mapped_bytes_not_followed(found: &Fidelity) -> Option<f64> {
     let longest = What::Rest(found.idle_ms.iter().copied().max()?);
-    let is_without = |config: &&FidelityConfig| {
-        !config.replayed.is_empty() && predicted(found, config, longest, true).is_none()
-    };
+    let is_without =
+        |config: &&FidelityConfig| !config.replayed.is_empty() && predicted(found, config, longest, true).is_none();
     let config = found.configs.iter().find(is_without)?;
     let bytes = mapped_bytes(found, longest, &config.replayed.first()?.rest_from);
     (bytes > 0.0).then_some(bytes)

@@ -30,8 +30,11 @@ const REPLAYS: u32 = 3;
 #[derive(Clone, Debug, Args)]
 pub(super) struct LiveArgs {
     /// A trace file of the program, or a bundled workload by name
-    #[arg(value_name = "TRACE")]
-    trace: String,
+    #[arg(value_name = "TRACE", required_unless_present = "kept")]
+    trace: Option<String>,
+    /// Judge and print a comparison that was written before; nothing runs
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "command"])]
+    kept: Option<PathBuf>,
     /// Configuration, in the words that one would type in front of the program, or a preset; repeatable
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
@@ -91,7 +94,13 @@ pub(super) struct LiveArgs {
 
 /// Compares, or predicts.
 pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
-    let workload = Bundle::find().resolve(&args.trace, false).map_err(Stop::Unusable)?;
+    if let Some(file) = &args.kept {
+        let found = Fidelity::read(file).map_err(Stop::Unusable)?;
+        show(args, &found, &report::fidelity::compared(&found))?;
+        return judge(&found, None);
+    }
+    let trace = args.trace.as_deref().unwrap_or_default();
+    let workload = Bundle::find().resolve(trace, false).map_err(Stop::Unusable)?;
     let metadata = OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
     let (configs, wheel) = configs(args, &metadata)?;
     let output = args.output.clone().or_else(|| workload.fidelity_files().into_iter().next());

@@ -8,7 +8,6 @@ use super::{HostFacts, Mode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Version of the file. A reader refuses any other.
@@ -148,24 +147,30 @@ impl Fidelity {
     /// says why a file that is there is not used.
     #[must_use]
     pub fn find(files: &[PathBuf], trace_sha256: &str) -> (Option<Self>, Option<String>) {
-        for file in files {
-            let text = match fs::read(file) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                Err(e) => return (None, Some(format!("{} cannot be read: {e}.", file.display()))),
-                Ok(text) => text,
-            };
-            return match serde_json::from_slice::<Self>(&text) {
-                Ok(found) if found.schema != FIDELITY_SCHEMA => {
-                    (None, Some(format!("{} is of another version; run `live` again.", file.display())))
-                }
+        for file in files.iter().filter(|file| file.exists()) {
+            return match Self::read(file) {
                 Ok(found) if found.trace_sha256 != trace_sha256 => {
                     (None, Some(format!("{} is of another recording; run `live` again.", file.display())))
                 }
                 Ok(found) => (Some(found), None),
-                Err(e) => (None, Some(format!("{} cannot be read: {e}. Run `live` again.", file.display()))),
+                Err(reason) => (None, Some(reason)),
             };
         }
         (None, None)
+    }
+
+    /// Reads a file that was written before.
+    ///
+    /// # Errors
+    /// A sentence: it is not there, no such file, or of another version.
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let text = fs::read(file).map_err(|e| format!("{} cannot be read: {e}. Correct the path.", file.display()))?;
+        let found: Self = serde_json::from_slice(&text)
+            .map_err(|e| format!("{} cannot be read: {e}. Run `live` again.", file.display()))?;
+        if found.schema != FIDELITY_SCHEMA {
+            return Err(format!("{} is of another version; run `live` again.", file.display()));
+        }
+        Ok(found)
     }
 
     /// Writes the file, whole or not at all.
