@@ -1,7 +1,8 @@
-//! Gathers what the binary carries for use outside a clone (workload definitions, their small cuts) and names the
-//! compiler.
+//! Gathers what the binary carries for use outside a clone (workload definitions, their small cuts) and says what it
+//! was built from: compiler, clone, revision.
 //!
-//! Invariant: needs nothing but the files of the package; a clone without workloads still builds.
+//! Invariant: needs nothing but the files of the package; a clone without workloads still builds. A build with the
+//! feature `packaged` names no folder of the machine that it was made on.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,33 @@ fn main() {
     table.push_str("]\n");
     fs::write(out.join("embedded.rs"), table).expect("cargo's OUT_DIR can be written");
     println!("cargo:rustc-env=PYALLOC_BENCH_RUSTC={}", compiler_version());
+    name_origin(&root);
+}
+
+/// The clone, which the binary looks into as long as it exists; or, for a build that is carried to other machines, the
+/// revision alone, which nobody there could ask for.
+fn name_origin(root: &Path) {
+    let packaged = env::var_os("CARGO_FEATURE_PACKAGED").is_some();
+    if packaged {
+        // A file that never exists: cargo then runs this script each time, for the revision may be another one.
+        println!("cargo:rerun-if-changed=revision-of-the-clone");
+    }
+    let clone = if packaged { String::new() } else { root.display().to_string() };
+    let revision = if packaged { revision(root) } else { None };
+    println!("cargo:rustc-env=PYALLOC_BENCH_CLONE={clone}");
+    println!("cargo:rustc-env=PYALLOC_BENCH_REVISION={}", revision.unwrap_or_default());
+}
+
+/// Revision of the clone in this folder, `-dirty` added when tracked files differ from it; none of an unpacked archive.
+fn revision(root: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let done = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+        done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    };
+    root.join(".git").exists().then_some(())?;
+    let head = git(&["rev-parse", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changes.is_empty() { head } else { format!("{head}-dirty") })
 }
 
 /// Files of one folder of the workloads, by name relative to it, sorted; the folder is watched if it exists.

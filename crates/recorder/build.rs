@@ -1,7 +1,8 @@
 //! Compiles the preloaded libraries, so that this crate carries them: the recorder, and the announcer of `live`.
 //!
-//! Invariant: dependency-free source, compiled by the same compiler for the same target as everything else. Where
-//! the libraries do not work (anything but glibc on x86-64), nothing is embedded and their callers say so.
+//! Invariant: dependency-free source, compiled by the same compiler, with the same flags, and linked by the same linker
+//! for the same target as everything else, so that a build for an old C library embeds libraries for it. Where the
+//! libraries do not work (anything but glibc on x86-64), nothing is embedded and their callers say so.
 
 use std::env;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ fn main() {
             continue;
         }
         let status = Command::new(variable("RUSTC"))
+            .args(flags_of_cargo())
             .args(["--crate-name", name, "--crate-type", "cdylib", "--edition", "2024"])
             .args([
                 "-Cpanic=abort",
@@ -38,4 +40,15 @@ fn main() {
             .expect("the compiler that runs this script runs again");
         assert!(status.success(), "{name} did not compile");
     }
+}
+
+/// What cargo would pass to the compiler for this target: the flags of the user, and the linker if one is set. Ours
+/// come after them and win. `maturin --zig` sets a linker that knows the oldest C library to link against.
+fn flags_of_cargo() -> Vec<String> {
+    println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
+    let encoded = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let flags = encoded.split('\x1f').filter(|flag| !flag.is_empty()).map(str::to_owned);
+    let linker = env::var("RUSTC_LINKER").ok().map(|linker| format!("-Clinker={linker}"));
+    flags.chain(linker).collect()
 }

@@ -109,6 +109,10 @@ impl ReplayArgs {
     }
 }
 
+/// Said where the full recordings are not at hand.
+const CUTS_ONLY: &str =
+    "No clone of the repository with its full recordings is near: small cuts of the workloads are used";
+
 /// Measures and shows.
 pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
     let bundle = Bundle::find();
@@ -117,9 +121,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
     }
     let request = request(args, &bundle)?;
     let mut progress = Progress::new(args.options.quiet);
-    if bundle.is_cuts_only() && args.what.is_empty() {
-        progress
-            .say("No clone of the repository is near: small cuts of the workloads, built into this program, are used.");
+    if bundle.is_cuts_only() && request.quick && !args.options.quick {
+        progress.say(&format!("{CUTS_ONLY}."));
     }
     let summary = measure::run(&request, &mut progress).map_err(Stop::Unusable)?;
     show(&summary)
@@ -177,6 +180,7 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
     if workloads.is_empty() {
         return Err(Stop::Unusable("No workload is bundled with this program. Give a trace file.".to_owned()));
     }
+    let is_any_bundled = workloads.iter().any(|workload| workload.promise.is_some());
     let defaults = if options.quick { Sizes::QUICK } else { Sizes::DEFAULT };
     let default_idle: &[u64] = if options.quick { &IDLE_MS_QUICK } else { &IDLE_MS };
     let mut idle_ms = if options.idle.is_empty() { default_idle.to_vec() } else { options.idle.clone() };
@@ -203,7 +207,7 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
         }),
         pace: options.paced.unwrap_or(0),
         seed: options.seed.unwrap_or_else(seed_of_clock),
-        quick: options.quick,
+        quick: options.quick || (bundle.is_cuts_only() && is_any_bundled),
         limits: limits(options.window_ops),
         allow_debug: options.allow_debug_build,
         base: options.output.clone().unwrap_or_else(default_base),
@@ -260,7 +264,8 @@ pub(super) fn seed_of_clock() -> u64 {
 }
 
 fn list(bundle: &Bundle, named: &Named) -> Result<String, String> {
-    let mut text = String::from("workloads\n");
+    let kind = if bundle.is_cuts_only() { format!(" ({CUTS_ONLY})") } else { String::new() };
+    let mut text = format!("workloads{kind}\n");
     let rows: Vec<Vec<String>> = bundle.definitions().iter().map(|d| vec![d.name.clone(), d.title.clone()]).collect();
     text.push_str(&columns(&rows, &[]));
     let presets = measure::presets(named)?;

@@ -33,7 +33,7 @@ pub(super) fn harness() -> HarnessFacts {
     let rustc = env!("PYALLOC_BENCH_RUSTC");
     HarnessFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: revision(Path::new(env!("CARGO_MANIFEST_DIR"))),
+        revision: revision(),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         rustc: (!rustc.is_empty()).then(|| rustc.to_owned()),
     }
@@ -47,9 +47,15 @@ pub(super) fn memory_available_bytes() -> Option<u64> {
     free.into_iter().chain(limit).min()
 }
 
-/// Revision of the checkout that this binary was built from, `-dirty` added when tracked files differ from it.
-fn revision(root: &Path) -> Option<String> {
-    if !root.join(".git").exists() {
+/// Revision of the checkout that this binary was built from, `-dirty` added when tracked files differ from it. A
+/// packaged binary was told it when it was built.
+fn revision() -> Option<String> {
+    let built_in = env!("PYALLOC_BENCH_REVISION");
+    if !built_in.is_empty() {
+        return Some(built_in.to_owned());
+    }
+    let root = Path::new(env!("PYALLOC_BENCH_CLONE"));
+    if root.as_os_str().is_empty() || !root.join(".git").exists() {
         return None;
     }
     let git = |arguments: &[&str]| {

@@ -164,17 +164,49 @@ pub(crate) fn join_thread(thread: u64) {
     unsafe { libc::pthread_join(thread as libc::pthread_t, null_mut()) };
 }
 
-/// Bytes that the C library's heap has handed out; 0 if it was never asked for any, and never again afterwards, since
-/// with the first request it makes a cache for itself. `None` where it cannot be asked.
-pub(crate) fn libc_heap_bytes() -> Option<u64> {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: no precondition; it reads counters and allocates nothing.
-        let counters = unsafe { libc::mallinfo2() };
-        Some((counters.uordblks + counters.hblkhd) as u64)
+/// What glibc's heap says of itself, bytes.
+pub(crate) struct LibcHeap {
+    /// Handed out, by whatever way.
+    pub(crate) used_bytes: u64,
+    /// In its arenas and in mappings of single blocks. `None` before glibc 2.33, whose counters are 32 bits wide.
+    pub(crate) mapped_bytes: Option<u64>,
+}
+
+/// `mallinfo2`, which glibc has since 2.33. A program that links against it does not start on an older one.
+fn libc_counters() -> Option<libc::mallinfo2> {
+    // SAFETY: returns a pointer to a static string that ends in a zero byte.
+    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str().ok()?;
+    let (major, minor) = version.split_once('.')?;
+    // A look-up that fails takes memory from the heap that is asked about, so it is not tried where it would fail.
+    if (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?) < (2, 33) {
+        return None;
     }
-    #[cfg(not(target_env = "gnu"))]
-    None
+    // SAFETY: the name ends in a zero byte.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"mallinfo2".as_ptr()) };
+    // SAFETY: the function of this name, with this signature; null is `None`.
+    let function: Option<unsafe extern "C" fn() -> libc::mallinfo2> = unsafe { std::mem::transmute(address) };
+    // SAFETY: no precondition; it reads counters and allocates nothing.
+    function.map(|counters| unsafe { counters() })
+}
+
+/// What the C library's heap says; it has used 0 bytes if it was never asked for any, and never again afterwards, since
+/// with the first request it makes a cache for itself.
+pub(crate) fn libc_heap() -> LibcHeap {
+    if let Some(counters) = libc_counters() {
+        return LibcHeap {
+            used_bytes: (counters.uordblks + counters.hblkhd) as u64,
+            mapped_bytes: Some((counters.arena + counters.hblkhd) as u64),
+        };
+    }
+    // SAFETY: no precondition; it reads counters and allocates nothing.
+    let counters = unsafe { libc::mallinfo() };
+    let used_bytes = u64::from(counters.uordblks as u32) + u64::from(counters.hblkhd as u32);
+    LibcHeap { used_bytes, mapped_bytes: None }
+}
+
+/// Bytes that the C library's heap has handed out. `None` where it cannot be asked.
+pub(crate) fn libc_heap_bytes() -> Option<u64> {
+    cfg!(target_env = "gnu").then(|| libc_heap().used_bytes)
 }
 
 /// A descriptor that this process owns or was given; it is not closed.

@@ -74,7 +74,8 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
     }
     if environment.plan.quick {
         warnings.push(
-            "NOTE: small cuts of the traces were replayed (--quick); whole traces may rank otherwise.".to_owned(),
+            "NOTE: small cuts of the traces were replayed (--quick, or no clone); whole traces may rank otherwise."
+                .to_owned(),
         );
     }
     if !analysis.failures.is_empty() {

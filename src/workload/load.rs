@@ -1,7 +1,8 @@
 //! Finds workloads: in a clone, in the binary, or where the user points.
 //!
 //! Invariant: a definition counts as bundled only together with the files it names; the first place that has any
-//! definition is the only one used, so that definitions of different versions never mix.
+//! definition is the only one used, so that definitions of different versions never mix. A folder without the full
+//! recordings, such as an unpacked source archive, counts as one that has cuts only.
 
 use super::{Definition, ExpectedTotals};
 use crate::run::Fidelity;
@@ -73,22 +74,26 @@ pub fn embedded(name: &str) -> Option<&'static [u8]> {
 /// Every bundled workload that can be found, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Bundle {
+    /// Whether full recordings are there. One that is missing among them is then an error, not a reason to take cuts.
+    full: bool,
     definitions: Vec<Definition>,
     /// What is wrong with a definition that is not among them: no hindrance to those who did not ask for it.
     broken: Option<String>,
-    /// The `workloads` folder; `None` for the definitions in the binary, which have cuts only.
+    /// The `workloads` folder; `None` for the definitions in the binary.
     folder: Option<PathBuf>,
 }
 
 impl Bundle {
     /// Looks in the clone around the current folder, then in the clone that this binary was built from, then in the
     /// binary itself.
+    ///
+    /// A packaged binary was built from no clone that is here.
     #[must_use]
     pub fn find() -> Self {
-        let built_from = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let built_from = Some(PathBuf::from(env!("PYALLOC_BENCH_CLONE"))).filter(|root| root.is_absolute());
         clone_around_current_folder()
             .into_iter()
-            .chain([built_from])
+            .chain(built_from)
             .map(|root| Self::in_folder(&root.join(FOLDER)))
             .find(|bundle| !bundle.definitions.is_empty() || bundle.broken.is_some())
             .unwrap_or_else(Self::in_binary)
@@ -107,7 +112,9 @@ impl Bundle {
                 .map_err(|e| format!("{shown} cannot be read: {e}. Make it readable, or remove it."))?;
             Definition::parse(&text, &shown)
         };
-        Self { folder: Some(folder.to_path_buf()), ..Self::of(paths.iter().map(read)) }
+        let bundle = Self::of(paths.iter().map(read));
+        let full = bundle.definitions.iter().any(|definition| folder.join(&definition.trace.file).exists());
+        Self { full, folder: Some(folder.to_path_buf()), ..bundle }
     }
 
     fn in_binary() -> Self {
@@ -129,7 +136,7 @@ impl Bundle {
     /// Whether only the small cuts are at hand.
     #[must_use]
     pub fn is_cuts_only(&self) -> bool {
-        self.folder.is_none()
+        !self.full
     }
 
     /// The definitions, sorted by name.
@@ -235,7 +242,11 @@ mod tests {
     fn names_come_first_then_files_then_a_sentence() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("sample.toml"), super::super::definition::tests::TEXT).unwrap();
+        assert!(Bundle::in_folder(folder.path()).is_cuts_only());
+        fs::create_dir(folder.path().join("traces")).unwrap();
+        fs::write(folder.path().join("traces/sample.zst"), "x").unwrap();
         let bundle = Bundle::in_folder(folder.path());
+        assert!(!bundle.is_cuts_only());
         let full = bundle.resolve("sample", false).unwrap();
         assert_eq!(full.source, TraceSource::File(folder.path().join("traces/sample.zst")));
         let cut = bundle.resolve("sample", true).unwrap();

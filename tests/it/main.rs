@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod lock;
+mod package;
 mod source;
 mod tidy;

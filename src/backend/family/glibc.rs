@@ -2,6 +2,7 @@
 //!
 //! Invariant: its tunables are the loader's word, which counts `MALLOC_*` variables too.
 
+use crate::probe::sys;
 use crate::run::Held;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -42,10 +43,9 @@ pub(in crate::backend) fn release() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Arenas and single mappings of the C library. It does not know which pages of them it has given back.
+/// Arenas and single mappings of the C library, unknown before glibc 2.33. It does not know which pages of them it has
+/// given back.
 pub(in crate::backend) fn holds() -> Held {
-    // SAFETY: reads the C library's own counters.
-    let info = unsafe { libc::mallinfo2() };
-    let mapped = Some((info.arena + info.hblkhd) as u64);
+    let mapped = sys::libc_heap().mapped_bytes;
     Held { mapped_bytes: mapped, resident_bytes_max: mapped }
 }
