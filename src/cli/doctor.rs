@@ -8,7 +8,7 @@ use super::replay::default_base;
 use crate::backend::CPYTHON_KEY;
 use crate::measure;
 use crate::measure::fitness::{Finding, HostState, Judgement, judge, worst};
-use crate::measure::installation::{Effect, Installation, Reach, effects, reaches};
+use crate::measure::installation::{Effect, Family, Installation, Reach, effects, reaches};
 use crate::run::{AllocatorFacts, HostFacts};
 use clap::Args;
 use serde::Serialize;
@@ -141,7 +141,13 @@ fn environment(found: &Environment) -> String {
     for copy in &installation.copies {
         let reads = if copy.answers { "reads" } else { "may read" };
         let version = unknown(&copy.version);
-        rows.push(vec![copy.family.name().into(), version, format!("{}, {reads} {}", copy.file, copy.reads())]);
+        let mut what = format!("{}, {reads} {}", copy.file, copy.reads());
+        // A mimalloc tells all of its options; what a jemalloc tells was chosen by whoever built it.
+        if copy.family == Family::Jemalloc && !copy.options.is_empty() {
+            let set: Vec<String> = copy.options.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+            what.push_str(&format!(" (built with {})", set.join(",")));
+        }
+        rows.push(vec![copy.family.name().into(), version, what]);
     }
     let mut text = format!(
         "allocators of {} ({} libraries of packages looked at)\n{}",
@@ -153,21 +159,16 @@ fn environment(found: &Environment) -> String {
         text.push_str(remark);
         text.push('\n');
     }
-    format!(
-        "{text}\nwhich variable reaches which\n{}",
-        columns(&reaches.iter().flat_map(reach).collect::<Vec<_>>(), &[])
-    )
+    format!("{text}\nwhich variable reaches which\n{}", reaches.iter().map(reach).collect::<String>())
 }
 
-/// A variable with a line for each allocator.
-fn reach(reach: &Reach) -> Vec<Vec<String>> {
-    let mut lines: Vec<(&str, String)> = reach.reaches.iter().map(|text| ("reaches", text.clone())).collect();
-    if lines.is_empty() {
-        lines.push(("reaches", "nothing here".to_owned()));
-    }
-    lines.extend(reach.misses.iter().map(|text| ("not", text.clone())));
-    let names = std::iter::once(reach.variable.as_str()).chain(std::iter::repeat(""));
-    names.zip(lines).map(|(name, (how, text))| vec![name.to_owned(), how.to_owned(), text]).collect()
+/// A variable, and below it a line for each allocator.
+fn reach(reach: &Reach) -> String {
+    let nothing = reach.reaches.is_empty().then_some("nothing here");
+    let reaches = reach.reaches.iter().map(String::as_str).chain(nothing).map(|text| ("reaches", text));
+    let misses = reach.misses.iter().map(|text| ("not", text.as_str()));
+    let row = |(how, text): (&str, &str)| vec![String::new(), how.to_owned(), text.to_owned()];
+    format!("  {}\n{}", reach.variable, columns(&reaches.chain(misses).map(row).collect::<Vec<_>>(), &[]))
 }
 
 /// Says of each configuration whether its words take effect; fails when one does not.

@@ -13,7 +13,7 @@ use std::path::Path;
 /// What came of one variable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Effect {
-    /// `VAR=VALUE`.
+    /// `VAR=VALUE`; several that are judged together are separated by spaces.
     pub word: String,
     /// Whether it takes effect.
     pub takes_effect: bool,
@@ -24,7 +24,7 @@ pub struct Effect {
 /// What ends the name of the variable of a jemalloc.
 const JEMALLOC_SUFFIX: &str = "MALLOC_CONF";
 /// Prints the pool that Arrow took; `os.write`, since only the error output is read.
-const POOL: &str = "import os, pyarrow; os.write(2, pyarrow.default_memory_pool().backend_name.encode())";
+const POOL: &str = "import sys; sys.path = [path for path in sys.path if path]; import os, pyarrow; os.write(2, pyarrow.default_memory_pool().backend_name.encode())";
 
 /// What becomes of each variable of a configuration in an installation. Variables of the C library, and libraries that
 /// are preloaded, are read back as `replay` does, in a child of `exe`.
@@ -44,7 +44,7 @@ pub fn effects(found: &Installation, exe: &Path, words: &str) -> Result<Vec<Effe
         }
     }
     if !left.is_empty() {
-        effects.extend(elsewhere(found, exe, &left)?);
+        effects.push(elsewhere(found, exe, &left.join(" "))?);
     }
     Ok(effects)
 }
@@ -165,9 +165,10 @@ fn mimalloc(found: &Installation, copy: &Copy, name: &str, value: &str) -> Resul
 }
 
 /// What the C library and what is preloaded into it say, in a child like those that replay. Arrow is left to the C
-/// library there, so that no stand-in for its pools answers for them.
-fn elsewhere(found: &Installation, exe: &Path, words: &[String]) -> Result<Vec<Effect>, String> {
-    let config = config::parse(&format!("{} {ARROW}=system", words.join(" ")))?;
+/// library there, so that no stand-in for its pools answers for them. The words stand or fall together: a library that
+/// is preloaded and its options are one thing.
+fn elsewhere(found: &Installation, exe: &Path, words: &str) -> Result<Effect, String> {
+    let config = config::parse(&format!("{words} {ARROW}=system"))?;
     let ours = libc_version();
     let verdict = match found.python.libc.as_deref().unwrap_or("another C library than glibc") {
         theirs if theirs != ours => {
@@ -175,5 +176,5 @@ fn elsewhere(found: &Installation, exe: &Path, words: &[String]) -> Result<Vec<E
         }
         _ => crate::measure::report(exe, &[config]).map(|_| format!("read back from a child process on {ours}")),
     };
-    Ok(words.iter().map(|word| effect(word.clone(), verdict.clone())).collect())
+    Ok(effect(words.to_owned(), verdict))
 }

@@ -117,8 +117,10 @@ impl Python {
         if finished.ending == Ending::Exited(0) {
             return Ok(finished.errors);
         }
-        let said = finished.errors.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
-        Err(said.trim().to_owned())
+        // A traceback says most in its last line, a fatal error in its first.
+        let mut lines = finished.errors.lines().map(str::trim).filter(|line| !line.is_empty());
+        let said = if finished.errors.contains("Traceback") { lines.next_back() } else { lines.next() };
+        Err(said.unwrap_or("it gave no reason").to_owned())
     }
 }
 

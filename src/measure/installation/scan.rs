@@ -87,9 +87,7 @@ fn by_texts(constants: &[&[u8]]) -> Vec<Copy> {
     let has = |text: &[u8]| constants.iter().any(|bytes| memmem::find(bytes, text).is_some());
     let mut found: Vec<Copy> = Vec::new();
     if has(JEMALLOC_TEXT) {
-        let mut prefixes: Vec<String> = constants.iter().flat_map(|bytes| prefixes(bytes)).collect();
-        prefixes.sort();
-        prefixes.dedup();
+        let prefixes = prefixes(constants);
         for prefix in &prefixes {
             let variable = format!("{}MALLOC_CONF", prefix.to_uppercase());
             let is_read = has(format!("{variable}\0").as_bytes());
@@ -107,15 +105,29 @@ fn by_texts(constants: &[&[u8]]) -> Vec<Copy> {
     found
 }
 
-/// Prefixes of the copies of jemalloc: what stands between the folder and the name of its file of options.
-fn prefixes(bytes: &[u8]) -> Vec<String> {
+/// Prefixes of the copies of jemalloc: what stands between the folder and the name of its file of options. Each copy
+/// also has a message that names the file without its prefix; linkers let an unprefixed copy's name be the end of that.
+fn prefixes(constants: &[&[u8]]) -> Vec<String> {
+    let all = constants.iter().flat_map(|bytes| files_of_options(bytes));
+    let (in_messages, mut own): (Vec<_>, Vec<_>) = all.partition(|(_, is_in_message)| *is_in_message);
+    if own.is_empty() {
+        own = in_messages;
+    }
+    let mut prefixes: Vec<String> = own.into_iter().map(|(prefix, _)| prefix).collect();
+    prefixes.sort();
+    prefixes.dedup();
+    prefixes
+}
+
+/// Each name of a file of options: its prefix, and whether words stand before it.
+fn files_of_options(bytes: &[u8]) -> Vec<(String, bool)> {
     let (folder, name) = JEMALLOC_FILE;
     let before = |at: usize| {
         let part = &bytes[at.saturating_sub(folder.len() + PREFIX_BYTES_MAX)..at];
-        let begin = memmem::rfind(part, folder)? + folder.len();
-        let prefix = std::str::from_utf8(&part[begin..]).ok()?;
+        let start = memmem::rfind(part, folder)?;
+        let prefix = std::str::from_utf8(&part[start + folder.len()..]).ok()?;
         let is_prefix = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        is_prefix.then(|| prefix.to_owned())
+        is_prefix.then(|| (prefix.to_owned(), part[..start].ends_with(b" ")))
     };
     memmem::find_iter(bytes, name).filter_map(before).collect()
 }
@@ -207,8 +219,10 @@ mod tests {
 
     #[test]
     fn a_jemalloc_tells_its_prefix_and_its_version_though_stripped() {
-        let constants: &[u8] = b"Rust text/etc/je_arrow_malloc.conf\0Symbolic link malloc.conf\0<jemalloc>: x\0\
-                                 JE_ARROW_MALLOC_CONF\05.3.0-196-ga25b9b8ba91881964be3083\0 1.2-3-g12 \0";
+        let message = b"link named /etc/malloc.conf\0value of the environment variable MALLOC_CONF\0<jemalloc>: x\0";
+        assert_eq!(by_texts(&[message])[0].variable.as_deref(), Some("MALLOC_CONF"), "unprefixed");
+        let constants: &[u8] = b"Rust text/etc/je_arrow_malloc.conf\0link named /etc/malloc.conf\0<jemalloc>: x\0\
+                                 JE_ARROW_MALLOC_CONF\0MALLOC_CONF\05.3.0-196-ga25b9b8ba91881964be3083\0 1.2-3-g12 \0";
         let found = by_texts(&[constants]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].variable.as_deref(), Some("JE_ARROW_MALLOC_CONF"));
@@ -235,10 +249,10 @@ mod tests {
     #[test]
     fn this_program_holds_its_linked_allocators_and_a_text_file_none() {
         let own = copies(Path::new("/proc/self/exe")).unwrap();
-        let of = |family| own.iter().find(|copy| copy.family == family);
-        assert_eq!(of(Family::Jemalloc).unwrap().variable.as_deref(), Some("_RJEM_MALLOC_CONF"), "{own:?}");
-        assert!(of(Family::Jemalloc).unwrap().version.as_deref().unwrap().starts_with("5."), "{own:?}");
-        assert!(of(Family::Mimalloc).unwrap().version.is_some(), "{own:?}");
+        // The texts of these tests are in it as well.
+        assert!(own.iter().any(|copy| copy.variable.as_deref() == Some("_RJEM_MALLOC_CONF")), "{own:?}");
+        let mimalloc = own.iter().find(|copy| copy.family == Family::Mimalloc).unwrap();
+        assert!(mimalloc.version.as_deref().is_some_and(|version| version.starts_with("3.")), "{own:?}");
         assert_eq!(copies(Path::new("/proc/self/status")).unwrap(), Vec::new());
         assert!(copies(Path::new("/nonexistent")).is_err());
     }
