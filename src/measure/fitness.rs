@@ -81,7 +81,7 @@ pub struct Finding {
 /// Load per CPU, hundredths, above which times spread.
 const LOAD_HUNDREDTHS_MAX: u64 = 50;
 /// The page size that traces are recorded in and blocks are touched by.
-const OS_PAGE_BYTES: u64 = trace::image::OS_PAGE_BYTES as u64;
+const OS_PAGE_BYTES: u64 = trace::image::OS_PAGE_BYTES;
 /// Memory that no bundled replay can do without: its image and tables beside the heap.
 const MEMORY_BYTES_MIN: u64 = 512 << 20;
 /// Memory that the bundled replays need with four footprint children side by side.
@@ -288,8 +288,8 @@ fn overcommit(state: &HostState) -> Finding {
     let mode = state.host.overcommit.as_deref();
     ok("overcommit", known(mode)).warn_if(
         mode == Some("2"),
-        "large reservations of address space may be refused, and mimalloc behaves otherwise; sysctl vm.overcommit_memory=0 \
-         unless your hosts have 2",
+        "large reservations of address space may be refused, and mimalloc behaves otherwise; sysctl \
+         vm.overcommit_memory=0 unless your hosts have 2",
     )
 }
 

@@ -24,7 +24,8 @@ pub struct Effect {
 /// What ends the name of the variable of a jemalloc.
 const JEMALLOC_SUFFIX: &str = "MALLOC_CONF";
 /// Prints the pool that Arrow took; `os.write`, since only the error output is read.
-const POOL: &str = "import sys; sys.path = [path for path in sys.path if path]; import os, pyarrow; os.write(2, pyarrow.default_memory_pool().backend_name.encode())";
+const POOL: &str = "import sys; sys.path = [path for path in sys.path if path]
+import os, pyarrow; os.write(2, pyarrow.default_memory_pool().backend_name.encode())";
 
 /// What becomes of each variable of a configuration in an installation. Variables of the C library, and libraries that
 /// are preloaded, are read back as `replay` does, in a child of `exe`.

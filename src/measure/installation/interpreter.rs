@@ -1,5 +1,5 @@
-//! What an interpreter says of itself: version, build, C library, where its packages are, and which allocator serves its
-//! objects.
+//! What an interpreter says of itself: version, build, C library, where its packages are, and which allocator serves
+//! its objects.
 //!
 //! Invariant: the interpreter answers; nothing is concluded from its file name. No package of it is imported.
 

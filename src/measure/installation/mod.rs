@@ -1,11 +1,11 @@
 //! A Python installation or virtual environment: its interpreter, the allocators that its packages contain, and what
 //! each variable reaches among them.
 //!
-//! Libraries are read, not run, to find allocators. Then each library that holds a mimalloc or a jemalloc is loaded in a
-//! child process of the interpreter, as importing it would, and asked for its version and options.
+//! Libraries are read, not run, to find allocators. Then each library that holds a mimalloc or a jemalloc is loaded in
+//! a child process of the interpreter, as importing it would, and asked for its version and options.
 //!
-//! Invariant: nothing of the installation is changed or called, and an allocator counts as reached by a variable only
-//! if it read one in such a child, or if the variable is the interpreter's, the loader's or the C library's own.
+//! Invariant: nothing of the installation is changed. An allocator counts as reached by a variable only if it read one
+//! in such a child, or its own build names it, or the variable is the interpreter's, the loader's or the C library's.
 
 mod asked;
 mod copy;

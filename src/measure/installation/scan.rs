@@ -222,7 +222,7 @@ mod tests {
         let message = b"link named /etc/malloc.conf\0value of the environment variable MALLOC_CONF\0<jemalloc>: x\0";
         assert_eq!(by_texts(&[message])[0].variable.as_deref(), Some("MALLOC_CONF"), "unprefixed");
         let constants: &[u8] = b"Rust text/etc/je_arrow_malloc.conf\0link named /etc/malloc.conf\0<jemalloc>: x\0\
-                                 JE_ARROW_MALLOC_CONF\0MALLOC_CONF\05.3.0-196-ga25b9b8ba91881964be3083\0 1.2-3-g12 \0";
+                                 JE_ARROW_MALLOC_CONF\0MALLOC_CONF\0\x35.3.0-196-ga25b9b8ba9188\0 1.2-3-g12 \0";
         let found = by_texts(&[constants]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].variable.as_deref(), Some("JE_ARROW_MALLOC_CONF"));
