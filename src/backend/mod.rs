@@ -15,6 +15,7 @@ mod system;
 mod wheel;
 
 pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
+pub use family::mimalloc::{said as mimalloc_options_said, written as mimalloc_version};
 pub use family::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC, UNKNOWN};
 pub use library::LIBRARY_KEY;
 pub use system::libc_version;

@@ -1,8 +1,14 @@
 //! Facts about the host and about this program, as far as they can be had.
 //!
+//! The one place of the harness that reads what the kernel says of the host.
+//!
 //! Invariant: read only; what cannot be read is `None`, never a guess.
 
+use super::fitness::HostState;
+use super::live;
 use crate::run::{HarnessFacts, HostFacts};
+use rustix::fs::{Access, access, statvfs};
+use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +30,31 @@ pub(super) fn host(libc: Option<String>) -> HostFacts {
         clock_source: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         load_hundredths: line("/proc/loadavg").and_then(|text| load_hundredths(&text)),
         cgroup_limit_bytes: cgroup_limit_bytes(),
+    }
+}
+
+/// What decides whether one may measure here. `results` is the folder that results would go into.
+#[must_use]
+pub(super) fn state(host: HostFacts, results: &Path) -> HostState {
+    let limit = |resource| getrlimit(resource).current;
+    let swap = |name| first_field("/proc/meminfo", name).and_then(|text| kibibytes(&text));
+    // Of a folder that is not there yet, the one that it would be made in counts.
+    let folder = results.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    HostState {
+        cpu_quota_hundredths: cpu_quota_hundredths(),
+        has_turbo: turbo(),
+        memory_available_bytes: memory_available_bytes(),
+        swap_bytes: swap("SwapTotal"),
+        swap_used_bytes: swap("SwapTotal").zip(swap("SwapFree")).map(|(all, free)| all.saturating_sub(free)),
+        address_space_bytes_max: limit(Resource::As),
+        descriptors_max: limit(Resource::Nofile),
+        results_free_bytes: statvfs(folder).ok().map(|facts| facts.f_bavail.saturating_mul(facts.f_frsize)),
+        is_results_writable: access(folder, Access::WRITE_OK).is_ok(),
+        variables: live::left_out(),
+        has_exact_memory: fs::read_to_string("/proc/self/smaps_rollup").is_ok_and(|text| text.contains("Anonymous:")),
+        can_forget_peaks: access("/proc/self/clear_refs", Access::WRITE_OK).is_ok(),
+        is_debug_build: cfg!(debug_assertions),
+        host,
     }
 }
 
@@ -95,13 +126,52 @@ fn load_hundredths(text: &str) -> Option<u64> {
     Some((first * 100.0).round() as u64)
 }
 
-/// The tightest memory limit of this process's control group and its parents (version 2 of the hierarchy).
+/// Whether the processor may run faster than its nominal clock; unknown where the kernel steers no clock.
+fn turbo() -> Option<bool> {
+    let intel = line("/sys/devices/system/cpu/intel_pstate/no_turbo").map(|text| text == "0");
+    intel.or_else(|| line("/sys/devices/system/cpu/cpufreq/boost").map(|text| text == "1"))
+}
+
+/// Values of a file in this process's control group and its parents; `old` is where version 1 of the hierarchy keeps
+/// that of a controller.
+fn of_control_groups(name: &str, (controller, old): (&str, &str)) -> Vec<String> {
+    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut found = Vec::new();
+    // Lines such as `0::/a/b` and, in version 1, `4:cpu,cpuacct:/a/b`.
+    for (controllers, inside) in membership.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')) {
+        let (root, name) = match controllers {
+            "" => (PathBuf::from("/sys/fs/cgroup"), name),
+            several if several.split(',').any(|one| one == controller) => {
+                (Path::new("/sys/fs/cgroup").join(controller), old)
+            }
+            _ => continue,
+        };
+        let folder = root.join(inside.trim_start_matches('/'));
+        let folders = folder.ancestors().take_while(|folder| folder.starts_with(&root));
+        found.extend(folders.filter_map(|folder| fs::read_to_string(folder.join(name)).ok()));
+    }
+    found
+}
+
+/// The tightest memory limit of this process's control group and its parents.
 fn cgroup_limit_bytes() -> Option<u64> {
-    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let inside = membership.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let folder = PathBuf::from("/sys/fs/cgroup").join(inside);
-    let limits = folder.ancestors().take_while(|f| f.starts_with("/sys/fs/cgroup"));
-    limits.filter_map(|f| fs::read_to_string(f.join("memory.max")).ok()?.trim().parse().ok()).min()
+    let limits = of_control_groups("memory.max", ("memory", "memory.limit_in_bytes"));
+    // Version 1 writes a number near the largest for no limit, version 2 a word.
+    limits.iter().filter_map(|text| text.trim().parse().ok()).filter(|bytes| *bytes < 1 << 60).min()
+}
+
+/// The tightest share of CPUs that this process's control group may use, in hundredths of one.
+fn cpu_quota_hundredths() -> Option<u64> {
+    let quotas = of_control_groups("cpu.max", ("cpu", "cpu.cfs_quota_us"));
+    let periods = of_control_groups("cpu.max", ("cpu", "cpu.cfs_period_us"));
+    quotas.iter().zip(&periods).filter_map(|(quota, period)| quota_hundredths(quota, period)).min()
+}
+
+/// `150` of `150000 100000`, or of `150000` and `100000`; none for `max` and `-1`.
+fn quota_hundredths(quota: &str, period: &str) -> Option<u64> {
+    let quota: u64 = quota.split_whitespace().next()?.parse().ok()?;
+    let period: u64 = period.split_whitespace().last()?.parse().ok()?;
+    (quota * 100).checked_div(period)
 }
 
 #[cfg(test)]
@@ -115,6 +185,9 @@ mod tests {
         assert_eq!(kibibytes("16 kB"), Some(16_384));
         assert_eq!(kibibytes("many"), None);
         assert_eq!(load_hundredths("1.23 0.50 0.10 1/200 77"), Some(123));
+        assert_eq!(quota_hundredths("150000 100000\n", "150000 100000\n"), Some(150));
+        assert_eq!(quota_hundredths("50000\n", "100000\n"), Some(50));
+        assert_eq!((quota_hundredths("max 100000", "max 100000"), quota_hundredths("-1", "100000")), (None, None));
     }
 
     #[test]

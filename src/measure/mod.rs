@@ -10,8 +10,10 @@ mod config;
 mod cycles;
 mod environment;
 mod estimate;
+pub mod fitness;
 mod footprint;
 mod image;
+pub mod installation;
 pub mod live;
 mod plan;
 mod progress;
@@ -32,9 +34,16 @@ pub use progress::{Progress, seconds};
 use crate::run::{AllocatorFacts, Environment, Mode, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
 use crate::workload::Workload;
 use estimate::Estimate;
-use std::path::PathBuf;
+use fitness::HostState;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trace::Domain;
+
+/// What decides whether this host is fit to measure on; results would go into `results`.
+#[must_use]
+pub fn host_state(results: &Path) -> HostState {
+    environment::state(environment::host(Some(crate::backend::libc_version())), results)
+}
 
 /// Idle delays of the default run, milliseconds.
 pub const IDLE_MS: [u64; 5] = [0, 100, 1_000, 3_000, 10_000];

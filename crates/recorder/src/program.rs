@@ -4,6 +4,9 @@
 //! Invariant: whatever would give a silently empty or wrong recording is refused here with a sentence.
 
 use crate::error::RecordError;
+use object::Endianness;
+use object::elf::{EM_X86_64, FileHeader64};
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,8 +16,6 @@ use std::path::{Path, PathBuf};
 
 const SETUID_OR_SETGID: u32 = 0o6000;
 const EXECUTABLE: u32 = 0o111;
-const ELF_MACHINE_X86_64: u16 = 62;
-const PROGRAM_HEADER_INTERP: u32 = 3;
 
 /// Finds the program and checks that it can be recorded; its path.
 pub(crate) fn check(command: &[OsString]) -> Result<PathBuf, RecordError> {
@@ -66,13 +67,11 @@ fn check_format(path: &Path, shown: &str, may_be_script: bool) -> Result<(), Rec
         let interpreter = Path::new(OsStr::from_bytes(interpreter));
         return if may_be_script && interpreter.exists() { check_format(interpreter, shown, false) } else { Ok(()) };
     }
-    if !head.starts_with(b"\x7fELF\x02") {
-        return Ok(());
-    }
-    if half(&head, 18) != Some(ELF_MACHINE_X86_64) {
+    let Ok(header) = FileHeader64::<Endianness>::parse(head.as_slice()) else { return Ok(()) };
+    if header.endian().is_ok_and(|endian| header.e_machine(endian) != EM_X86_64) {
         return cannot("not an x86-64 program; take it to a machine of its own kind once that is supported");
     }
-    match interpreter(&head) {
+    match loader(&head) {
         None => cannot("statically linked, so that no library can be preloaded; use a dynamically linked build"),
         Some(loader) if loader.windows(4).any(|part| part == b"musl") => {
             cannot("built for musl, and the recorder calls glibc's own functions; take a glibc build of it")
@@ -82,29 +81,11 @@ fn check_format(path: &Path, shown: &str, may_be_script: bool) -> Result<(), Rec
 }
 
 /// The loader that an ELF file names.
-fn interpreter(head: &[u8]) -> Option<&[u8]> {
-    let (at, entry_bytes, entries) = (long(head, 32)?, half(head, 54)?, half(head, 56)?);
-    for index in 0..usize::from(entries) {
-        let entry = usize::try_from(at).ok()?.checked_add(index * usize::from(entry_bytes))?;
-        if word(head, entry)? == PROGRAM_HEADER_INTERP {
-            let begin = usize::try_from(long(head, entry.checked_add(8)?)?).ok()?;
-            let bytes = usize::try_from(long(head, entry.checked_add(32)?)?).ok()?;
-            return head.get(begin..begin.checked_add(bytes)?);
-        }
-    }
-    None
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
-}
-
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
+fn loader(head: &[u8]) -> Option<&[u8]> {
+    let header = FileHeader64::<Endianness>::parse(head).ok()?;
+    let endian = header.endian().ok()?;
+    let mut entries = header.program_headers(endian, head).ok()?.iter();
+    entries.find_map(|entry| entry.interpreter(endian, head).ok()?)
 }
 
 fn is_python(path: &Path, name: &OsStr) -> bool {
@@ -158,7 +139,10 @@ mod tests {
 
     #[test]
     fn damaged_programs_are_left_to_the_loader_or_refused() {
-        assert_eq!(interpreter(b"\x7fELF\x02"), None);
-        assert_eq!(interpreter(&[0xff; 64]), None);
+        assert_eq!(loader(b"\x7fELF\x02"), None);
+        assert_eq!(loader(&[0xff; 64]), None);
+        let own = std::fs::read("/proc/self/exe").unwrap_or_default();
+        let named = loader(&own[..own.len().min(64 * 1024)]).unwrap_or_default();
+        assert!(named.starts_with(b"/") && !named.ends_with(b"\0"), "{}", String::from_utf8_lossy(named));
     }
 }

@@ -72,20 +72,25 @@ impl Mimalloc {
         }
     }
 
-    /// It is `major * 10000 + minor * 100 + patch` in newer versions, `major * 100 + minor * 10 + patch` before.
     pub(in crate::backend) fn version(self) -> String {
         // SAFETY: no precondition.
-        let number = unsafe { (self.version)() };
-        match number {
-            10_000.. => format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100),
-            _ => format!("{}.{}.{}", number / 100, number / 10 % 10, number % 10),
-        }
+        written(unsafe { (self.version)() }.unsigned_abs())
     }
 
     /// A forced collection.
     pub(in crate::backend) fn release(self) {
         // SAFETY: no precondition.
         unsafe { (self.collect)(true) };
+    }
+}
+
+/// A version in words. `mi_version` returns `major * 10000 + minor * 100 + patch` in newer ones, and
+/// `major * 100 + minor * 10 + patch` before.
+#[must_use]
+pub fn written(number: u32) -> String {
+    match number {
+        10_000.. => format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100),
+        _ => format!("{}.{}.{}", number / 100, number / 10 % 10, number % 10),
     }
 }
 
@@ -99,25 +104,28 @@ pub(in crate::backend) fn options(copy: &Copy) -> BTreeMap<String, String> {
     }
     let Ok(output) = command.stdin(Stdio::null()).output() else { return BTreeMap::new() };
     let is_set = |name: &str| std::env::var_os(format!("{VARIABLE_PREFIX}{}", name.to_uppercase())).is_some();
-    let mut options = said(&String::from_utf8_lossy(&output.stderr));
+    let mut options = said(&String::from_utf8_lossy(&output.stderr)).into_iter().next().unwrap_or_default();
     options.retain(|name, _| STEERING.contains(&name.as_str()) || is_set(name));
     options
 }
 
-/// Lines such as `mimalloc: option 'purge_delay': 10` or `option 'arena_reserve': 1048576 KiB`, of the first copy that
-/// speaks: what it has named is named again by the next.
-fn said(text: &str) -> BTreeMap<String, String> {
-    let mut options = BTreeMap::new();
+/// What each copy that starts verbosely says of its options, in the order in which they speak: lines such as
+/// `mimalloc: option 'purge_delay': 10` or `option 'arena_reserve': 1048576 KiB`. A copy names an option once.
+#[must_use]
+pub fn said(text: &str) -> Vec<BTreeMap<String, String>> {
+    let mut copies: Vec<BTreeMap<String, String>> = Vec::new();
     for line in text.lines() {
         let Some((name, value)) = line.split_once("option '").and_then(|(_, rest)| rest.split_once("':")) else {
             continue;
         };
-        if options.contains_key(name) {
-            break;
+        if copies.last().is_none_or(|options| options.contains_key(name)) {
+            copies.push(BTreeMap::new());
         }
-        options.insert(name.to_owned(), value.trim().to_owned());
+        if let Some(options) = copies.last_mut() {
+            options.insert(name.to_owned(), value.trim().to_owned());
+        }
     }
-    options
+    copies
 }
 
 #[cfg(test)]
@@ -125,12 +133,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_those_of_the_first_copy_in_every_version_s_words() {
+    fn each_copy_s_options_are_told_apart_in_every_version_s_words() {
         let text = "mimalloc: option 'show_errors': 0\nmimalloc: option 'decommit_delay': 25\nmimalloc: process init\n\
                     option 'show_errors': 1 \noption 'arena_reserve': 1048576 KiB\n";
         let first = [("show_errors", "0"), ("decommit_delay", "25")];
-        assert_eq!(said(text), first.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-        assert_eq!(said("option 'arena_reserve': 1048576 KiB\n")["arena_reserve"], "1048576 KiB");
+        let copies = said(text);
+        assert_eq!(copies.len(), 2);
+        assert_eq!(copies[0], first.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        assert_eq!(copies[1]["arena_reserve"], "1048576 KiB");
+        assert!(said("mimalloc: process init\n").is_empty());
     }
 
     #[test]

@@ -13,7 +13,8 @@ mod wheel;
 mod words;
 
 pub use presets::Named;
-pub(super) use verify::{reached, verify};
+pub(super) use variables::{ARROW, MIMALLOC_PREFIX, PRELOAD, PYTHON as PYTHON_VARIABLE, TUNABLES, is_variable, pairs};
+pub(super) use verify::{is_same, reached, verify};
 pub use wheel::Wheel;
 
 use crate::backend::{self, Backend, CPYTHON_KEY, LINKAGE_VARIABLE, Role};

@@ -59,13 +59,13 @@ const fn of(name: &'static str, reach: Reach, form: Form) -> Variable {
 }
 
 /// The variable that chooses the allocator of the Python domains.
-pub(super) const PYTHON: &str = "PYTHONMALLOC";
+pub(in crate::measure) const PYTHON: &str = "PYTHONMALLOC";
 /// The variable that chooses Arrow's pool.
-pub(super) const ARROW: &str = "ARROW_DEFAULT_MEMORY_POOL";
+pub(in crate::measure) const ARROW: &str = "ARROW_DEFAULT_MEMORY_POOL";
 /// The variable that puts a library before the C library.
-pub(super) const PRELOAD: &str = "LD_PRELOAD";
+pub(in crate::measure) const PRELOAD: &str = "LD_PRELOAD";
 /// The variable that sets tunables of the C library and of the loader.
-pub(super) const TUNABLES: &str = "GLIBC_TUNABLES";
+pub(in crate::measure) const TUNABLES: &str = "GLIBC_TUNABLES";
 /// The variable of Arrow's own copy of jemalloc.
 pub(super) const ARROW_JEMALLOC: &str = "JE_ARROW_MALLOC_CONF";
 
@@ -92,7 +92,7 @@ const ALL: &[Variable] = &[
     of("MALLOC_CONF", Reach::Jemalloc, Form::Pairs),
 ];
 /// Options of every mimalloc: `MIMALLOC_PURGE_DELAY` and many more, which a copy names when it is asked.
-pub(super) const MIMALLOC_PREFIX: &str = "MIMALLOC_";
+pub(in crate::measure) const MIMALLOC_PREFIX: &str = "MIMALLOC_";
 /// Options of tcmalloc.
 const TCMALLOC_PREFIX: &str = "TCMALLOC_";
 /// What begins the name of a tunable of `malloc`.
@@ -112,7 +112,7 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// Whether a word's left side is meant as a variable.
-pub(super) fn is_variable(word: &str) -> bool {
+pub(in crate::measure) fn is_variable(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
@@ -180,7 +180,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
 }
 
 /// `name:value` pairs of a jemalloc.
-pub(super) fn pairs<'a>(word: &str, value: &'a str) -> Result<Vec<(&'a str, &'a str)>, String> {
+pub(in crate::measure) fn pairs<'a>(word: &str, value: &'a str) -> Result<Vec<(&'a str, &'a str)>, String> {
     let pair = |text: &'a str| {
         let pair = text.split_once(':').filter(|(name, value)| !name.is_empty() && !value.is_empty());
         pair.ok_or_else(|| format!("{word}: {text:?} is no name:value. Write as in dirty_decay_ms:0,narenas:2."))

@@ -193,7 +193,7 @@ impl<'a> Asked<'a> {
 }
 
 /// Whether a reported value is the one that was set: numbers in any notation, sizes in KiB as in bytes, flags as words.
-fn is_same(reported: &str, wanted: &str) -> bool {
+pub(in crate::measure) fn is_same(reported: &str, wanted: &str) -> bool {
     let plain = |text: &str| -> Option<i128> {
         let text = text.trim().to_lowercase();
         match text.as_str() {

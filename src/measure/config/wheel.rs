@@ -48,7 +48,7 @@ impl Wheel {
     }
 
     /// The pool that this version uses unless told otherwise: mimalloc from 18 on, jemalloc before.
-    fn default_pool(&self) -> &'static str {
+    pub(in crate::measure) fn default_pool(&self) -> &'static str {
         let major: Option<u32> = self.version.split('.').next().and_then(|major| major.parse().ok());
         if major.is_some_and(|major| major < 18) { "jemalloc" } else { "mimalloc" }
     }
@@ -70,7 +70,8 @@ impl Wheel {
         })
     }
 
-    fn in_folder(folder: &Path) -> Option<Self> {
+    /// The library of the package in a folder of packages.
+    pub(in crate::measure) fn in_folder(folder: &Path) -> Option<Self> {
         let mut libraries: Vec<PathBuf> = names(&folder.join(PACKAGE)).filter(|path| is_library(path)).collect();
         libraries.sort();
         let library = libraries.into_iter().next()?;

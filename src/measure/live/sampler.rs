@@ -6,10 +6,13 @@
 //!
 //! Invariant: exact page counts (`smaps`, `smaps_rollup`); looking for a peak takes a twentieth of the time at most.
 
+use object::Endianness;
+use object::elf::{FileHeader64, PF_W, PT_LOAD};
+use object::read::ReadCache;
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -174,40 +177,15 @@ fn kibibytes(line: &str, name: &str) -> Option<u64> {
     line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|count| count * 1024)
 }
 
-/// Bytes of zero-initialised data that the loader maps behind a library's file pages; 0 for other files.
+/// Bytes of zero-initialised data that the loader maps behind a library's file pages; none for other files.
 fn static_bytes(path: &Path) -> Option<u64> {
-    const LOADED: u32 = 1;
-    const WRITABLE: u32 = 2;
-    let mut file = File::open(path).ok()?;
-    let mut head = [0; 64];
-    file.read_exact(&mut head).ok()?;
-    if !head.starts_with(b"\x7fELF\x02") {
-        return Some(0);
-    }
-    let (offset, entry, count) = (long(&head, 32)?, half(&head, 54)?, half(&head, 56)?);
-    let mut table = vec![0; usize::from(entry) * usize::from(count)];
-    file.read_exact_at(&mut table, offset).ok()?;
-    let mut total = 0;
-    for entry in table.chunks_exact(usize::from(entry).max(56)) {
-        let (kind, flags) = (word(entry, 0)?, word(entry, 4)?);
-        let (in_file, in_memory) = (long(entry, 32)?, long(entry, 40)?);
-        if kind == LOADED && flags & WRITABLE != 0 {
-            total += in_memory.saturating_sub(in_file).div_ceil(OS_PAGE) * OS_PAGE;
-        }
-    }
-    Some(total)
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
-}
-
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
+    let file = ReadCache::new(File::open(path).ok()?);
+    let header = FileHeader64::<Endianness>::parse(&file).ok()?;
+    let endian = header.endian().ok()?;
+    let entries = header.program_headers(endian, &file).ok()?.iter();
+    let written = entries.filter(|entry| entry.p_type(endian) == PT_LOAD && entry.p_flags(endian).contains(PF_W));
+    let behind = written.map(|entry| entry.p_memsz(endian).saturating_sub(entry.p_filesz(endian)));
+    Some(behind.map(|bytes| bytes.div_ceil(OS_PAGE).saturating_mul(OS_PAGE)).fold(0, u64::saturating_add))
 }
 
 #[cfg(test)]
