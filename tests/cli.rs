@@ -122,9 +122,14 @@ fn a_replay_measures_every_cell_and_its_report_can_be_rebuilt() {
     assert_eq!(code, 0, "{stdout}\n{stderr}");
     let (environment, runs) = run::read(&out.join("latest")).unwrap();
     assert_eq!(failures(&runs), Vec::<&str>::new());
-    // Five contestants (`today` too, as Arrow is asked) and two of the floor in two throughput blocks; the contestants
-    // once in each other pass.
-    assert_eq!(runs.len(), 2 * 7 + 5 + 5);
+    // Five contestants (`today` too, as Arrow is asked), two of the floor and the baseline's control in two throughput
+    // blocks; the contestants once in each other pass.
+    assert_eq!(runs.len(), 2 * 8 + 5 + 5);
+    assert_eq!(runs.iter().filter(|run| run.config == "today-again").count(), 2);
+    assert!(
+        runs.iter().all(|run| run.config != "pool-again"),
+        "where `today` is the baseline, `pool` needs no control"
+    );
     assert!(runs.iter().enumerate().all(|(i, run)| run.seq == i as u32));
     assert_eq!(environment.plan.seed, 5);
     assert!(environment.configs.iter().all(|config| config.allocators.iter().all(|a| !a.version.is_empty())));
@@ -165,7 +170,7 @@ fn a_child_killed_in_the_middle_is_a_recorded_failure() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for("the first lines", || (lines_of(&out) >= 19).then_some(()));
+    wait_for("the first lines", || (lines_of(&out) >= 21).then_some(()));
     // The footprint children idle now, long enough to be met alive.
     wait_for("a worker to kill", || workers_of(&parent).first().copied().filter(|pid| kill(*pid)));
     let code = parent.wait().unwrap().code();
@@ -173,7 +178,7 @@ fn a_child_killed_in_the_middle_is_a_recorded_failure() {
     parent.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(code, Some(1), "{stderr}");
     let (_, runs) = run::read(&out.join("latest")).unwrap();
-    assert_eq!(runs.len(), 24);
+    assert_eq!(runs.len(), 26);
     let failures = failures(&runs);
     assert_eq!(failures.len(), 1);
     assert!(failures[0].contains("SIGKILL"), "{failures:?}");

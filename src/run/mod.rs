@@ -3,6 +3,7 @@
 //!
 //! Invariant: integers in base units; unknown is `null`; a reader refuses a schema it does not know with a sentence.
 
+mod baseline;
 mod environment;
 mod fidelity;
 mod histogram;
@@ -10,6 +11,7 @@ mod owners;
 mod pools;
 mod store;
 
+pub use baseline::*;
 pub use environment::*;
 pub use fidelity::*;
 pub use histogram::*;
