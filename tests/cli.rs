@@ -134,6 +134,10 @@ fn a_replay_measures_every_cell_and_its_report_can_be_rebuilt() {
     assert_eq!(environment.plan.seed, 5);
     assert!(environment.configs.iter().all(|config| config.allocators.iter().all(|a| !a.version.is_empty())));
     assert!(stdout.contains("report.html"), "{stdout}");
+    assert!(stdout.contains("A/A: inconclusive"), "{stdout}");
+    // How long in all, before the first run; and nothing but whole lines where there is no terminal.
+    assert!(stderr.contains("26 runs, about ") && stderr.contains("26 of 26 runs"), "{stderr}");
+    assert!(!stderr.contains(['\x1b', '\r']) && !stdout.contains('\x1b'), "{stderr}{stdout}");
 
     let read_all = || -> Vec<(PathBuf, Vec<u8>)> {
         let mut files: Vec<PathBuf> = vec![];
@@ -147,6 +151,24 @@ fn a_replay_measures_every_cell_and_its_report_can_be_rebuilt() {
     let (code, ..) = output(bench().arg("report").arg(out.join("latest")));
     assert_eq!(code, 0);
     assert!(before == read_all(), "a second report differs from the first");
+}
+
+#[test]
+fn a_budget_chooses_the_repetitions_and_says_why() {
+    let (_folder, out, mut arguments) = sample(2_000);
+    let blocks = arguments.iter().position(|word| word == "--blocks").unwrap();
+    arguments.drain(blocks..blocks + 2);
+    let words = ["-c", "system", "-c", "pool", "--idle", "0", "--budget", "3s"];
+    let (code, stdout, stderr) = output(bench().args(&arguments).args(words));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    let (environment, runs) = run::read(&out.join("latest")).unwrap();
+    let mut plan = environment.plan;
+    let budget = plan.budget.take().unwrap();
+    assert!(budget.budget_ms == 3_000 && !budget.reasons.is_empty(), "{budget:?}");
+    assert!(budget.reasons.iter().all(|reason| stderr.contains(reason)), "{stderr}");
+    // What ran is what was chosen: two contestants, the floor and the control in each block.
+    let throughput = runs.iter().filter(|run| run.pass == run::Pass::Throughput).count() as u32;
+    assert!(plan.blocks >= 1 && throughput == 5 * plan.blocks, "{plan:?}, {throughput} runs");
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Pilot {
     /// As much as fits, which is less than verdicts on both need: verdicts on time before those on memory.
     fn too_little(&self, budget: Duration) -> Repetitions {
         let footprint_runs = u32::from(self.cost(LEAST, 0, 1) <= budget);
-        let latency_runs = u32::from(self.cost(LEAST, 1, footprint_runs) <= budget);
+        let latency_runs = u32::from(self.cost(LEAST, 1, 1) <= budget);
         let fits = |blocks: &u32| self.cost(*blocks, latency_runs, footprint_runs) <= budget;
         let blocks = (1..=LEAST).rev().find(fits).unwrap_or(1);
         let what = if blocks < LEAST { "verdicts" } else { "verdicts on memory" };

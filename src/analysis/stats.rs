@@ -229,27 +229,28 @@ mod tests {
             "heavy" => random.normal() / ((0..3).map(|_| random.normal().powi(2)).sum::<f64>() / 3.0).sqrt(),
             "skewed" => random.normal().exp() - 1.0,
             "remembers" => 0.2 * last + random.normal(),
+            "modes" => f64::from(u8::from(random.unit() < 0.3)),
             "ticks" => (random.normal() * 2.0).round(),
             _ => unreachable!("{shape}"),
         }
     }
 
+    /// Values of one sample, in the order in which they came.
+    fn sample(shape: &str, n: usize, random: &mut Random) -> Vec<f64> {
+        let mut last = 0.0;
+        let mut next = || {
+            last = noise(shape, random, last);
+            last
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
     /// Share of intervals of the difference of two samples of the same noise that miss 0.
     fn missed_between(shape: &str, (n, m): (usize, usize), miss: f64, trials: usize) -> f64 {
         let mut random = Random::new(2026, &["between", shape]);
-        let mut draw = |n: usize| {
-            let mut last = 0.0;
-            let values: Vec<f64> = (0..n)
-                .map(|_| {
-                    last = noise(shape, &mut random, last);
-                    last
-                })
-                .collect();
-            (values, random.clone())
-        };
         let mut misses = 0;
         for _ in 0..trials {
-            let ((old, _), (new, mut random)) = (draw(n), draw(m));
+            let (old, new) = (sample(shape, n, &mut random), sample(shape, m, &mut random));
             let interval = estimate_between(&old, &new, miss, &mut random).expect("there are values");
             misses += usize::from(interval.low > 0.0 || interval.high < 0.0);
         }
@@ -265,7 +266,8 @@ mod tests {
             ("heavy", 12, 12, 0.05, 300, 0.05),
             ("skewed", 6, 12, 0.05, 300, 0.05),
             ("ticks", 6, 6, 0.05, 300, 0.05),
-            ("skewed", 12, 12, 0.001, 2000, 0.002),
+            ("modes", 6, 6, 0.05, 300, 0.05),
+            ("skewed", 12, 12, 0.005, 400, 0.005),
         ] {
             let share = missed_between(shape, (n, m), miss, trials);
             assert!(share <= allowed, "{shape}, {n} and {m} values: {share} of the intervals missed");
@@ -275,8 +277,8 @@ mod tests {
     #[test]
     fn a_difference_between_samples_is_found() {
         let mut random = Random::new(4, &["found"]);
-        let mut sample = |middle: f64| -> Vec<f64> { (0..12).map(|_| middle + random.normal()).collect() };
-        let (old, new) = (sample(10.0), sample(20.0));
+        let mut around = |middle: f64| -> Vec<f64> { (0..12).map(|_| middle + random.normal()).collect() };
+        let (old, new) = (around(10.0), around(20.0));
         let found = estimate_between(&old, &new, 0.001, &mut Random::new(4, &[])).expect("there are values");
         assert!(found.interval && found.low > 0.0 && (9.0..11.0).contains(&found.median), "{found:?}");
         let few = estimate_between(&[1.0, 2.0], &[4.0, 8.0], 0.05, &mut Random::new(4, &[]));
@@ -290,11 +292,7 @@ mod tests {
         let mut random = Random::new(2026, &["coverage", shape]);
         let mut misses = 0;
         for _ in 0..trials {
-            let mut values: Vec<f64> = Vec::with_capacity(n);
-            for _ in 0..n {
-                let last = values.last().copied().unwrap_or(0.0);
-                values.push(noise(shape, &mut random, last));
-            }
+            let values = sample(shape, n, &mut random);
             let interval = estimate(&values, miss, &mut random).expect("there are values");
             misses += usize::from(interval.low > 0.0 || interval.high < 0.0);
         }

@@ -70,7 +70,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), Stop> {
     }
     let [old, new] = [&old, &new].map(|of| Measured { environment: &of.environment, runs: &of.runs });
     let found = between(old, new, likeness, &asked(args));
-    if found.cells.is_empty() {
+    if found.cells.is_empty() && found.broken().count() == 0 {
         return Err(Stop::Unusable(
             "The two results have nothing in common that could be compared. Measure the same workloads under \
              configurations of the same names."
@@ -121,14 +121,14 @@ fn judge(found: &Between, strict: bool) -> Result<(), Stop> {
     let count = |verdict| found.deciding(verdict).count();
     let (worse, broken) = (count(Verdict::Worse), found.broken().count());
     let inconclusive = count(Verdict::Inconclusive);
+    let deciding = found.cells.iter().filter(|cell| cell.decides).count();
     if worse + broken > 0 {
         let failed = if broken > 0 { format!(", {broken} failed") } else { String::new() };
         return Err(Stop::Failed(format!(
-            "Worse: {worse} of {}{failed}. Read the rows above, and measure again to be sure.",
-            found.cells.len()
+            "Worse: {worse} of the {deciding} that decide{failed}. The rows above say which."
         )));
     }
-    let few = format!("Inconclusive: {inconclusive} of {}", found.cells.len());
+    let few = format!("Inconclusive: {inconclusive} of the {deciding} that decide");
     match (inconclusive, strict) {
         (0, _) => Ok(()),
         (_, true) => Err(Stop::Inconclusive(format!("{few}. Measure more runs, such as with replay --budget 5m."))),

@@ -39,7 +39,7 @@ pub(super) struct RunOptions {
     quick: bool,
     /// Measuring time (90s, 5m, 1h): a pilot chooses as many blocks and runs as verdicts need and the time allows
     #[arg(long, value_name = "TIME", value_parser = super::record::duration,
-          conflicts_with_all = ["quick", "blocks", "latency_runs", "footprint_runs"])]
+          conflicts_with_all = ["blocks", "latency_runs", "footprint_runs"])]
     budget: Option<Duration>,
     /// Throughput blocks [default: 12; 3 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]

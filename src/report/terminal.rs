@@ -180,6 +180,9 @@ fn foot(analysis: &Analysis) -> String {
 #[must_use]
 pub fn intervals(analysis: &Analysis) -> String {
     match analysis.verdicts {
+        0 if analysis.environment.configs.iter().filter(|config| !config.floor).count() < 2 => {
+            "[low high]: bootstrap over processes, 95 %; (low high): the range; nothing was compared".to_owned()
+        }
         0 => "(low high): the range; too few blocks for a verdict".to_owned(),
         n => format!("[low high]: bootstrap over blocks, 95 % for all {n} verdicts together; (low high): the range"),
     }
