@@ -151,7 +151,7 @@ fn a_setting_that_keeps_memory_is_worse_and_says_which() {
     let rest = stdout.lines().find(|line| line.contains("resident at rest")).unwrap();
     assert!(rest.ends_with("WORSE"), "{stdout}");
     assert!(stderr.starts_with("Worse: "), "{stderr}");
-    // At its peak it takes less, since blocks with mappings of their own take whole pages: by rest alone, nothing is worse.
+    // At its peak it takes less, since blocks with mappings of their own take whole pages; at rest nothing is worse.
     let (code, stdout, _) = compare(&["--metric", "rss_bytes_rest"], &results.fat, &results.lean);
     assert_eq!(code, 0, "{stdout}");
     assert!(stdout.lines().any(|line| line.contains("resident at rest") && line.ends_with("better")), "{stdout}");

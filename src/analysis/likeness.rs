@@ -1,8 +1,8 @@
 //! Whether two results may be held against each other: what differs between their environments, and what of that is
 //! the change under test.
 //!
-//! Invariant: every difference is in exactly one of three lists. What a configuration *is* (words, allocators, versions,
-//! options) is under test; what makes the numbers of two hosts or two recordings incomparable is unlike; the rest is a
+//! Invariant: every difference is in exactly one of three lists. What a configuration *is* (words, allocators,
+//! versions, options) is under test; what makes the numbers of two hosts or two recordings incomparable is unlike; the rest is a
 //! remark. Nothing but facts that both results know is compared.
 
 use crate::run::{ConfigFacts, Environment, HostFacts, Outcome, Run, WorkloadFacts};

@@ -141,7 +141,8 @@ impl Pilot {
         let half = self.half_width(spread, runs);
         let met = if half <= floor { "within" } else { "not within" };
         format!(
-            "{what}: {runs} {unit}, as the ratio spreads by {} in the pilot; expected interval +-{}, {met} the floor of {}",
+            "{what}: {runs} {unit}, as the ratio spreads by {} in the pilot; expected interval +-{}, {met} the floor \
+             of {}",
             percent(spread),
             percent(half),
             percent(floor)

@@ -31,7 +31,7 @@ pub(super) struct CompareArgs {
     /// Compare this metric alone, and let it decide; repeatable [default: page faults and memory decide, time is told]
     #[arg(long, value_name = "METRIC", value_parser = known_metric)]
     metric: Vec<&'static str>,
-    /// Smallest difference that counts: a share of every metric (5%), or bytes of memory (4MiB); one of each may be given
+    /// Smallest difference that counts: a share of every metric (5%), or bytes of memory (4MiB), or both
     #[arg(long, value_name = "FLOOR", value_parser = floor)]
     floor: Vec<Floor>,
     /// Print Markdown

@@ -1,7 +1,7 @@
 //! The command line: verbs, options, exit codes.
 //!
-//! Invariant: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host; 3 inconclusive where that was
-//! asked to count. Every failure is a sentence on the error output that ends with what to do.
+//! Invariant: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host; 3 inconclusive where that
+//! was asked to count. Every failure is a sentence on the error output that ends with what to do.
 
 mod compare;
 mod doctor;

@@ -76,7 +76,7 @@ impl Progress {
         (self.children, self.expected, self.left, self.started) = (children, expected, expected, Instant::now());
     }
 
-    /// A child starts: its workload, configuration and pass. Shown before it does, so that nothing is written meanwhile.
+    /// A child starts: its workload, configuration and pass. Shown before, so that nothing is written meanwhile.
     pub fn starts(&mut self, what: &str) {
         what.clone_into(&mut self.now);
         self.show();

@@ -81,8 +81,8 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
         let ratio = drift.ratio;
         let direction = if ratio.median > 1.0 { "slower" } else { "faster" };
         warnings.push(format!(
-            "WARNING: drift: {} on {} was {} {direction} in the later half of the blocks than in the earlier ({} [{} {}]); \
-             pairing within blocks takes most of it out of ratios, not out of nanoseconds.",
+            "WARNING: drift: {} on {} was {} {direction} in the later half of the blocks than in the earlier \
+             ({} [{} {}]); pairing within blocks takes most of it out of ratios, not out of nanoseconds.",
             drift.config,
             drift.workload,
             words::percent((ratio.median - 1.0).abs()),

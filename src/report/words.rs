@@ -215,8 +215,8 @@ pub fn workload_line(analysis: &Analysis, workload: &WorkloadAnalysis) -> String
     parts.join(" · ")
 }
 
-/// What the result knows of its own noise, in one line: `A/A: no difference in 10 verdicts · smallest difference in time
-/// that could be seen: 1.2 % (mixed) to 3.1 % (arrow-service)`; `None` without a control, as in old results.
+/// What the result knows of its own noise, in one line: `A/A: no difference in 10 verdicts · smallest difference in
+/// time that could be seen: 1.2 % (mixed) to 3.1 % (arrow-service)`; `None` without a control, as in old results.
 #[must_use]
 pub fn control(analysis: &Analysis) -> Option<String> {
     let twins = analysis.twins?;

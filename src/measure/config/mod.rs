@@ -84,8 +84,8 @@ pub fn floor() -> Vec<Config> {
     with_role(Role::Floor).map(preset).collect()
 }
 
-/// The controls of a run: each configuration that can be a workload's baseline, once more as `NAME-again`. What is called
-/// better or worse between the two is the harness's error. None where one of that name is among them.
+/// The controls of a run: each configuration that can be a workload's baseline, once more as `NAME-again`. What is
+/// called better or worse between the two is the harness's error. None where one of that name is among them.
 #[must_use]
 pub fn controls(configs: &[Config]) -> Vec<Config> {
     let contestants = || configs.iter().filter(|config| !config.floor);
