@@ -2,8 +2,8 @@
 //! the change under test.
 //!
 //! Invariant: every difference is in exactly one of three lists. What a configuration *is* (words, allocators,
-//! versions, options) is under test; what makes the numbers of two hosts or two recordings incomparable is unlike; the rest is a
-//! remark. Nothing but facts that both results know is compared.
+//! versions, options) is under test; what makes the numbers of two hosts or two recordings incomparable is unlike; the
+//! rest is a remark. Nothing but facts that both results know is compared.
 
 use crate::run::{ConfigFacts, Environment, HostFacts, Outcome, Run, WorkloadFacts};
 use serde::Serialize;

@@ -69,8 +69,8 @@ pub fn estimate_ratio(ratios: &[f64], miss: f64, random: &mut Random) -> Option<
 }
 
 /// The median of `new` less that of `old`, two samples that nothing pairs, with its interval at chance `miss` of
-/// missing (or the range of all differences, below [`VALUES_FOR_INTERVAL`] values of either). `n` is the smaller number. `None`
-/// without values on both sides. Values must be finite.
+/// missing (or the range of all differences, below [`VALUES_FOR_INTERVAL`] values of either). `n` is the smaller
+/// number. `None` without values on both sides. Values must be finite.
 #[must_use]
 pub fn estimate_between(old: &[f64], new: &[f64], miss: f64, random: &mut Random) -> Option<Estimate> {
     let (old, new) = (sorted(old), sorted(new));

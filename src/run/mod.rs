@@ -290,8 +290,8 @@ pub struct Footprint {
     /// Largest resident reading within `steady` (everything when there is no `steady` mark).
     pub peak: MemoryPoint,
     /// The kernel's high-water mark of resident anonymous memory in each phase, less what was there at the seal, bytes:
-    /// it sees what lasts shorter than the time between two readings, and its counters may lag by some pages. Empty where
-    /// it cannot be reset, and in results from before this was read.
+    /// it sees what lasts shorter than the time between two readings, and its counters may lag by some pages. Empty
+    /// where it cannot be reset, and in results from before this was read.
     #[serde(default)]
     pub high_water_bytes: Vec<(Phase, u64)>,
     /// Reading at interpreter exit (`finalising`, or the last op without that mark), live set still live.
