@@ -122,13 +122,22 @@ fn a_replay_measures_every_cell_and_its_report_can_be_rebuilt() {
     assert_eq!(code, 0, "{stdout}\n{stderr}");
     let (environment, runs) = run::read(&out.join("latest")).unwrap();
     assert_eq!(failures(&runs), Vec::<&str>::new());
-    // Five contestants (`today` too, as Arrow is asked) and two of the floor in two throughput blocks; the contestants
-    // once in each other pass.
-    assert_eq!(runs.len(), 2 * 7 + 5 + 5);
+    // Five contestants (`today` too, as Arrow is asked), two of the floor and the baseline's control in two throughput
+    // blocks; the contestants once in each other pass.
+    assert_eq!(runs.len(), 2 * 8 + 5 + 5);
+    assert_eq!(runs.iter().filter(|run| run.config == "today-again").count(), 2);
+    assert!(
+        runs.iter().all(|run| run.config != "pool-again"),
+        "where `today` is the baseline, `pool` needs no control"
+    );
     assert!(runs.iter().enumerate().all(|(i, run)| run.seq == i as u32));
     assert_eq!(environment.plan.seed, 5);
     assert!(environment.configs.iter().all(|config| config.allocators.iter().all(|a| !a.version.is_empty())));
     assert!(stdout.contains("report.html"), "{stdout}");
+    assert!(stdout.contains("A/A: inconclusive"), "{stdout}");
+    // How long in all, before the first run; and nothing but whole lines where there is no terminal.
+    assert!(stderr.contains("26 runs, about ") && stderr.contains("26 of 26 runs"), "{stderr}");
+    assert!(!stderr.contains(['\x1b', '\r']) && !stdout.contains('\x1b'), "{stderr}{stdout}");
 
     let read_all = || -> Vec<(PathBuf, Vec<u8>)> {
         let mut files: Vec<PathBuf> = vec![];
@@ -142,6 +151,24 @@ fn a_replay_measures_every_cell_and_its_report_can_be_rebuilt() {
     let (code, ..) = output(bench().arg("report").arg(out.join("latest")));
     assert_eq!(code, 0);
     assert!(before == read_all(), "a second report differs from the first");
+}
+
+#[test]
+fn a_budget_chooses_the_repetitions_and_says_why() {
+    let (_folder, out, mut arguments) = sample(2_000);
+    let blocks = arguments.iter().position(|word| word == "--blocks").unwrap();
+    arguments.drain(blocks..blocks + 2);
+    let words = ["-c", "system", "-c", "pool", "--idle", "0", "--budget", "3s"];
+    let (code, stdout, stderr) = output(bench().args(&arguments).args(words));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    let (environment, runs) = run::read(&out.join("latest")).unwrap();
+    let mut plan = environment.plan;
+    let budget = plan.budget.take().unwrap();
+    assert!(budget.budget_ms == 3_000 && !budget.reasons.is_empty(), "{budget:?}");
+    assert!(budget.reasons.iter().all(|reason| stderr.contains(reason)), "{stderr}");
+    // What ran is what was chosen: two contestants, the floor and the control in each block.
+    let throughput = runs.iter().filter(|run| run.pass == run::Pass::Throughput).count() as u32;
+    assert!(plan.blocks >= 1 && throughput == 5 * plan.blocks, "{plan:?}, {throughput} runs");
 }
 
 #[test]
@@ -165,7 +192,7 @@ fn a_child_killed_in_the_middle_is_a_recorded_failure() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for("the first lines", || (lines_of(&out) >= 19).then_some(()));
+    wait_for("the first lines", || (lines_of(&out) >= 21).then_some(()));
     // The footprint children idle now, long enough to be met alive.
     wait_for("a worker to kill", || workers_of(&parent).first().copied().filter(|pid| kill(*pid)));
     let code = parent.wait().unwrap().code();
@@ -173,7 +200,7 @@ fn a_child_killed_in_the_middle_is_a_recorded_failure() {
     parent.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(code, Some(1), "{stderr}");
     let (_, runs) = run::read(&out.join("latest")).unwrap();
-    assert_eq!(runs.len(), 24);
+    assert_eq!(runs.len(), 26);
     let failures = failures(&runs);
     assert_eq!(failures.len(), 1);
     assert!(failures[0].contains("SIGKILL"), "{failures:?}");

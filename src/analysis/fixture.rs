@@ -112,6 +112,7 @@ pub fn environment(what: &Invention) -> Environment {
             idle_ms: vec![100, 1000, 10_000],
             quick: false,
             started_unix_ms: 1_790_000_000_000,
+            budget: None,
         },
         configs: CHARACTERS.iter().map(config).chain([floor("null"), floor("loop")]).collect(),
         workloads: STORIES.iter().map(|story| workload(story, what)).collect(),

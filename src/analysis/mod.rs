@@ -3,20 +3,25 @@
 //! Invariant: the same runs give the same analysis, bit for bit (bootstrap seeds derive from the result's own seed);
 //! the unit of replication is the process.
 
+pub mod between;
 pub mod compare;
+mod control;
 pub mod fidelity;
 #[doc(hidden)]
 pub mod fixture;
 pub mod latency;
+pub mod likeness;
 pub mod memory;
 pub mod owners;
 pub mod pools;
 mod price;
 mod random;
+pub mod repetitions;
 pub mod shape;
 pub mod stats;
 pub mod threads;
 
+pub use control::{Drift, Noise, Twins};
 pub use price::program_cpu_ns;
 pub use random::Random;
 
@@ -91,17 +96,10 @@ pub struct Analysis {
     pub verdicts: u32,
     /// How threads were replayed, each mode once.
     pub modes: Vec<Mode>,
-    /// How an allocator compares with itself under a second name (`NAME` and `NAME-again`), if that was asked for.
+    /// How an allocator compares with itself under a second name (`NAME` and `NAME-again`); none in old results.
     pub twins: Option<Twins>,
-}
-
-/// Verdicts on one allocator under two names: each that differs is false.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Twins {
-    /// Verdicts other than inconclusive.
-    pub verdicts: u32,
-    /// Of these, better or worse.
-    pub different: u32,
+    /// How noisy it was.
+    pub noise: Noise,
 }
 
 /// A failed run.
@@ -278,9 +276,9 @@ pub fn analyse(environment: Environment, runs: &[Run]) -> Analysis {
             modes.push(run.mode);
         }
     }
-    let (twins, failures) = (result.twins(confidence), failures(runs));
+    let (twins, noise, failures) = (result.twins(confidence), result.noise(confidence), failures(runs));
     let ok_runs = (runs.len() - failures.len()) as u32;
-    Analysis { workloads, failures, ok_runs, verdicts, modes, twins, environment }
+    Analysis { workloads, failures, ok_runs, verdicts, modes, twins, noise, environment }
 }
 
 fn failures(runs: &[Run]) -> Vec<Failure> {
@@ -411,29 +409,5 @@ impl<'a> Selection<'a> {
             program_share: None,
             saves_at_most: None,
         })
-    }
-
-    /// Every `NAME-again` against its `NAME`.
-    fn twins(&self, confidence: Confidence) -> Option<Twins> {
-        let mut twins = Twins::default();
-        let mut found = false;
-        for config in &self.environment.configs {
-            let original = config.name.strip_suffix("-again");
-            let Some(original) = self.environment.configs.iter().find(|c| Some(c.name.as_str()) == original) else {
-                continue;
-            };
-            found = true;
-            for workload in &self.environment.workloads {
-                let (runs, against) = (self.of(&workload.name, &config.name), self.of(&workload.name, &original.name));
-                let names = [workload.name.as_str(), config.name.as_str(), "twin"];
-                for metric in metric::ALL {
-                    let figure = compare::figure(metric, &runs, Some(&against), &names, confidence);
-                    let Some(versus) = figure.and_then(|f| f.versus) else { continue };
-                    twins.verdicts += u32::from(versus.verdict != Verdict::Inconclusive);
-                    twins.different += u32::from(matches!(versus.verdict, Verdict::Better | Verdict::Worse));
-                }
-            }
-        }
-        found.then_some(twins)
     }
 }

@@ -68,6 +68,33 @@ pub fn estimate_ratio(ratios: &[f64], miss: f64, random: &mut Random) -> Option<
     Some(Estimate { median, low, high, ..on_log })
 }
 
+/// The median of `new` less that of `old`, two samples that nothing pairs, with its interval at chance `miss` of
+/// missing (or the range of all differences, below [`VALUES_FOR_INTERVAL`] values of either). `n` is the smaller
+/// number. `None` without values on both sides. Values must be finite.
+#[must_use]
+pub fn estimate_between(old: &[f64], new: &[f64], miss: f64, random: &mut Random) -> Option<Estimate> {
+    let (old, new) = (sorted(old), sorted(new));
+    let median = median_of_sorted(&new)? - median_of_sorted(&old)?;
+    let n = old.len().min(new.len());
+    if n < VALUES_FOR_INTERVAL {
+        let (low, high) = (new.first()? - old.last()?, new.last()? - old.first()?);
+        return Some(Estimate { median, low, high, n: n as u32, interval: false });
+    }
+    let (of_old, of_new) = (standard_error(&old, random).powi(2), standard_error(&new, random).powi(2));
+    let freedom = welch(of_old, old.len() / 2, of_new, new.len() / 2);
+    let half = student(miss, freedom) * (of_old + of_new).sqrt();
+    Some(Estimate { median, low: median - half, high: median + half, n: n as u32, interval: true })
+}
+
+/// Welch and Satterthwaite's degrees of freedom of the sum of two variances that are known with so many each.
+fn welch(first: f64, first_freedom: usize, second: f64, second_freedom: usize) -> usize {
+    let parts = first * first / first_freedom as f64 + second * second / second_freedom as f64;
+    let both = (first + second) * (first + second) / parts;
+    // Without any spread there is nothing to be sure of: the smaller number, which the interval then does not use.
+    let least = first_freedom.min(second_freedom);
+    if both.is_finite() { (both as usize).max(least) } else { least }
+}
+
 /// The innermost two values that lie on both sides of the true median but for a chance of `miss`: with `k` the largest
 /// rank for which `2 * P(Binomial(n, 1/2) < k) <= miss`, the `k`-th smallest and the `k`-th largest. `None` when even
 /// the smallest and the largest promise less (six values promise 96.9 %, twelve 99.95 %).
@@ -202,20 +229,70 @@ mod tests {
             "heavy" => random.normal() / ((0..3).map(|_| random.normal().powi(2)).sum::<f64>() / 3.0).sqrt(),
             "skewed" => random.normal().exp() - 1.0,
             "remembers" => 0.2 * last + random.normal(),
+            "modes" => f64::from(u8::from(random.unit() < 0.3)),
             "ticks" => (random.normal() * 2.0).round(),
             _ => unreachable!("{shape}"),
         }
+    }
+
+    /// Values of one sample, in the order in which they came.
+    fn sample(shape: &str, n: usize, random: &mut Random) -> Vec<f64> {
+        let mut last = 0.0;
+        let mut next = || {
+            last = noise(shape, random, last);
+            last
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// Share of intervals of the difference of two samples of the same noise that miss 0.
+    fn missed_between(shape: &str, (n, m): (usize, usize), miss: f64, trials: usize) -> f64 {
+        let mut random = Random::new(2026, &["between", shape]);
+        let mut misses = 0;
+        for _ in 0..trials {
+            let (old, new) = (sample(shape, n, &mut random), sample(shape, m, &mut random));
+            let interval = estimate_between(&old, &new, miss, &mut random).expect("there are values");
+            misses += usize::from(interval.low > 0.0 || interval.high < 0.0);
+        }
+        misses as f64 / trials as f64
+    }
+
+    #[test]
+    fn intervals_between_samples_hold_what_they_promise() {
+        for (shape, n, m, miss, trials, allowed) in [
+            ("normal", 6, 6, 0.05, 300, 0.05),
+            ("normal", 12, 6, 0.05, 300, 0.05),
+            ("outliers", 12, 12, 0.05, 300, 0.05),
+            ("heavy", 12, 12, 0.05, 300, 0.05),
+            ("skewed", 6, 12, 0.05, 300, 0.05),
+            ("ticks", 6, 6, 0.05, 300, 0.05),
+            ("modes", 6, 6, 0.05, 300, 0.05),
+            ("skewed", 12, 12, 0.005, 400, 0.005),
+        ] {
+            let share = missed_between(shape, (n, m), miss, trials);
+            assert!(share <= allowed, "{shape}, {n} and {m} values: {share} of the intervals missed");
+        }
+    }
+
+    #[test]
+    fn a_difference_between_samples_is_found() {
+        let mut random = Random::new(4, &["found"]);
+        let mut around = |middle: f64| -> Vec<f64> { (0..12).map(|_| middle + random.normal()).collect() };
+        let (old, new) = (around(10.0), around(20.0));
+        let found = estimate_between(&old, &new, 0.001, &mut Random::new(4, &[])).expect("there are values");
+        assert!(found.interval && found.low > 0.0 && (9.0..11.0).contains(&found.median), "{found:?}");
+        let few = estimate_between(&[1.0, 2.0], &[4.0, 8.0], 0.05, &mut Random::new(4, &[]));
+        assert_eq!(few, Some(Estimate { median: 4.5, low: 2.0, high: 7.0, n: 2, interval: false }));
+        let same = estimate_between(&[5.0; 6], &[5.0; 9], 0.05, &mut Random::new(4, &[]));
+        assert_eq!(same, Some(Estimate { median: 0.0, low: 0.0, high: 0.0, n: 6, interval: true }));
+        assert_eq!(estimate_between(&[], &[1.0], 0.05, &mut Random::new(4, &[])), None);
     }
 
     fn missed(shape: &str, n: usize, miss: f64, trials: usize) -> f64 {
         let mut random = Random::new(2026, &["coverage", shape]);
         let mut misses = 0;
         for _ in 0..trials {
-            let mut values: Vec<f64> = Vec::with_capacity(n);
-            for _ in 0..n {
-                let last = values.last().copied().unwrap_or(0.0);
-                values.push(noise(shape, &mut random, last));
-            }
+            let values = sample(shape, n, &mut random);
             let interval = estimate(&values, miss, &mut random).expect("there are values");
             misses += usize::from(interval.low > 0.0 || interval.high < 0.0);
         }

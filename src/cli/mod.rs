@@ -1,8 +1,9 @@
 //! The command line: verbs, options, exit codes.
 //!
-//! Invariant: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host. Every failure is a sentence
-//! on the error output that ends with what to do.
+//! Invariant: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host; 3 inconclusive where that
+//! was asked to count. Every failure is a sentence on the error output that ends with what to do.
 
+mod compare;
 mod doctor;
 mod inspect;
 mod live;
@@ -18,6 +19,10 @@ use out::{Stop, complain};
 /// Record a Python program's allocations once; replay them on every allocator it could run on.
 ///
 /// Without a verb: replays the bundled workloads on every allocator and prints a table, charts and a report.
+///
+/// Exit codes: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host; 3 inconclusive under
+/// --strict. Progress goes to the error output, one line every few seconds where that is no terminal. Nothing is
+/// coloured, with or without NO_COLOR.
 #[derive(Debug, Parser)]
 #[command(name = "pyalloc-bench", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -37,6 +42,8 @@ enum Verb {
     Replay(replay::ReplayArgs),
     /// Hold the replay's predictions against the real program, run under each configuration
     Live(live::LiveArgs),
+    /// Compare two results: exit code 1 when something got worse
+    Compare(compare::CompareArgs),
     /// Rebuild the report and the charts of a result
     Report(report::ReportArgs),
     /// Check, cut or print a trace
@@ -65,6 +72,7 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
         Some(Verb::Inspect(a)) => inspect::run(&a),
         Some(Verb::Replay(a)) => replay::run(&a),
         Some(Verb::Live(a)) => live::run(&a),
+        Some(Verb::Compare(a)) => compare::run(&a),
         Some(Verb::Report(a)) => report::run(&a),
         Some(Verb::Trace(a)) => trace::run(&a),
         Some(Verb::Doctor(a)) => doctor::run(&a),
@@ -79,6 +87,10 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
         Err(Stop::Unusable(reason)) => {
             complain(&reason);
             2
+        }
+        Err(Stop::Inconclusive(reason)) => {
+            complain(&reason);
+            3
         }
     }
 }

@@ -11,6 +11,8 @@ pub(super) enum Stop {
     Failed(String),
     /// Usage, input or an unfit host: exit code 2.
     Unusable(String),
+    /// Nothing was found to fail, and not for want of difference: exit code 3.
+    Inconclusive(String),
 }
 
 impl Stop {

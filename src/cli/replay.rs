@@ -3,16 +3,17 @@
 //! Invariant: what is shown is read back from the result's files, never taken from memory.
 
 use super::out::{Stop, columns, print};
+use crate::analysis::repetitions::{self, Pilot, Repetitions};
 use crate::measure::{
-    self, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, Preset, Progress, Request, Sizes, Summary,
-    Wheel,
+    self, Budget, Chosen, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, PilotRuns, Preset, Progress,
+    Request, Sizes, Summary, Wheel,
 };
 use crate::run::{self, LATEST_LINK, Mode};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
 use crate::{analysis, report};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Options of a run.
 #[derive(Clone, Debug, Default, Args)]
@@ -36,6 +37,10 @@ pub(super) struct RunOptions {
     /// A first look: small cuts, few blocks
     #[arg(long)]
     quick: bool,
+    /// Measuring time (90s, 5m, 1h): a pilot chooses as many blocks and runs as verdicts need and the time allows
+    #[arg(long, value_name = "TIME", value_parser = super::record::duration,
+          conflicts_with_all = ["blocks", "latency_runs", "footprint_runs"])]
+    budget: Option<Duration>,
     /// Throughput blocks [default: 12; 3 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     blocks: Option<u32>,
@@ -124,7 +129,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
     if bundle.is_cuts_only() && request.quick && !args.options.quick {
         progress.say(&format!("{CUTS_ONLY}."));
     }
-    let summary = measure::run(&request, &mut progress).map_err(Stop::Unusable)?;
+    let budget = args.options.budget.map(budget);
+    let summary = measure::run_within(&request, budget.as_ref(), &mut progress).map_err(Stop::Unusable)?;
     show(&summary)
 }
 
@@ -214,6 +220,19 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
     })
 }
 
+/// A budget whose pilot is judged by the reading half.
+fn budget(time: Duration) -> Budget {
+    let pilot =
+        Sizes { blocks: repetitions::PILOT_BLOCKS, latency_runs: 0, footprint_runs: repetitions::PILOT_FOOTPRINT_RUNS };
+    let choose = |pilot: &PilotRuns<'_>| {
+        let times = [pilot.block, pilot.footprints, pilot.idle];
+        let chosen = Pilot::read(pilot.environment, pilot.runs, times).choose(pilot.left);
+        let Repetitions { blocks, latency_runs, footprint_runs, reasons } = chosen;
+        Chosen { sizes: Sizes { blocks, latency_runs, footprint_runs }, reasons }
+    };
+    Budget { time, pilot, choose }
+}
+
 /// `FROM,TO`.
 fn two_marks(text: &str) -> Result<(String, String), String> {
     match text.split(',').map(str::trim).collect::<Vec<_>>()[..] {
@@ -227,7 +246,7 @@ fn limits(window_ops: Option<u64>) -> ImageLimits {
     window_ops.map_or(default, |window_ops| ImageLimits { whole_bytes_max: 0, window_ops, ..default })
 }
 
-/// The contestants asked for, or all of them, and the floor.
+/// The contestants asked for, or all of them, the floor, and the controls.
 fn configs(options: &RunOptions) -> Result<Vec<Config>, Stop> {
     let words = &options.configs;
     let mut configs = measure::parse_configs(words, &named(options)?).map_err(Stop::Unusable)?;
@@ -249,6 +268,8 @@ fn configs(options: &RunOptions) -> Result<Vec<Config>, Stop> {
             configs.push(floor);
         }
     }
+    let controls = measure::controls(&configs);
+    configs.extend(controls);
     Ok(configs)
 }
 
@@ -307,9 +328,12 @@ mod tests {
                 .map(|c| c.name)
                 .collect()
         };
-        assert_eq!(names(&[]), ["today", "pool", "system", "mimalloc", "jemalloc", "null", "loop"]);
-        assert_eq!(names(&["jemalloc", "pool"]), ["jemalloc", "pool", "null", "loop"]);
-        assert_eq!(names(&["loop", "pool"]), ["loop", "pool", "null"]);
+        assert_eq!(
+            names(&[]),
+            ["today", "pool", "system", "mimalloc", "jemalloc", "null", "loop", "today-again", "pool-again"]
+        );
+        assert_eq!(names(&["jemalloc", "pool"]), ["jemalloc", "pool", "null", "loop", "jemalloc-again"]);
+        assert_eq!(names(&["loop", "pool"]), ["loop", "pool", "null", "pool-again"]);
     }
 
     #[test]

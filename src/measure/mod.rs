@@ -4,6 +4,7 @@
 //! measure none, run side by side, and only after the last timed one has ended.
 
 mod ask;
+mod budget;
 mod child;
 mod compile;
 mod config;
@@ -21,10 +22,12 @@ mod spawn;
 mod threads;
 
 pub use ask::{HostReport, report, self_test};
+pub use budget::{Budget, Chosen, PilotRuns};
 pub use child::{Measured, Settings, WORKER_VERB, Worker};
 pub use compile::main as compile_main;
 pub use config::{
-    Config, Named, Preset, Wheel, contestants, floor, parse as parse_config, parse_all as parse_configs, presets,
+    Config, Named, Preset, Wheel, contestants, controls, floor, parse as parse_config, parse_all as parse_configs,
+    presets,
 };
 pub use cycles::CyclesAsked;
 pub use image::{COMPILE_VERB, How, Image, ImageLimits};
@@ -49,6 +52,9 @@ pub fn host_state(results: &Path) -> HostState {
 pub const IDLE_MS: [u64; 5] = [0, 100, 1_000, 3_000, 10_000];
 /// Idle delays of `--quick`, milliseconds.
 pub const IDLE_MS_QUICK: [u64; 3] = [0, 100, 1_000];
+
+/// Footprint runs from which a control has them as well: below it they could give no verdict.
+const CONTROL_FOOTPRINTS_MIN: u32 = 6;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -147,6 +153,12 @@ impl Prepared {
         Worker::start(&self.exe, image, config, cell.pass, cell.padding_bytes, &self.settings)
     }
 
+    /// `small-objects, mimalloc, throughput`.
+    fn named(&self, cell: &Cell) -> String {
+        let (workload, config) = (&self.images[cell.workload].workload.name, &self.configs[cell.config].name);
+        format!("{workload}, {config}, {}", format!("{:?}", cell.pass).to_lowercase())
+    }
+
     fn run_of(&self, seq: u32, cell: &Cell, measured: Measured) -> Run {
         measured.into_run(seq, cell, &self.images[cell.workload], &self.configs[cell.config])
     }
@@ -154,7 +166,11 @@ impl Prepared {
     /// Whether a configuration means something on a workload: its program calls what the configuration is about.
     #[must_use]
     pub fn is_for(&self, workload: usize, config: usize) -> bool {
-        self.configs[config].only.is_none_or(|domain| self.calls(workload, domain))
+        let means = |config: &Config| config.only.is_none_or(|domain| self.calls(workload, domain));
+        let config = &self.configs[config];
+        let Some(original) = &config.control_of else { return means(config) };
+        let baseline = self.configs.iter().filter(|config| !config.floor).find(|config| means(config));
+        baseline.is_some_and(|baseline| baseline.name == *original)
     }
 
     fn calls(&self, workload: usize, domain: Domain) -> bool {
@@ -200,7 +216,23 @@ impl Prepared {
     }
 
     fn floors(&self) -> Vec<bool> {
-        self.configs.iter().map(|config| config.floor).collect()
+        self.configs.iter().map(|config| config.floor && config.control_of.is_none()).collect()
+    }
+
+    /// The children of a run in order: what means nothing on a workload is left out, and of a control what could give
+    /// no verdict.
+    fn cells(&self, seed: u64, sizes: Sizes) -> Vec<Cell> {
+        let mut cells = plan(seed, self.images.len(), &self.floors(), sizes);
+        let judges = |cell: &Cell| match cell.pass {
+            Pass::Throughput => true,
+            Pass::Latency => false,
+            Pass::Footprint => sizes.footprint_runs >= CONTROL_FOOTPRINTS_MIN,
+        };
+        cells.retain(|cell| {
+            let is_control = self.configs[cell.config].control_of.is_some();
+            self.is_for(cell.workload, cell.config) && (!is_control || judges(cell))
+        });
+        cells
     }
 
     fn workload_facts(&self) -> Vec<WorkloadFacts> {
@@ -237,17 +269,27 @@ fn distinct(workload: &Workload, images: &[Image]) -> Workload {
 /// # Errors
 /// A sentence when a trace cannot be used or the result cannot be written; a child that fails is no error.
 pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String> {
+    run_within(request, None, progress)
+}
+
+/// As [`run`], with as many repetitions as `budget` has chosen for them; `request.sizes` then says nothing.
+///
+/// # Errors
+/// As [`run`], and when the pilot measures nothing.
+pub fn run_within(request: &Request, budget: Option<&Budget>, progress: &mut Progress) -> Result<Summary, String> {
     let started_unix_ms = child::unix_ms();
     // Settings take effect, or nothing is measured.
     let report = ask::report(&request.exe, &request.configs)?;
-    let prepared = Prepared::new(request, progress)?;
+    let mut prepared = Prepared::new(request, progress)?;
     prepared.check_reach(&report)?;
-    let environment = environment_of(request, &prepared, report, started_unix_ms);
+    let mut environment = environment_of(request, &prepared, report, started_unix_ms);
+    if let Some(budget) = budget {
+        budget.spend(&mut prepared, &mut environment, progress)?;
+    }
     let mut result = ResultDir::create(&request.base).map_err(|e| e.to_string())?;
     result.write_environment(&environment).map_err(|e| e.to_string())?;
 
-    let mut cells = plan(request.seed, prepared.images.len(), &prepared.floors(), request.sizes);
-    cells.retain(|cell| prepared.is_for(cell.workload, cell.config));
+    let cells = prepared.cells(request.seed, Sizes::planned(&environment.plan));
     let mut estimate = Estimate::by_pilot(&prepared, &cells);
     let total = estimate.total();
     progress.say(&format!(
@@ -261,7 +303,7 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
 
     let mut summary = Summary { path: result.path().to_path_buf(), ok: 0, failed: 0, elapsed: Duration::ZERO };
     let mut seq = 0;
-    let mut keep = |cell: &Cell, measured: Measured| -> Result<(), String> {
+    let mut keep = |progress: &mut Progress, cell: &Cell, measured: Measured| -> Result<(), String> {
         let run = prepared.run_of(seq, cell, measured);
         seq += 1;
         match run.outcome {
@@ -275,9 +317,11 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
     };
     let (timed, footprints): (Vec<Cell>, Vec<Cell>) = cells.iter().partition(|cell| cell.pass != Pass::Footprint);
     for cell in &timed {
-        keep(cell, prepared.measure(cell))?;
+        progress.starts(&prepared.named(cell));
+        keep(progress, cell, prepared.measure(cell))?;
     }
-    footprint::side_by_side(&prepared, &footprints, &mut keep)?;
+    progress.starts("footprints, which idle side by side");
+    footprint::side_by_side(&prepared, &footprints, &mut |cell, measured| keep(progress, cell, measured))?;
     progress.end();
     summary.elapsed = progress.elapsed();
     Ok(summary)
@@ -301,6 +345,7 @@ fn environment_of(request: &Request, prepared: &Prepared, report: HostReport, st
             idle_ms: request.idle_ms.clone(),
             quick: request.quick,
             started_unix_ms,
+            budget: None,
         },
         configs: request
             .configs

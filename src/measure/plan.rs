@@ -3,7 +3,7 @@
 //! Invariant: the same seed and sizes give the same plan; within a pass every contestant of a workload runs equally
 //! often, and a block holds all of them, so that drift of the machine hits all alike.
 
-use crate::run::Pass;
+use crate::run::{Pass, PlanFacts};
 
 /// How often each pass repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,12 @@ impl Sizes {
     pub const DEFAULT: Self = Self { blocks: 12, latency_runs: 1, footprint_runs: 1 };
     /// `--quick`: a first look, not a verdict.
     pub const QUICK: Self = Self { blocks: 3, latency_runs: 1, footprint_runs: 1 };
+
+    /// Those that a result's plan states.
+    #[must_use]
+    pub const fn planned(plan: &PlanFacts) -> Self {
+        Self { blocks: plan.blocks, latency_runs: plan.latency_runs, footprint_runs: plan.footprint_runs }
+    }
 
     /// Repetitions of a pass.
     #[must_use]

@@ -1,7 +1,7 @@
 //! What the person in front of a run sees: how long it will take in all, then how much is left.
 //!
 //! Invariant: writes to the error output alone and never fails the run; on anything but a terminal only whole lines
-//! leave, no control sequence and no colour.
+//! leave, and no control sequence. Nothing here has a colour, so that `NO_COLOR` is kept whether it is set or not.
 
 use crate::run::{Outcome, Run};
 use std::io::{IsTerminal, Write};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How often a line appears where nothing can be rewritten.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Columns that every terminal is taken to have.
+const COLUMNS: usize = 79;
 /// How often the line on a terminal is rewritten.
 const REWRITE_EVERY: Duration = Duration::from_millis(100);
 
@@ -30,6 +32,8 @@ pub struct Progress {
     done: u32,
     failed: u32,
     expected: Duration,
+    left: Duration,
+    now: String,
 }
 
 impl Progress {
@@ -42,7 +46,13 @@ impl Progress {
             (false, true) => Style::Rewrite,
             (false, false) => Style::Lines,
         };
-        Self { style, started: Instant::now(), shown: None, children: 0, done: 0, failed: 0, expected: Duration::ZERO }
+        Self::in_style(style)
+    }
+
+    fn in_style(style: Style) -> Self {
+        let (expected, left) = (Duration::ZERO, Duration::ZERO);
+        let (started, shown, now) = (Instant::now(), None, String::new());
+        Self { style, started, shown, children: 0, done: 0, failed: 0, expected, left, now }
     }
 
     /// One line about what happens now.
@@ -63,7 +73,13 @@ impl Progress {
 
     /// The estimate before the first run.
     pub fn begin(&mut self, children: u32, expected: Duration) {
-        (self.children, self.expected, self.started) = (children, expected, Instant::now());
+        (self.children, self.expected, self.left, self.started) = (children, expected, expected, Instant::now());
+    }
+
+    /// A child starts: its workload, configuration and pass. Shown before, so that nothing is written meanwhile.
+    pub fn starts(&mut self, what: &str) {
+        what.clone_into(&mut self.now);
+        self.show();
     }
 
     /// A child has ended; `left` is the time that the rest should take.
@@ -73,7 +89,8 @@ impl Progress {
             self.failed += 1;
             self.line(&format!("FAILED {} with {}, {stage}: {reason}", run.workload, run.config));
         }
-        self.show(left);
+        self.left = left;
+        self.show();
     }
 
     /// Time since [`Progress::begin`].
@@ -84,31 +101,36 @@ impl Progress {
 
     /// The last word.
     pub fn end(&mut self) {
-        self.shown = None;
-        self.show(Duration::ZERO);
+        (self.shown, self.left) = (None, Duration::ZERO);
+        self.show();
         if self.style == Style::Rewrite {
             write_error("\r\x1b[K");
         }
     }
 
-    fn show(&mut self, left: Duration) {
+    fn show(&mut self) {
         let every = if self.style == Style::Rewrite { REWRITE_EVERY } else { LINE_EVERY };
         let due = self.shown.is_none_or(|at| at.elapsed() >= every);
         if self.style == Style::Silent || !due {
             return;
         }
         self.shown = Some(Instant::now());
-        let text = self.status(left);
+        let text = self.status();
         match self.style {
-            Style::Rewrite => write_error(&format!("\r\x1b[K{text}")),
+            // A line that wraps could not be rewritten.
+            Style::Rewrite => write_error(&format!("\r\x1b[K{}", text.chars().take(COLUMNS).collect::<String>())),
             _ => write_error(&format!("{text}\n")),
         }
     }
 
-    fn status(&self, left: Duration) -> String {
+    fn status(&self) -> String {
         let failed = if self.failed > 0 { format!(" · {} failed", self.failed) } else { String::new() };
-        let left = if self.done >= self.children { String::new() } else { format!(" · about {} left", seconds(left)) };
-        format!("{} of {} runs{failed}{left}", self.done, self.children)
+        if self.done >= self.children {
+            return format!("{} of {} runs{failed}", self.done, self.children);
+        }
+        let now = if self.now.is_empty() { String::new() } else { format!(" · {}", self.now) };
+        let (left, all) = (seconds(self.left), seconds(self.expected));
+        format!("{} of {} runs{failed} · about {left} of {all} left{now}", self.done, self.children)
     }
 
     fn line(&self, text: &str) {
@@ -141,12 +163,12 @@ mod tests {
 
     #[test]
     fn the_status_counts_down() {
-        let mut progress = Progress::new(true);
+        let mut progress = Progress::in_style(Style::Silent);
         progress.begin(3, Duration::from_secs(10));
-        progress.done = 1;
-        progress.failed = 1;
-        assert_eq!(progress.status(Duration::from_secs(7)), "1 of 3 runs · 1 failed · about 7 s left");
+        progress.starts("small-objects, pool, latency");
+        (progress.done, progress.failed, progress.left) = (1, 1, Duration::from_secs(7));
+        assert_eq!(progress.status(), "1 of 3 runs · 1 failed · about 7 s of 10 s left · small-objects, pool, latency");
         progress.done = 3;
-        assert_eq!(progress.status(Duration::ZERO), "3 of 3 runs · 1 failed");
+        assert_eq!(progress.status(), "3 of 3 runs · 1 failed");
     }
 }

@@ -1,4 +1,5 @@
-//! Exact memory of this process, from `/proc/self/smaps_rollup` and `/proc/self/statm`; and the kernel's high-water mark.
+//! Exact memory of this process, from `/proc/self/smaps_rollup` and `/proc/self/statm`; and the kernel's high-water
+//! mark.
 //!
 //! Invariant: read through descriptors opened before the seal into buffers on the stack; no heap is used. The
 //! counters of `status` and `statm` for resident memory may be approximate, so only the size is taken from there.

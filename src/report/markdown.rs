@@ -46,6 +46,9 @@ pub fn markdown(analysis: &Analysis) -> String {
         let line = format!("{} on {} ({}): {}", failure.config, failure.workload, failure.pass, failure.reason);
         let _ = writeln!(text, "- **Failed:** {}", escape(&line));
     }
+    if let Some(control) = words::control(analysis) {
+        let _ = writeln!(text, "{}.\n", escape(&control));
+    }
     let _ = writeln!(text, "{}", escape(&provenance(analysis)));
     text
 }

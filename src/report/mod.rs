@@ -3,6 +3,7 @@
 //! Invariant: written from `environment.json` and `runs.jsonl` alone, and byte for byte the same every time: no present
 //! time, no path, no order that a hash table or a thread decides.
 
+pub mod between;
 pub mod fidelity;
 pub mod html;
 pub mod markdown;

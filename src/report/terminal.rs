@@ -68,7 +68,7 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
     if environment.harness.profile != "release" {
         warnings.push("WARNING: a debug build measured this; no figure below means anything.".to_owned());
     }
-    for config in environment.configs.iter().filter(|config| !config.unverified.is_empty()) {
+    for config in environment.configs.iter().filter(|c| !c.unverified.is_empty() && c.control_of.is_none()) {
         let words = config.unverified.join(" ");
         warnings.push(format!("WARNING: {}: no allocator could confirm {words}; it is taken on trust.", config.name));
     }
@@ -77,6 +77,20 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
             "NOTE: small cuts of the traces were replayed (--quick, or no clone); whole traces may rank otherwise."
                 .to_owned(),
         );
+    }
+    for drift in &analysis.noise.drifts {
+        let ratio = drift.ratio;
+        let direction = if ratio.median > 1.0 { "slower" } else { "faster" };
+        warnings.push(format!(
+            "WARNING: drift: {} on {} was {} {direction} in the later half of the blocks than in the earlier \
+             ({} [{} {}]); pairing within blocks takes most of it out of ratios, not out of nanoseconds.",
+            drift.config,
+            drift.workload,
+            words::percent((ratio.median - 1.0).abs()),
+            words::ratio(ratio.median),
+            words::ratio(ratio.low),
+            words::ratio(ratio.high)
+        ));
     }
     if !analysis.failures.is_empty() {
         let failed = words::plural(analysis.failures.len(), "FAILED run");
@@ -149,13 +163,7 @@ fn floor_line(workload: &WorkloadAnalysis) -> String {
 
 fn foot(analysis: &Analysis) -> String {
     let mut parts = Vec::new();
-    if let Some(twins) = analysis.twins {
-        parts.push(match (twins.verdicts, twins.different) {
-            (0, _) => "A/A: inconclusive".to_owned(),
-            (_, 0) => "A/A: no difference".to_owned(),
-            (verdicts, different) => format!("A/A: {different} OF {verdicts} VERDICTS DIFFER"),
-        });
-    }
+    parts.extend(words::control(analysis));
     parts.push(format!("{} failed", analysis.failures.len()));
     parts.push(intervals(analysis));
     let mut text = wrap(&parts.join(" · "), "  ");
@@ -173,6 +181,9 @@ fn foot(analysis: &Analysis) -> String {
 #[must_use]
 pub fn intervals(analysis: &Analysis) -> String {
     match analysis.verdicts {
+        0 if analysis.environment.configs.iter().filter(|config| !config.floor).count() < 2 => {
+            "[low high]: bootstrap over processes, 95 %; (low high): the range; nothing was compared".to_owned()
+        }
         0 => "(low high): the range; too few blocks for a verdict".to_owned(),
         n => format!("[low high]: bootstrap over blocks, 95 % for all {n} verdicts together; (low high): the range"),
     }

@@ -215,6 +215,27 @@ pub fn workload_line(analysis: &Analysis, workload: &WorkloadAnalysis) -> String
     parts.join(" · ")
 }
 
+/// What the result knows of its own noise, in one line: `A/A: no difference in 10 verdicts · smallest difference in
+/// time that could be seen: 1.2 % (mixed) to 3.1 % (arrow-service)`; `None` without a control, as in old results.
+#[must_use]
+pub fn control(analysis: &Analysis) -> Option<String> {
+    let twins = analysis.twins?;
+    let verdicts = plural(twins.verdicts as usize, "verdict");
+    let mut parts = vec![match (twins.verdicts, twins.different) {
+        (0, _) => "A/A: inconclusive, too few blocks".to_owned(),
+        (_, 0) => format!("A/A: no difference in {verdicts}"),
+        (_, different) => format!("A/A: {different} OF {verdicts} DIFFER: distrust small differences"),
+    }];
+    let seen = || analysis.noise.time_seen.iter();
+    let by_share = |a: &&(String, f64), b: &&(String, f64)| a.1.total_cmp(&b.1);
+    if let (Some(least), Some(most)) = (seen().min_by(by_share), seen().max_by(by_share)) {
+        let one = |(workload, share): &(String, f64)| format!("{} ({workload})", percent(*share));
+        let range = if seen().count() == 1 { one(least) } else { format!("{} to {}", one(least), one(most)) };
+        parts.push(format!("smallest difference in time that could be seen: {range}"));
+    }
+    Some(parts.join(" · "))
+}
+
 /// What `live` found about this trace, without a full stop; `None` when it never compared anything.
 #[must_use]
 pub fn fidelity(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<String> {

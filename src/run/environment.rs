@@ -84,6 +84,20 @@ pub struct PlanFacts {
     pub quick: bool,
     /// Milliseconds since the epoch when the result began.
     pub started_unix_ms: u64,
+    /// Why so many repetitions; null where they were given, and in results from before they could be chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetFacts>,
+}
+
+/// How the number of repetitions was chosen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BudgetFacts {
+    /// The time that was given, milliseconds.
+    pub budget_ms: u64,
+    /// Of which the pilot took so much, milliseconds. Its runs are not kept.
+    pub pilot_ms: u64,
+    /// What was chosen and why, in sentences.
+    pub reasons: Vec<String>,
 }
 
 /// One configuration.
@@ -93,7 +107,7 @@ pub struct ConfigFacts {
     pub name: String,
     /// How charts label it.
     pub label: String,
-    /// Whether it is part of the floor (`null`, `loop`) and not a contestant.
+    /// Whether it is no contestant: part of the floor (`null`, `loop`), or a control.
     pub floor: bool,
     /// The allocator that serves each domain, by domain name.
     pub domains: BTreeMap<String, String>,
@@ -108,6 +122,9 @@ pub struct ConfigFacts {
     /// Settings that no allocator could confirm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unverified: Vec<String>,
+    /// Of a control: the configuration that it is once more, under another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_of: Option<String>,
 }
 
 /// What an allocator says of itself at run time.

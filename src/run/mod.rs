@@ -3,6 +3,7 @@
 //!
 //! Invariant: integers in base units; unknown is `null`; a reader refuses a schema it does not know with a sentence.
 
+mod baseline;
 mod environment;
 mod fidelity;
 mod histogram;
@@ -10,6 +11,7 @@ mod owners;
 mod pools;
 mod store;
 
+pub use baseline::*;
 pub use environment::*;
 pub use fidelity::*;
 pub use histogram::*;
@@ -287,9 +289,9 @@ pub struct Footprint {
     pub at_phase: Vec<(Phase, MemoryPoint)>,
     /// Largest resident reading within `steady` (everything when there is no `steady` mark).
     pub peak: MemoryPoint,
-    /// The kernel's high-water mark of resident anonymous memory in each phase, less what was there at the seal, bytes: it
-    /// sees what lasts shorter than the time between two readings, and its counters may lag by some pages. Empty where
-    /// it cannot be reset, and in results from before this was read.
+    /// The kernel's high-water mark of resident anonymous memory in each phase, less what was there at the seal, bytes:
+    /// it sees what lasts shorter than the time between two readings, and its counters may lag by some pages. Empty
+    /// where it cannot be reset, and in results from before this was read.
     #[serde(default)]
     pub high_water_bytes: Vec<(Phase, u64)>,
     /// Reading at interpreter exit (`finalising`, or the last op without that mark), live set still live.

@@ -22,6 +22,13 @@ pub const LATEST_LINK: &str = "latest";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError(String);
 
+impl StoreError {
+    /// From a whole sentence that ends with what to do.
+    pub(super) fn new(sentence: String) -> Self {
+        Self(sentence)
+    }
+}
+
 impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)

@@ -31,8 +31,11 @@ pub struct Config {
     pub name: String,
     /// How charts label it.
     pub label: String,
-    /// Whether it is part of the floor and not a contestant.
+    /// Whether it is no contestant: part of the floor, or a control.
     pub floor: bool,
+    /// Of a control: the configuration that it is once more, under another name. It is measured where that one is the
+    /// baseline.
+    pub control_of: Option<String>,
     /// Backend key by [`Domain`]: `KEY` or `KEY:ARGUMENT`.
     pub backends: [String; 6],
     /// What the environment of its children holds besides what every child has.
@@ -80,6 +83,25 @@ fn no_interpreter(program: &str) -> Result<Interpreter, FindError> {
 #[must_use]
 pub fn floor() -> Vec<Config> {
     with_role(Role::Floor).map(preset).collect()
+}
+
+/// The controls of a run: each configuration that can be a workload's baseline, once more as `NAME-again`. What is
+/// called better or worse between the two is the harness's error. None where one of that name is among them.
+#[must_use]
+pub fn controls(configs: &[Config]) -> Vec<Config> {
+    let contestants = || configs.iter().filter(|config| !config.floor);
+    // The first is the baseline, and where it means nothing the next.
+    let last = contestants().position(|config| config.only.is_none()).unwrap_or(usize::MAX);
+    let baselines = contestants().take(last.saturating_add(1));
+    let again = baselines.map(|config| Config {
+        name: format!("{}-again", config.name),
+        label: format!("{} again (A/A)", config.label),
+        floor: true,
+        control_of: Some(config.name.clone()),
+        deploy: None, // nobody deploys a control
+        ..config.clone()
+    });
+    again.filter(|control| configs.iter().all(|config| config.name != control.name)).collect()
 }
 
 /// A preset as users are told of it.
@@ -197,6 +219,7 @@ impl Config {
             words: self.words.clone(),
             deployable: self.deploy.is_some(),
             unverified: unverified.to_vec(),
+            control_of: self.control_of.clone(),
         }
     }
 
@@ -263,6 +286,25 @@ mod tests {
         assert_eq!(of(false), ["pool", "system", "mimalloc", "jemalloc", "cpython[:PROGRAM]", "null", "loop"]);
         assert_eq!(of(true)[..3], ["today", "nopool", "arrow-system"]);
         assert_eq!(floor().iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["null", "loop"]);
+    }
+
+    #[test]
+    fn every_possible_baseline_has_a_control() {
+        let names = |texts: &[&str]| -> Vec<String> {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            let configs = parse_all(&texts, &Named::default()).unwrap();
+            controls(&configs).into_iter().map(|control| control.name).collect()
+        };
+        assert_eq!(
+            controls(&contestants()).iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+            ["today-again", "pool-again"]
+        );
+        assert_eq!(names(&["jemalloc", "pool"]), ["jemalloc-again"]);
+        assert_eq!(names(&["system", "system-again"]), Vec::<String>::new());
+        let control = controls(&[parse("arenas-2").unwrap()]).remove(0);
+        assert_eq!(control.control_of.as_deref(), Some("arenas-2"));
+        assert_eq!(control.variables, parse("arenas-2").unwrap().variables);
+        assert!(control.floor);
     }
 
     #[test]

@@ -224,6 +224,7 @@ pub(super) fn parse(
         backends: words.backends,
         name,
         allow_unverified: false,
+        control_of: None,
     };
     if let Some(program) = words.program {
         if !config.keys().contains(&CPYTHON_KEY) {

@@ -1,0 +1,126 @@
+//! Saved baselines: copies of results under a name, to compare later ones with.
+//!
+//! Invariant: a baseline is a whole result, read once before it is kept, or it is not there: it appears under its name
+//! by a rename.
+
+use super::{ENVIRONMENT_FILE, RUNS_FILE, StoreError, Stored, open};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Name of the folder of baselines, beside the results.
+pub const BASELINES_FOLDER: &str = "baselines";
+
+/// Keeps a copy of a result as `base/NAME`, in the place of an older one of that name, and returns the result.
+///
+/// # Errors
+/// When the name is none, the result cannot be read, or the copy cannot be written.
+pub fn keep_baseline(result: &Path, base: &Path, name: &str) -> Result<Stored, StoreError> {
+    if !is_name(name) {
+        return Err(StoreError::new(format!(
+            "{name:?} cannot be a baseline's name. Use letters, digits, '-', '_' and '.'."
+        )));
+    }
+    let stored = open(result)?;
+    let kept = base.join(name);
+    let fresh = base.join(format!(".{name}-{}", std::process::id()));
+    let copy = || -> std::io::Result<()> {
+        fs::create_dir_all(&fresh)?;
+        for file in [ENVIRONMENT_FILE, RUNS_FILE] {
+            fs::copy(result.join(file), fresh.join(file))?;
+        }
+        if kept.exists() {
+            fs::remove_dir_all(&kept)?;
+        }
+        fs::rename(&fresh, &kept)
+    };
+    copy().map_err(|e| {
+        let _ = fs::remove_dir_all(&fresh);
+        let shown = kept.display();
+        StoreError::new(format!(
+            "The baseline {shown} cannot be written: {e}. Name another place with --baselines DIR."
+        ))
+    })?;
+    Ok(stored)
+}
+
+/// What `word` means: the folder of a result, or else a baseline of that name below `base`.
+///
+/// # Errors
+/// When it is neither; the sentence lists the baselines that there are.
+pub fn find_result(word: &str, base: &Path) -> Result<PathBuf, StoreError> {
+    let folder = Path::new(word);
+    if folder.is_dir() {
+        return Ok(folder.to_path_buf());
+    }
+    let kept = base.join(word);
+    if is_name(word) && kept.is_dir() {
+        return Ok(kept);
+    }
+    let names = baselines(base);
+    let known = if names.is_empty() { "none was saved".to_owned() } else { format!("saved: {}", names.join(", ")) };
+    Err(StoreError::new(format!(
+        "{word:?} is no folder of a result and no baseline ({known}). Name a result's folder, or save one with \
+         `compare --save NAME RESULT`."
+    )))
+}
+
+/// Names of the baselines below `base`, sorted.
+fn baselines(base: &Path) -> Vec<String> {
+    let entries = fs::read_dir(base).into_iter().flatten().flatten();
+    let names = entries.filter(|entry| entry.path().is_dir()).map(|e| e.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| is_name(name)).collect();
+    names.sort();
+    names
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::run::{Environment, HarnessFacts, HostFacts, PlanFacts, ResultDir, SCHEMA};
+
+    fn result(base: &Path, seed: u64) -> PathBuf {
+        let result = ResultDir::create(base).unwrap();
+        let environment = Environment {
+            schema: SCHEMA,
+            harness: HarnessFacts::default(),
+            host: HostFacts::default(),
+            plan: PlanFacts { seed, ..PlanFacts::default() },
+            configs: vec![],
+            workloads: vec![],
+        };
+        result.write_environment(&environment).unwrap();
+        result.path().to_path_buf()
+    }
+
+    #[test]
+    fn what_is_saved_is_found_and_can_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("kept");
+        for seed in [1, 2] {
+            keep_baseline(&result(folder.path(), seed), &base, "main").unwrap();
+            let found = find_result("main", &base).unwrap();
+            assert_eq!(open(&found).unwrap().environment.plan.seed, seed);
+        }
+        assert_eq!(baselines(&base), ["main"]);
+        let missing = find_result("man", &base).unwrap_err().to_string();
+        assert!(missing.contains("saved: main"), "{missing}");
+    }
+
+    #[test]
+    fn what_is_no_result_or_no_name_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("kept");
+        assert!(keep_baseline(folder.path(), &base, "main").unwrap_err().to_string().contains("cannot be read"));
+        let good = result(folder.path(), 1);
+        for name in ["", "a/b", "..", ".hidden", "a b"] {
+            assert!(keep_baseline(&good, &base, name).unwrap_err().to_string().contains("name"), "{name}");
+        }
+        assert!(!base.exists());
+    }
+}
