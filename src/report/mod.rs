@@ -4,6 +4,7 @@
 //! time, no path, no order that a hash table or a thread decides.
 
 pub mod fidelity;
+pub mod glance;
 pub mod html;
 pub mod markdown;
 pub mod pools;
@@ -50,6 +51,8 @@ pub struct RenderedChart {
     pub svg_dark: String,
     /// A PNG file for a light page.
     pub png: Vec<u8>,
+    /// What `report.html` shows.
+    pub inline: chart::inline::Inline,
 }
 
 /// Draws every chart of every workload, or only those with the key `only`, in the order of the page.
@@ -67,6 +70,7 @@ pub fn charts(analysis: &Analysis, only: Option<&str>) -> Vec<RenderedChart> {
             svg: drawing.svg(),
             svg_dark: drawing.svg_in(&chart::theme::DARK),
             png: drawing.png(),
+            inline: drawing.inline(),
         })
     };
     cells.into_par_iter().filter_map(draw).collect()
