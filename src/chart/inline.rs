@@ -3,9 +3,9 @@
 //! Invariant: colours are classes, never values; what is about one allocator says so in `data-series`; the numbers are
 //! those of the figure, to six digits, and the picture is laid out as the file of the same chart is.
 
-use super::figure::{Axis, Figure, Mark, Panel, Scale, Series};
+use super::figure::{Axis, Figure, LegendEntry, Mark, Panel, Scale, Series};
 use super::font;
-use super::layout::{self, MARGIN};
+use super::layout;
 use super::panel::{DOT, LINE, look};
 use super::scene::{Anchor, Area, Point, Scene, Shape, TextBox};
 use super::theme::{FULL, Ink};
@@ -14,9 +14,9 @@ use std::fmt::Write;
 
 /// Units of the picture per unit of the scene: whole numbers are then fine enough, and short.
 const SCALE: f64 = 10.0;
-/// Space left above and below what is drawn, and taken from the margins at its sides: the page has margins of its own.
+/// Space left above and below what is drawn, and at its sides: the page has margins of its own.
 const AIR: f64 = 8.0;
-const SIDE: f64 = MARGIN - 4.0;
+const SIDE: f64 = 4.0;
 
 /// A chart for a page, whose title, subtitle and caption the page sets as text of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) fn of(figure: &Figure) -> Inline {
     Inline {
         subtitle: figure.subtitle.clone(),
         provenance: figure.provenance.clone(),
-        svg: svg(&scene, &figure.alt),
+        svg: svg(&scene, figure),
         data: data(figure, &scene),
     }
 }
@@ -57,36 +57,43 @@ pub fn swatch(slot: usize) -> String {
     svg + "</svg>"
 }
 
-fn svg(scene: &Scene, alt: &str) -> String {
-    let (head, foot) = extent(scene);
-    let (top, bottom) = ((head - AIR).max(0.0), (foot + AIR).min(scene.size.1));
-    let view = [SIDE, top, scene.size.0 - 2.0 * SIDE, bottom - top].map(|length| whole(length).to_string());
+fn svg(scene: &Scene, figure: &Figure) -> String {
+    let drawn = extent(scene);
+    let (top, bottom) = ((drawn.top - AIR).max(0.0), (drawn.bottom + AIR).min(scene.size.1));
+    // The same on both sides, and in every chart, so that all texts of a page are of one size.
+    let side = (drawn.left - SIDE).max(0.0);
+    let view = [side, top, scene.size.0 - 2.0 * side, bottom - top].map(|length| whole(length).to_string());
     let mut svg = format!(
         "<svg viewBox=\"{}\" font-family=\"{}\" role=\"img\" aria-label=\"{}\">\n",
         view.join(" "),
         font::FAMILY,
-        escape(alt)
+        escape(&figure.alt)
     );
     for shape in &scene.shapes {
         write_shape(scene, shape, &mut svg);
     }
     for text in scene.texts.iter().filter(|text| !text.text.is_empty()) {
-        write_text(scene, text, &mut svg);
+        write_text(scene, text, &figure.legend, &mut svg);
     }
     svg + "</svg>"
 }
 
-/// Where the first thing begins and the last one ends.
-fn extent(scene: &Scene) -> (f64, f64) {
+/// What everything drawn covers.
+fn extent(scene: &Scene) -> Area {
     let texts = scene.texts.iter().filter(|text| !text.text.is_empty()).map(TextBox::area);
-    let areas = texts.chain(scene.shapes.iter().map(bounds));
-    areas.fold((scene.size.1, 0.0), |(head, foot), area| (head.min(area.top), foot.max(area.bottom)))
+    texts.chain(scene.shapes.iter().map(bounds)).fold(NOTHING, |all, area| Area {
+        left: all.left.min(area.left),
+        top: all.top.min(area.top),
+        right: all.right.max(area.right),
+        bottom: all.bottom.max(area.bottom),
+    })
 }
+
+const NOTHING: Area = Area { left: f64::MAX, top: f64::MAX, right: f64::MIN, bottom: f64::MIN };
 
 fn bounds(shape: &Shape) -> Area {
     let around = |points: &mut dyn Iterator<Item = Point>| {
-        let none = Area { left: f64::MAX, top: f64::MAX, right: f64::MIN, bottom: f64::MIN };
-        points.fold(none, |area, (x, y)| Area {
+        points.fold(NOTHING, |area, (x, y)| Area {
             left: area.left.min(x),
             top: area.top.min(y),
             right: area.right.max(x),
@@ -142,7 +149,11 @@ fn owner(scene: &Scene, ink: Ink, area: Area) -> Option<usize> {
 
 /// `class="…" data-series="…"`.
 fn attributes(scene: &Scene, kind: &str, ink: Ink, area: Area) -> String {
-    let series = owner(scene, ink, area).map_or(String::new(), |slot| format!(" data-series=\"{slot}\""));
+    labelled(kind, ink, owner(scene, ink, area))
+}
+
+fn labelled(kind: &str, ink: Ink, owner: Option<usize>) -> String {
+    let series = owner.map_or(String::new(), |slot| format!(" data-series=\"{slot}\""));
     format!("class=\"{kind}{}\"{series}", class(ink))
 }
 
@@ -177,8 +188,11 @@ fn write_shape(scene: &Scene, shape: &Shape, svg: &mut String) {
     };
 }
 
-fn write_text(scene: &Scene, text: &TextBox, svg: &mut String) {
-    let attributes = attributes(scene, "", text.ink, text.area());
+fn write_text(scene: &Scene, text: &TextBox, legend: &[LegendEntry], svg: &mut String) {
+    // An entry of the legend is in the colour of all text, and about the allocator of its swatch.
+    let mut entries = legend.iter().filter(|entry| text.ink == Ink::Text && entry.text == text.text);
+    let own = entries.find_map(|entry| if let [Ink::Series(slot)] = entry.inks[..] { Some(slot) } else { None });
+    let attributes = labelled("", text.ink, own.or_else(|| owner(scene, text.ink, text.area())));
     let anchor = match text.anchor {
         Anchor::Start => "",
         Anchor::Middle => " text-anchor=\"middle\"",

@@ -56,7 +56,6 @@ pub(super) fn scene(figure: &Figure) -> Scene {
     let mut foot = top;
     for (panel, frame) in figure.panels.iter().zip(frames(&figure.panels, top, figure.plot_height)) {
         panel::draw(panel, &frame, &mut scene);
-        scene.plots.push(frame.plot);
         foot = frame.plot.bottom + AXIS;
     }
     scene.size.1 = footer(figure, foot, &mut scene).ceil();
@@ -89,10 +88,6 @@ fn legend(entries: &[LegendEntry], first_baseline: f64, scene: &mut Scene) -> f6
             (x, baseline) = (MARGIN, baseline + LEGEND_LINE);
         }
         swatch(entry, (x, baseline - TEXT * 0.36), swatch_wide, scene);
-        if let [Ink::Series(slot)] = entry.inks[..] {
-            let (top, bottom) = (baseline - LEGEND_LINE * 0.7, baseline + LEGEND_LINE * 0.3);
-            scene.owned.push((Area { left: x, top, right: x + wide, bottom }, slot));
-        }
         let text = shorten(&entry.text, TEXT, WIDTH - MARGIN - x - swatch_wide - GAP);
         scene.texts.push(TextBox::new(text, (x + swatch_wide + GAP, baseline), Anchor::Start, TEXT, Ink::Text));
         x += wide + 24.0;

@@ -55,6 +55,7 @@ struct Canvas<'a> {
 /// Draws a panel into its frame.
 pub(super) fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
     let mut canvas = Canvas { panel, frame, scene };
+    canvas.scene.plots.push(frame.plot);
     canvas.owned();
     canvas.bands_and_areas();
     canvas.cells();
