@@ -63,7 +63,7 @@ fn table(analysis: &Analysis, workloads: &[(usize, &WorkloadAnalysis)]) -> Strin
             MEASURES.len() + 1
         );
         for config in workload.configs.iter().filter(|config| Some(config.config) != workload.baseline) {
-            let [name, _] = tables::names(analysis, config);
+            let name = tables::name(analysis, config);
             let slot = slots[config.config];
             let _ = write!(html, "<tr data-series=\"{slot}\"><th scope=\"row\">{}</th>", escape(&name));
             for (_, figure) in MEASURES {

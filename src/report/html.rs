@@ -99,7 +99,8 @@ fn legend(analysis: &Analysis) -> String {
         String::from("<div class=\"bar\" role=\"region\" aria-label=\"Allocators\">\n<ul class=\"legend\">\n");
     for (slot, label) in contestants(analysis) {
         let (swatch, label) = (inline::swatch(slot), escape(label));
-        let _ = writeln!(html, "<li data-series=\"{slot}\"><span class=\"chip\">{swatch}{label}</span></li>");
+        let _ =
+            writeln!(html, "<li data-series=\"{slot}\"><span class=\"chip\">{swatch}<span>{label}</span></span></li>");
     }
     html.push_str("</ul>\n</div>\n");
     html
@@ -130,7 +131,7 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
     }
     let names = names(analysis, workload);
     html.push_str(&sentences(analysis, workload));
-    html.push_str(&tables::overview(analysis, workload).html_by(&names));
+    html.push_str(&overview(analysis, workload).html_by(&names));
     if let Some(fidelity) = words::fidelity(analysis, workload) {
         let _ = writeln!(html, "<p class=\"note\">Fidelity: {}.</p>", escape(&fidelity));
     }
@@ -156,8 +157,16 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
 #[must_use]
 pub(super) fn names(analysis: &Analysis, workload: &WorkloadAnalysis) -> Vec<(String, usize)> {
     let slots = theme::slots(&analysis.environment.configs);
-    let of = |config| tables::names(analysis, config).map(|name| (name, slots[config.config]));
-    workload.configs.iter().flat_map(of).collect()
+    workload.configs.iter().map(|config| (tables::name(analysis, config), slots[config.config])).collect()
+}
+
+/// The overview with whole names: cut ones may be alike, and a page has room.
+fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
+    let mut table = tables::overview(analysis, workload);
+    for (row, config) in table.rows.iter_mut().zip(&workload.configs) {
+        row[0] = tables::name(analysis, config);
+    }
+    table
 }
 
 /// What may be said of each allocator, with intervals.

@@ -48,7 +48,7 @@
   for (const chip of all(".legend .chip")) {
     const slot = chip.parentElement.dataset.series;
     labels.set(slot, chip.textContent.trim());
-    const title = "Hide or show in every chart and table";
+    const title = `${labels.get(slot)}: hide or show in every chart and table`;
     const button = make("button", { type: "button", class: "chip", "aria-pressed": "true", title }, ...chip.childNodes);
     button.addEventListener("click", () => flip(slot));
     chip.replaceWith(button);

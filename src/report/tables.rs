@@ -37,14 +37,9 @@ pub const DETAILS: &[Maker] = &[
 const NAME_CHARACTERS: usize = 18;
 
 /// The name that a row begins with.
-fn name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
-    words::allocator(&analysis.environment.configs[config.config])
-}
-
-/// As it stands in [`DETAILS`], and as in the narrow column of [`overview`]: every name of a row and a configuration.
 #[must_use]
-pub fn names(analysis: &Analysis, config: &ConfigAnalysis) -> [String; 2] {
-    [name(analysis, config), short_name(analysis, config)]
+pub fn name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
+    words::allocator(&analysis.environment.configs[config.config])
 }
 
 /// As [`name`], in a column as narrow as a terminal wants it: the version goes before the name is cut.
