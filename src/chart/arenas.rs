@@ -5,7 +5,7 @@
 
 use super::Drawing;
 use super::axis;
-use super::figure::{Axis, Mark, Panel, Series};
+use super::figure::{Axis, Mark, Owned, Panel, Series};
 use super::subject::{Subject, Words, median_run};
 use super::theme::{FULL, Ink};
 use crate::analysis::pools::{PoolMoment, PoolsAnalysis};
@@ -51,7 +51,10 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     left.rules = subject.phase_rules();
     let head = if left.bands.is_empty() { 0.0 } else { HEAD };
     left.y.high += head / rows.arena;
-    let right = at_marks(pools, &rows, &left.y);
+    let (from, to) = (left.y.low, left.y.high);
+    left.owned.push(Owned { from, to, slot: subject.slot(config), name: config.label.clone() });
+    let mut right = at_marks(pools, &rows, &left.y);
+    right.iter_mut().for_each(|right| right.owned.clone_from(&left.owned));
 
     let memory = config.memory.as_ref()?;
     let others: Vec<&str> = shown[1..].iter().map(|(config, _)| config.name.as_str()).collect();

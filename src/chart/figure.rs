@@ -48,6 +48,21 @@ pub struct Panel {
     pub columns: Vec<Column>,
     /// Texts at data coordinates, to the right of the point.
     pub notes: Vec<Note>,
+    /// Spans of y in which everything is about one allocator, whatever its colour.
+    pub owned: Vec<Owned>,
+}
+
+/// A span of y that is about one allocator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owned {
+    /// Where it begins.
+    pub from: f64,
+    /// Where it ends.
+    pub to: f64,
+    /// Slot of the allocator.
+    pub slot: usize,
+    /// Its label.
+    pub name: String,
 }
 
 /// A shaded span of x.
@@ -215,6 +230,7 @@ impl Panel {
             end_labels: EndLabels::None,
             columns: Vec::new(),
             notes: Vec::new(),
+            owned: Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Drawing;
 use super::axis;
-use super::figure::{EndLabels, Mark, Note, Panel, Series, Tick};
+use super::figure::{EndLabels, Mark, Note, Owned, Panel, Series, Tick};
 use super::subject::{Subject, Words, median_run};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, MemoryAnalysis};
@@ -106,11 +106,13 @@ fn parts_panel(subject: &Subject<'_>, configs: &Configs<'_>) -> Panel {
     let max = readings.map(|(_, point)| point.resident_bytes).max().unwrap_or(0) as f64;
     let unit = axis::byte_unit(max);
     let mut ticks = Vec::new();
-    let mut notes = Vec::new();
+    let (mut notes, mut owned) = (Vec::new(), Vec::new());
     let mut series: Vec<Series> = Vec::new();
     for (i, (config, memory)) in configs.iter().enumerate() {
         let head = i as f64 * GROUP;
-        let name_ink = Ink::SeriesText(subject.slot(config));
+        let (slot, name) = (subject.slot(config), config.label.clone());
+        owned.push(Owned { from: head - 0.5, to: head - 0.5 + GROUP, slot, name });
+        let name_ink = Ink::SeriesText(slot);
         notes.push(Note { x: 0.0, y: head, text: config.label.clone(), ink: name_ink });
         for (row, (moment, point)) in (1..).map(|n| head + f64::from(n) * 0.95).zip(moments(memory)) {
             ticks.push(Tick { at: row, text: moment.into(), ink: Ink::Muted });
@@ -137,6 +139,7 @@ fn parts_panel(subject: &Subject<'_>, configs: &Configs<'_>) -> Panel {
     panel.y.label = "allocator, moment".into();
     panel.series = series;
     panel.notes = notes;
+    panel.owned = owned;
     panel
 }
 

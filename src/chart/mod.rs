@@ -11,6 +11,7 @@ mod axis;
 pub mod figure;
 mod font;
 mod fragmentation;
+pub mod inline;
 mod labels;
 mod latency;
 mod layout;
@@ -88,6 +89,12 @@ impl Drawing {
     #[must_use]
     pub fn svg_in(&self, theme: &Theme) -> String {
         render::svg(&self.scene, theme, &self.figure.title, &self.figure.alt)
+    }
+
+    /// The drawing as part of a page, in the page's colours, with its numbers.
+    #[must_use]
+    pub fn inline(&self) -> inline::Inline {
+        inline::of(&self.figure)
     }
 
     /// A PNG file in the colours of a theme.

@@ -5,7 +5,7 @@
 use super::figure::{EndLabels, Mark, Panel, Series};
 use super::labels;
 use super::layout::{END_MOST, Frame, LABEL, TEXT, TICK_GAP, TICK_MOST, column_edges};
-use super::scene::{Anchor, Point, Scene, Shape, TextBox};
+use super::scene::{Anchor, Area, Point, Scene, Shape, TextBox};
 use super::theme::{self, Ink, Marker};
 
 /// Thickness of data lines.
@@ -55,6 +55,8 @@ struct Canvas<'a> {
 /// Draws a panel into its frame.
 pub(super) fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
     let mut canvas = Canvas { panel, frame, scene };
+    canvas.scene.plots.push(frame.plot);
+    canvas.owned();
     canvas.bands_and_areas();
     canvas.cells();
     canvas.grid();
@@ -101,6 +103,16 @@ impl Canvas<'_> {
 
     fn rect(&mut self, from: Point, to: Point, ink: Ink, alpha: f64) {
         self.scene.shapes.push(Shape::Rect { from, to, ink, alpha });
+    }
+
+    /// Rows reach from the panel's left edge to that of the picture: names and columns are about an allocator too.
+    fn owned(&mut self) {
+        for owned in &self.panel.owned {
+            let (one, other) = (self.y(owned.from), self.y(owned.to));
+            let (left, right) = (self.frame.left, self.scene.size.0);
+            let area = Area { left, top: one.min(other), right, bottom: one.max(other) };
+            self.scene.owned.push((area, owned.slot));
+        }
     }
 
     fn bands_and_areas(&mut self) {

@@ -4,7 +4,7 @@
 
 use super::Drawing;
 use super::axis;
-use super::figure::{Column, Mark, Panel, Series, Tick};
+use super::figure::{Column, Mark, Owned, Panel, Series, Tick};
 use super::subject::{Subject, Words, processes, with_spread};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, MemoryAnalysis};
@@ -60,6 +60,8 @@ struct Row<'a> {
 fn push_row(panel: &mut Panel, row: &Row<'_>, rest_key: &str) {
     let (memory, unit, at) = (row.memory, row.unit, row.at);
     let ink = row.subject.ink(row.config);
+    let (slot, name) = (row.subject.slot(row.config), row.config.label.clone());
+    panel.owned.push(Owned { from: at - 0.5, to: at + 0.5, slot, name });
     let (rest, peak) = (memory.rest.value, memory.peak.value);
     // Both ticks look alike: at rest less is live than at peak.
     let live = [memory.rest_live_bytes, memory.peak_live_bytes].map(|bytes| (bytes / unit, at));

@@ -17,6 +17,10 @@ pub struct Scene {
     pub shapes: Vec<Shape>,
     /// In the order of drawing.
     pub texts: Vec<TextBox>,
+    /// The plotting area of each panel.
+    pub plots: Vec<Area>,
+    /// Areas that are about one allocator, with its slot.
+    pub owned: Vec<(Area, usize)>,
 }
 
 /// One shape.

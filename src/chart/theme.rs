@@ -211,6 +211,54 @@ impl Theme {
     }
 }
 
+impl std::fmt::Display for Rgb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "#{:02x}{:02x}{:02x}", self.0, self.1, self.2)
+    }
+}
+
+impl Theme {
+    /// Its colours as declarations of CSS variables, those of allocators for the `slots` given.
+    #[must_use]
+    pub fn variables(&self, slots: &[usize]) -> String {
+        let plain = [
+            ("text", Ink::Text),
+            ("muted", Ink::Muted),
+            ("grid", Ink::Grid),
+            ("paper", Ink::Paper),
+            ("live", Ink::Live),
+            ("band", Ink::Band),
+        ];
+        let plain = plain.into_iter().map(|(name, ink)| (name.to_owned(), ink));
+        let fill = (0..=FULL).map(|step| (format!("fill-{step}"), Ink::Fill(step)));
+        let series = slots.iter().flat_map(|slot| {
+            [(format!("series-{slot}"), Ink::Series(*slot)), (format!("name-{slot}"), Ink::SeriesText(*slot))]
+        });
+        let colour = |ink| match ink {
+            Ink::SeriesText(_) => self.readable(self.colour(ink)),
+            ink => self.colour(ink),
+        };
+        plain.chain(fill).chain(series).map(|(name, ink)| format!("--{name}:{};", colour(ink))).collect()
+    }
+
+    /// A colour moved towards that of text, as little as makes it readable on paper (4.5 to 1, WCAG 2's AA).
+    fn readable(&self, colour: Rgb) -> Rgb {
+        let steps = (0..=20).map(|step| colour.mix(self.text, f64::from(step) / 20.0));
+        steps.into_iter().find(|colour| contrast(*colour, self.paper) >= 4.6).unwrap_or(self.text)
+    }
+}
+
+/// Contrast ratio as WCAG 2 defines it.
+fn contrast(a: Rgb, b: Rgb) -> f64 {
+    let linear = |c: u8| {
+        let c = f64::from(c) / 255.0;
+        if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+    };
+    let luminance = |c: Rgb| 0.2126 * linear(c.0) + 0.7152 * linear(c.1) + 0.0722 * linear(c.2);
+    let (a, b) = (luminance(a) + 0.05, luminance(b) + 0.05);
+    a.max(b) / a.min(b)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,17 +281,6 @@ mod tests {
                 assert!(!looks[..i].contains(look), "slot {i} looks like an earlier one in {}", theme.name);
             }
         }
-    }
-
-    /// Contrast ratio as WCAG 2 defines it.
-    fn contrast(a: Rgb, b: Rgb) -> f64 {
-        let linear = |c: u8| {
-            let c = f64::from(c) / 255.0;
-            if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
-        };
-        let luminance = |c: Rgb| 0.2126 * linear(c.0) + 0.7152 * linear(c.1) + 0.0722 * linear(c.2);
-        let (a, b) = (luminance(a) + 0.05, luminance(b) + 0.05);
-        a.max(b) / a.min(b)
     }
 
     #[test]
@@ -271,6 +308,18 @@ mod tests {
             for slot in 0..4 {
                 let colour = theme.colour(Ink::SeriesText(slot));
                 assert!(contrast(colour, theme.paper) >= 4.5, "slot {slot} in {}", theme.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_name_on_a_page_can_be_read() {
+        let slots: Vec<usize> = (0..12).collect();
+        for theme in [LIGHT, DARK] {
+            for slot in &slots {
+                let colour = theme.readable(theme.colour(Ink::SeriesText(*slot)));
+                assert!(contrast(colour, theme.paper) >= 4.5, "slot {slot} in {}", theme.name);
+                assert!(theme.variables(&slots).contains(&format!("--name-{slot}:{colour};")));
             }
         }
     }

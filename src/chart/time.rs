@@ -4,7 +4,7 @@
 
 use super::Drawing;
 use super::axis;
-use super::figure::{Column, Mark, Panel, Rule, Series, Tick};
+use super::figure::{Column, Mark, Owned, Panel, Rule, Series, Tick};
 use super::subject::{Subject, Words, processes};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, Verdict};
@@ -33,6 +33,8 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     panel.rules.push(Rule { at: 1.0, label: format!("1 = {}", subject.baseline_label()), dashed: false });
     for (row, (config, _, ratio)) in shown.iter().enumerate() {
         let at = row as f64;
+        let (slot, name) = (subject.slot(config), config.label.clone());
+        panel.owned.push(Owned { from: at - 0.5, to: at + 0.5, slot, name });
         if let Some(floor) = floor {
             panel.series.push(Series::new(FLOOR, Ink::Live, Mark::Tick, vec![(floor, at)]));
         }

@@ -5,6 +5,7 @@
 
 pub mod between;
 pub mod fidelity;
+pub mod glance;
 pub mod html;
 pub mod markdown;
 pub mod pools;
@@ -51,6 +52,8 @@ pub struct RenderedChart {
     pub svg_dark: String,
     /// A PNG file for a light page.
     pub png: Vec<u8>,
+    /// What `report.html` shows.
+    pub inline: chart::inline::Inline,
 }
 
 /// Draws every chart of every workload, or only those with the key `only`, in the order of the page.
@@ -68,6 +71,7 @@ pub fn charts(analysis: &Analysis, only: Option<&str>) -> Vec<RenderedChart> {
             svg: drawing.svg(),
             svg_dark: drawing.svg_in(&chart::theme::DARK),
             png: drawing.png(),
+            inline: drawing.inline(),
         })
     };
     cells.into_par_iter().filter_map(draw).collect()

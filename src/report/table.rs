@@ -68,20 +68,31 @@ impl Table {
     /// An HTML table: caption, column and row headers with their scope, in a box that scrolls by itself.
     #[must_use]
     pub fn html(&self) -> String {
+        self.html_by(&[])
+    }
+
+    /// As [`Table::html`]; rows and columns headed by one of `names` say whose they are: name, slot of the allocator.
+    #[must_use]
+    pub fn html_by(&self, names: &[(String, usize)]) -> String {
         let escape = super::html::escape;
         let class = |number: bool| if number { " class=\"n\"" } else { "" };
+        let series = |text: &str| {
+            let known = names.iter().find(|(name, _)| name == text);
+            known.map_or(String::new(), |(_, slot)| format!(" data-series=\"{slot}\""))
+        };
+        let columns: Vec<String> = self.columns.iter().map(|(heading, _)| series(heading)).collect();
         let mut html = String::from("<div class=\"table\"><table>\n");
         let _ = writeln!(html, "<caption>{}</caption>", escape(&self.caption));
         html.push_str("<thead><tr>");
-        for (heading, number) in &self.columns {
-            let _ = write!(html, "<th scope=\"col\"{}>{}</th>", class(*number), escape(heading));
+        for ((heading, number), own) in self.columns.iter().zip(&columns) {
+            let _ = write!(html, "<th scope=\"col\"{}{own}>{}</th>", class(*number), escape(heading));
         }
         html.push_str("</tr></thead>\n<tbody>\n");
         for row in &self.rows {
-            html.push_str("<tr>");
-            for (i, (cell, (_, number))) in row.iter().zip(&self.columns).enumerate() {
+            let _ = write!(html, "<tr{}>", row.first().map_or(String::new(), |name| series(name)));
+            for (i, ((cell, (_, number)), own)) in row.iter().zip(&self.columns).zip(&columns).enumerate() {
                 let (open, close) = if i == 0 { ("<th scope=\"row\"", "</th>") } else { ("<td", "</td>") };
-                let _ = write!(html, "{open}{}>{}{close}", class(*number), escape(cell));
+                let _ = write!(html, "{open}{}{own}>{}{close}", class(*number), escape(cell));
             }
             html.push_str("</tr>\n");
         }
@@ -108,5 +119,13 @@ mod tests {
         let html = table().html();
         assert!(html.contains("<caption>a &lt; b</caption>"), "{html}");
         assert!(html.contains("<tr><th scope=\"row\">&lt;i&gt;</th><td class=\"n\">–</td></tr>"), "{html}");
+    }
+
+    #[test]
+    fn rows_and_columns_say_whose_they_are() {
+        let html = table().html_by(&[("<i>".to_owned(), 2), ("size".to_owned(), 5)]);
+        assert!(html.contains("<th scope=\"col\" class=\"n\" data-series=\"5\">size</th>"), "{html}");
+        assert!(html.contains("<tr data-series=\"2\"><th scope=\"row\">&lt;i&gt;</th>"), "{html}");
+        assert_eq!(html.matches("data-series").count(), 4, "{html}");
     }
 }

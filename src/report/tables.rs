@@ -37,7 +37,8 @@ pub const DETAILS: &[Maker] = &[
 const NAME_CHARACTERS: usize = 18;
 
 /// The name that a row begins with.
-fn name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
+#[must_use]
+pub fn name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
     words::allocator(&analysis.environment.configs[config.config])
 }
 

@@ -202,6 +202,13 @@ fn assert_well_formed(html: &str) {
     assert!(open.is_empty(), "never closed: {open:?}");
 }
 
+/// A page without style and script, in which `<` and `>` may mean something else.
+fn markup(page: &str) -> String {
+    let markup = page.replace(html::STYLE, "").replace(html::SCRIPT, "");
+    assert!(page.len() - markup.len() == html::STYLE.len() + html::SCRIPT.len(), "style or script is not there once");
+    markup
+}
+
 #[test]
 fn the_page_is_well_formed_escaped_and_loads_nothing() {
     let (mut environment, mut runs) = damaged();
@@ -221,24 +228,66 @@ fn the_page_is_well_formed_escaped_and_loads_nothing() {
     let found = analysis::analyse(environment, &runs);
     let svg = "<?xml version=\"1.0\"?>\n<svg viewBox=\"0 0 1 1\"><title>t</title><path d=\"M0 0\"/></svg>\n".to_owned();
     let svg_dark = svg.clone();
-    let chart = RenderedChart { workload: 1, stem: evil.into(), title: evil.into(), svg, svg_dark, png: vec![] };
+    let inline = chart::inline::Inline { subtitle: evil.into(), provenance: vec![evil.into()], ..Default::default() };
+    let chart =
+        RenderedChart { workload: 1, stem: evil.into(), title: evil.into(), svg, svg_dark, png: vec![], inline };
     let mut all = charts(&found, None);
     assert!(all.iter().all(|chart| !chart.stem.contains(['<', '/', '"', ' '])), "a name got into a file name");
     assert_eq!(all.len(), 2 * chart::ALL.len());
     all.push(chart);
     let page = html::page(&found, &all);
-    let without_style =
-        format!("{}{}", &page[..page.find("<style>").unwrap()], &page[page.find("</style>").unwrap() + 8..]);
-    assert_well_formed(&without_style);
-    assert!(!page.contains("<script"), "a name got through");
+    assert_well_formed(&markup(&page));
+    assert!(!page.contains("<script>alert"), "a name got through");
+    assert_eq!(page.matches("<script").count(), all.len() + 2, "a script that is not the page's own");
     assert!(!page.contains("<?xml"), "a prolog inside the page");
-    let page = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
     for outside in ["http:", "https:", "src=", "url(", "@import", "<link"] {
         assert!(!page.contains(outside), "the page loads {outside}");
     }
-    assert_eq!(page.matches("<table>").count(), page.matches("<caption>").count());
+    assert_eq!(page.matches("<table").count(), page.matches("<caption>").count());
     assert!(page.contains("prefers-color-scheme: dark"));
     assert!(page.contains("<figcaption>") && page.contains("seed 42"), "provenance is missing");
+}
+
+#[test]
+fn the_page_shows_every_workload_and_marks_every_allocator_everywhere() {
+    let (environment, runs) = damaged();
+    let found = analysis::analyse(environment, &runs);
+    let all = charts(&found, None);
+    let page = html::page(&found, &all);
+    for (index, workload) in found.workloads.iter().enumerate() {
+        let from = page.find(&format!("<section id=\"workload-{index}\">")).unwrap();
+        let section = &page[from..from + page[from..].find("</section>").unwrap()];
+        assert!(page.contains(&format!("<a href=\"#workload-{index}\">{}</a>", workload.name)));
+        for (name, slot) in html::names(&found, workload) {
+            let row = format!("<tr data-series=\"{slot}\"><th scope=\"row\">{}</th>", html::escape(&name));
+            assert!(section.contains(&row), "{name} has no row in {}", workload.name);
+        }
+        for chart in all.iter().filter(|chart| chart.workload == index) {
+            assert!(section.contains(&chart.inline.svg) && section.contains(&chart.inline.data), "{}", chart.stem);
+        }
+    }
+    for (slot, config) in chart::theme::slots(&found.environment.configs).into_iter().zip(&found.environment.configs) {
+        let entry = format!("<li data-series=\"{slot}\"><span class=\"chip\">");
+        assert!(config.floor || page.contains(&entry), "{} is in no legend", config.name);
+    }
+    let cells = page.matches("<td class=\"v").count();
+    assert_eq!(cells, 4 * found.workloads.iter().map(|w| w.configs.len() - 1).sum::<usize>());
+    assert!(page.contains("<td class=\"v better\">0.72 <span>better</span></td>"), "{page}");
+}
+
+/// The result in the repository, which is as large as a default run makes it.
+#[test]
+fn the_page_of_a_default_run_is_small_enough_to_send() {
+    let found = analyse(&Path::new(env!("CARGO_MANIFEST_DIR")).join("results/reference")).unwrap();
+    let mut all = Vec::new();
+    for (workload, chart) in (0..found.workloads.len()).flat_map(|w| chart::ALL.iter().map(move |c| (w, c))) {
+        let Some(drawing) = (chart.draw)(&found, workload) else { continue };
+        let [svg, svg_dark] = [(); 2].map(|()| String::new());
+        let (stem, title, inline) = (format!("{}-{workload}", chart.key), chart.title.to_owned(), drawing.inline());
+        all.push(RenderedChart { workload, stem, title, svg, svg_dark, png: vec![], inline });
+    }
+    let page = html::page(&found, &all);
+    assert!(all.len() > 10 && page.len() < 2_000_000, "{} charts, {} bytes", all.len(), page.len());
 }
 
 #[test]
@@ -285,9 +334,10 @@ fn the_pools_bytes_add_up_and_the_classes_are_told_as_cpython_tells_them() {
             [i as u64, c.block_bytes, c.pools, c.blocks_in_use, c.blocks_available].map(|n| n.to_string()).to_vec()
         });
         assert!(classes.rows.iter().cloned().eq(expected), "{classes:?}");
-        for (text, form) in
-            [(html::page(&found, &[]), Table::html as fn(&Table) -> String), (markdown(&found), Table::markdown)]
-        {
+        let names = html::names(&found, workload);
+        let forms: [(String, &dyn Fn(&Table) -> String); 2] =
+            [(html::page(&found, &[]), &|table| table.html_by(&names)), (markdown(&found), &Table::markdown)];
+        for (text, form) in forms {
             assert!(text.contains(&form(&table)) && text.contains(&form(&classes)), "workload {w}: {text}");
         }
     }
@@ -352,6 +402,6 @@ proptest! {
             prop_assert!((chart.draw)(&found, workload).is_none_or(|drawing| !drawing.alt().is_empty()));
         }
         prop_assert!(!terminal(&found).is_empty() && !markdown(&found).is_empty());
-        assert_well_formed(html::page(&found, &[]).replace(html::STYLE, "").as_str());
+        assert_well_formed(&markup(&html::page(&found, &[])));
     }
 }
