@@ -7,12 +7,14 @@ pub mod compare;
 pub mod fidelity;
 #[doc(hidden)]
 pub mod fixture;
+pub mod knobs;
 pub mod latency;
 pub mod memory;
 pub mod owners;
 pub mod pools;
 mod price;
 mod random;
+pub mod recommend;
 pub mod shape;
 pub mod stats;
 pub mod threads;

@@ -7,6 +7,8 @@ mod doctor;
 mod inspect;
 mod live;
 mod out;
+mod quantity;
+mod recommend;
 mod record;
 mod replay;
 mod report;
@@ -37,6 +39,8 @@ enum Verb {
     Replay(replay::ReplayArgs),
     /// Hold the replay's predictions against the real program, run under each configuration
     Live(live::LiveArgs),
+    /// Say which configuration to deploy, from a result and what you ask for, and how
+    Recommend(recommend::RecommendArgs),
     /// Rebuild the report and the charts of a result
     Report(report::ReportArgs),
     /// Check, cut or print a trace
@@ -65,6 +69,7 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
         Some(Verb::Inspect(a)) => inspect::run(&a),
         Some(Verb::Replay(a)) => replay::run(&a),
         Some(Verb::Live(a)) => live::run(&a),
+        Some(Verb::Recommend(a)) => recommend::run(&a),
         Some(Verb::Report(a)) => report::run(&a),
         Some(Verb::Trace(a)) => trace::run(&a),
         Some(Verb::Doctor(a)) => doctor::run(&a),

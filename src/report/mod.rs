@@ -3,16 +3,21 @@
 //! Invariant: written from `environment.json` and `runs.jsonl` alone, and byte for byte the same every time: no present
 //! time, no path, no order that a hash table or a thread decides.
 
+pub mod document;
 pub mod fidelity;
 pub mod html;
+pub mod knobs;
 pub mod markdown;
 pub mod pools;
+pub mod recommend;
+pub mod rollout;
 pub mod shapes;
 pub mod table;
 pub mod tables;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 pub mod words;
 
 pub use markdown::markdown;

@@ -1,0 +1,4 @@
+//! Decisions on invented results.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
