@@ -103,9 +103,13 @@ mod tests {
         let step = |n: u64| SizeStep { requests: n, bytes: n * 10, live_bytes_peak: n * 100, live_bytes_rest: n };
         let steps = |a, b, c, d, e| [step(a), step(b), step(c), step(d), step(e)];
         let shape = Shape {
-            steps_by_domain: [("obj", steps(1, 2, 0, 4, 0)), ("libc", steps(8, 16, 32, 64, 128)), ("arrow", steps(0, 0, 0, 0, 256))]
-                .map(|(name, steps)| (name.to_owned(), steps))
-                .into(),
+            steps_by_domain: [
+                ("obj", steps(1, 2, 0, 4, 0)),
+                ("libc", steps(8, 16, 32, 64, 128)),
+                ("arrow", steps(0, 0, 0, 0, 256)),
+            ]
+            .map(|(name, steps)| (name.to_owned(), steps))
+            .into(),
             malloc_threads: 3,
             malloc_threads_at_once: 2,
             ..Shape::default()

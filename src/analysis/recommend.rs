@@ -312,7 +312,8 @@ fn front(candidates: &[Candidate]) -> Vec<usize> {
         let pairs = || ABOUT.iter().filter_map(|o| Some((*o, one.value(*o)?, other.value(*o)?)));
         pairs().all(|(o, a, b)| !o.is_lower(b, a)) && pairs().any(|(o, a, b)| o.is_lower(a, b))
     };
-    let stands = |i: &usize| known(&candidates[*i]) && !candidates.iter().any(|c| known(c) && beats(c, &candidates[*i]));
+    let stands =
+        |i: &usize| known(&candidates[*i]) && !candidates.iter().any(|c| known(c) && beats(c, &candidates[*i]));
     (0..candidates.len()).filter(stands).collect()
 }
 
@@ -339,9 +340,11 @@ fn flips(candidates: &[Candidate], workload: &WorkloadAnalysis, wish: &Wish, dec
     }
     let deployable = leader(candidates, wish.objective, Candidate::is_eligible);
     let best = deployable.and_then(|i| candidates[i].value(wish.objective));
-    let is_lower = |c: &&Candidate| best.zip(c.value(wish.objective)).is_none_or(|(b, v)| wish.objective.is_lower(v, b));
+    let is_lower =
+        |c: &&Candidate| best.zip(c.value(wish.objective)).is_none_or(|(b, v)| wish.objective.is_lower(v, b));
     let what_ifs = candidates.iter().filter(|c| c.deploy.is_none() && c.value(wish.objective).is_some());
-    let about_constraints = |e: &Exclusion| matches!(e, Exclusion::Failed(_) | Exclusion::OutOfMemory | Exclusion::NotMeasured);
+    let about_constraints =
+        |e: &Exclusion| matches!(e, Exclusion::Failed(_) | Exclusion::OutOfMemory | Exclusion::NotMeasured);
     let unconstrained = |c: &Candidate| c.deploy.is_some() && !c.exclusions.iter().any(about_constraints);
     Flips {
         objectives: objectives.collect(),

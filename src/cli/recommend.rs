@@ -126,9 +126,8 @@ fn wanted<'a>(analysis: &'a Analysis, name: Option<&str>) -> Result<Vec<&'a Work
 /// What another result says of the same workload.
 fn beside(number: usize, other: &Read, found: &Recommendation, wish: &Wish) -> String {
     let environment = &other.analysis.environment;
-    let same = |w: &&WorkloadAnalysis| {
-        w.name == found.workload || environment.workloads[w.facts].sha256 == found.trace_sha256
-    };
+    let same =
+        |w: &&WorkloadAnalysis| w.name == found.workload || environment.workloads[w.facts].sha256 == found.trace_sha256;
     let about = format!(
         "Result {number} of --against ({}, seed {}, {})",
         words::date(environment.plan.started_unix_ms),
@@ -140,7 +139,9 @@ fn beside(number: usize, other: &Read, found: &Recommendation, wish: &Wish) -> S
     };
     let theirs = other.recommend(workload, wish);
     let is_same_trace = theirs.trace_sha256 == found.trace_sha256;
-    let set = |r: &Recommendation| r.decision.subject().map(|i| (r.candidates[i].name.clone(), r.candidates[i].deploy.clone()));
+    let set = |r: &Recommendation| {
+        r.decision.subject().map(|i| (r.candidates[i].name.clone(), r.candidates[i].deploy.clone()))
+    };
     let kind = |r: &Recommendation| match r.decision {
         Decision::Switch { .. } => "better",
         Decision::Keep { .. } => "keep",

@@ -108,7 +108,8 @@ fn mmap(knobs: &Knobs) -> String {
 fn trim(knobs: &Knobs) -> String {
     let [_, from_128k, _] = &knobs.mapped;
     let also = if from_128k.requests == 0 {
-        "No block here is large enough for the moving threshold to matter, so only the heap's end is left to it.".to_owned()
+        "No block here is large enough for the moving threshold to matter, so only the heap's end is left to it."
+            .to_owned()
     } else {
         format!(
             "Setting it also stops the mmap threshold from rising, which is what acts on the {} of malloc's bytes in \
@@ -189,7 +190,8 @@ mod tests {
     fn both_sides_of_a_threshold_are_said() {
         let knobs = knobs();
         let python = text(&knobs, "PYTHONMALLOC=malloc");
-        for part in ["600 requests (60 % of all, 10 % of the bytes)", "75 % of Python's own", "10 % (5.00 MiB) of what"] {
+        for part in ["600 requests (60 % of all, 10 % of the bytes)", "75 % of Python's own", "10 % (5.00 MiB) of what"]
+        {
             assert!(python.contains(part), "{python}");
         }
         let mmap = text(&knobs, "MALLOC_MMAP_THRESHOLD_");

@@ -13,9 +13,12 @@ use super::rollout::{self, Rollout};
 use super::table::Table;
 use super::words::{self, UNKNOWN};
 use crate::analysis::recommend::{Candidate, Decision, Exclusion, Fit, Objective, Recommendation};
-use crate::analysis::{Analysis, Percentile, WorkloadAnalysis};
+use crate::analysis::{Analysis, Figure, Percentile, WorkloadAnalysis};
 use crate::metric::Unit;
 use crate::units;
+
+/// Runs a script with the environment of another process.
+const OF_A_PROCESS: &str = "xargs -0 -a /proc/PID/environ sh -c 'env -i \"$@\" python3 verify.py' sh\n";
 
 /// What everything about one recommendation needs.
 pub struct Subject<'a> {
@@ -78,6 +81,15 @@ fn variables(candidate: &Candidate) -> String {
     }
 }
 
+/// The shortest name that says what to set.
+fn label(candidate: &Candidate) -> String {
+    match (candidate.is_today(), candidate.is_stand_in) {
+        (true, true) => format!("`{}` (what runs today)", candidate.name),
+        (false, true) => format!("`{}`", variables(candidate)),
+        _ => format!("`{}`", candidate.name),
+    }
+}
+
 fn with_unit(objective: Objective, value: f64) -> String {
     match objective.unit() {
         Unit::Nanoseconds => units::nanoseconds(value),
@@ -114,7 +126,8 @@ fn constraints(subject: &Subject<'_>) -> Section {
                 .to_owned(),
         });
     }
-    let mut table = Table::new("What fits", &["configuration", ">process peak MiB", "fits?", ">worst p99.9", "out because"]);
+    let mut table =
+        Table::new("What fits", &["configuration", ">process peak MiB", "fits?", ">worst p99.9", "out because"]);
     for candidate in &found.candidates {
         let reasons: Vec<String> = candidate.exclusions.iter().map(|e| reason(*e, candidate, found)).collect();
         let fits = match candidate.fit {
@@ -160,20 +173,15 @@ fn choices(subject: &Subject<'_>) -> Section {
     let against = found.baseline.map_or("the first", |i| found.candidates[i].name.as_str());
     let verdict = format!("{} vs {}", found.wish.objective.words(), words::cut(against, 18));
     let headings =
-        ["configuration", "set", ">peak MiB", ">rest MiB", ">ns/call", ">process peak MiB", "front", verdict.as_str()];
+        ["configuration", ">peak MiB", ">rest MiB", ">ns/call", ">process peak MiB", "front", verdict.as_str()];
     let mut table = Table::new("Choices", &headings);
     for (index, candidate) in found.candidates.iter().enumerate() {
         let config = &subject.workload.configs[candidate.config];
         let figure = |key: &str, unit| {
             config.metric(key).map_or_else(|| UNKNOWN.to_owned(), |figure| words::estimate(unit, &figure.value))
         };
-        let set = match candidate.is_stand_in {
-            true => format!("as {}", variables(candidate)),
-            false => variables(candidate),
-        };
         table.row([
             candidate.name.clone(),
-            words::cut(&set, 56),
             figure("rss_bytes_peak", Unit::Bytes),
             figure("rss_bytes_rest", Unit::Bytes),
             figure("ns_per_call", Unit::Nanoseconds),
@@ -187,6 +195,14 @@ fn choices(subject: &Subject<'_>) -> Section {
         "front: no other configuration is at least as low in peak, rest and time per call and lower in one of them, by \
          medians. [low high]: interval of 95 %; (low high): range; neither: one run.",
     );
+    for candidate in &found.candidates {
+        let set = variables(candidate);
+        if candidate.is_stand_in {
+            section.item(candidate.name.clone(), format!("on this trace the same as {set}"));
+        } else if candidate.name != set {
+            section.item(candidate.name.clone(), set);
+        }
+    }
     section
 }
 
@@ -200,10 +216,10 @@ fn standing(found: &Recommendation, index: usize) -> String {
     let at = Objective::ALL.iter().position(|own| *own == objective).unwrap_or(0);
     let own = found.baseline.and_then(|i| found.candidates[i].value(objective)).zip(candidate.value(objective));
     match (candidate.versus[at], own) {
-        (Some(versus), _) => words::versus(
-            Some(&crate::analysis::Figure { value: versus.ratio, versus: Some(versus) }),
-            false,
-        ),
+        (Some(versus), _) if versus.ratio.n < 2 => {
+            format!("{} {}", words::ratio(versus.ratio.median), words::verdict(versus.verdict))
+        }
+        (Some(versus), _) => words::versus(Some(&Figure { value: versus.ratio, versus: Some(versus) }), false),
         (None, Some((base, value))) if base > 0.0 => format!("{} no verdict", words::ratio(value / base)),
         _ => UNKNOWN.to_owned(),
     }
@@ -223,17 +239,21 @@ fn put_into_force(subject: &Subject<'_>) -> Section {
     }
     for place in &rollout.places {
         section.line(format!("{}:", place.name));
-        section.parts.push(Part::Code("sh", place.set.clone()));
+        let language = if place.name == "Dockerfile" { "dockerfile" } else { "sh" };
+        section.parts.push(Part::Code(language, place.set.clone()));
         section.line(format!("{}, undo:", place.name));
-        section.parts.push(Part::Code("sh", place.undo.clone()));
+        section.parts.push(Part::Code(language, place.undo.clone()));
     }
     section.line(
-        "Verify that it took effect: run this where the service runs, with its own Python (docker exec -i CONTAINER \
-         python3 - <<..., kubectl exec -i POD -- python3 - <<...). It ends with exit code 1 and a sentence if it did not. Saved \
-         as verify.py it can take the environment of a running process: xargs -0 -a /proc/PID/environ sh -c 'env -i \"$@\" \
-         python3 verify.py' sh",
+        "Verify that it took effect: run this where the service runs, with its own Python, as in docker exec -i CONTAINER \
+         python3 - <<... or kubectl exec -i POD -- python3 - <<... It ends with exit code 1 and a sentence if it did not.",
     );
     section.parts.push(Part::Code("sh", rollout.verify.clone()));
+    section.line(
+        "With the environment of a process that runs already (a systemd unit, or an entry point that exports variables), \
+         the lines between the two words VERIFY saved as verify.py:",
+    );
+    section.parts.push(Part::Code("sh", OF_A_PROCESS.to_owned()));
     rollout.notes.iter().for_each(|note| section.item("note", note.clone()));
     if let Some(watch) = sentence::watch(subject) {
         section.item("watch", watch);

@@ -146,7 +146,10 @@ fn notes(variables: Variables<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if variables.iter().any(|(name, _)| name.starts_with("MALLOC_") && name != "MALLOC_CONF" || name == "GLIBC_TUNABLES") {
+    if variables
+        .iter()
+        .any(|(name, _)| name.starts_with("MALLOC_") && name != "MALLOC_CONF" || name == "GLIBC_TUNABLES")
+    {
         notes.push("glibc alone reads MALLOC_* and GLIBC_TUNABLES: on musl (Alpine), or under a preloaded malloc, they do nothing."
             .to_owned());
     }
@@ -190,6 +193,9 @@ mod tests {
     #[test]
     fn a_library_comes_with_where_to_get_it() {
         let notes = of(&[("LD_PRELOAD", "libjemalloc.so.2:libmine.so")]).notes.join("\n");
-        assert!(notes.contains("apt-get install -y libjemalloc2.") && notes.contains("libmine.so has to lie"), "{notes}");
+        assert!(
+            notes.contains("apt-get install -y libjemalloc2.") && notes.contains("libmine.so has to lie"),
+            "{notes}"
+        );
     }
 }

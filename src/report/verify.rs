@@ -99,8 +99,7 @@ fn literal(text: &str) -> String {
 }
 
 fn checks(name: &str, value: &str, all: &[(String, String)]) -> Vec<Check> {
-    let check =
-        |probe, setting| Check { probe, name: name.to_owned(), value: value.to_owned(), setting };
+    let check = |probe, setting| Check { probe, name: name.to_owned(), value: value.to_owned(), setting };
     let pair = |name: &str, value: &str| format!("({}, {})", literal(name), literal(value));
     if name == TUNABLES_VARIABLE {
         let tunables = value.split(':').filter_map(|text| text.strip_prefix(TUNABLE_PREFIX)?.split_once('='));
@@ -143,15 +142,22 @@ mod tests {
     #[test]
     fn every_tunable_has_a_check_of_its_own() {
         let script = script_of(&[("GLIBC_TUNABLES", "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0")]);
-        assert!(script.contains("arena_max, \"2\"),") && script.contains("tunable, (\"tcache_count\", \"0\")),"), "{script}");
+        assert!(
+            script.contains("arena_max, \"2\"),") && script.contains("tunable, (\"tcache_count\", \"0\")),"),
+            "{script}"
+        );
         assert!(script_of(&[("MIMALLOC_PURGE_DELAY", "0")]).contains("(\"purge_delay\", \"0\", \"pyarrow\")"));
         assert!(script_of(&[("TCMALLOC_ANYTHING", "1")]).contains("unknown, \"1\""));
     }
 
     #[test]
     fn no_line_of_python_ends_the_here_document() {
-        for piece in PROBES.iter().chain(TUNABLES).chain([&LISTED, &MIMALLOC, &UNKNOWN]).flat_map(|probe| probe.pieces) {
-            assert!(piece.lines().all(|line| line != "VERIFY" && line.len() <= 120) && piece.ends_with('\n'), "{piece}");
+        for piece in PROBES.iter().chain(TUNABLES).chain([&LISTED, &MIMALLOC, &UNKNOWN]).flat_map(|probe| probe.pieces)
+        {
+            assert!(
+                piece.lines().all(|line| line != "VERIFY" && line.len() <= 120) && piece.ends_with('\n'),
+                "{piece}"
+            );
         }
     }
 }

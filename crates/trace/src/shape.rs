@@ -89,7 +89,6 @@ pub struct Shape {
 }
 
 /// Serde wants a function of a reference.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 const fn is_zero(n: &u32) -> bool {
     *n == 0
 }

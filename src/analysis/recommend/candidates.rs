@@ -45,7 +45,8 @@ pub fn words_of(config: &ConfigFacts) -> Option<Vec<(String, String)>> {
 
 /// The variables that bring about the same as a what-if, on a trace: `pool` is what runs today where Arrow is not asked.
 fn stands_for(config: &ConfigFacts, metadata: &Metadata) -> Option<Vec<(String, String)>> {
-    let is_plain = STAND_INS.contains(&config.name.as_str()) && (config.words.is_empty() || config.words == config.name);
+    let is_plain =
+        STAND_INS.contains(&config.name.as_str()) && (config.words.is_empty() || config.words == config.name);
     if !is_plain || config.floor {
         return None;
     }
@@ -198,7 +199,8 @@ pub fn process_bytes(analysis: &Analysis, runs: &[Run], workload: &WorkloadAnaly
     let last = facts.image.phase_ops[Phase::Finalising as usize].unwrap_or(u64::MAX);
     let heap = |run: &Footprint| {
         let curve = run.curve.iter().filter(|point| point.op <= last).map(|point| point.resident_bytes);
-        let marks = run.high_water_bytes.iter().filter(|(phase, _)| *phase != Phase::Finalising).map(|(_, bytes)| *bytes);
+        let marks =
+            run.high_water_bytes.iter().filter(|(phase, _)| *phase != Phase::Finalising).map(|(_, bytes)| *bytes);
         curve.chain(marks).chain([run.peak.resident_bytes]).max().unwrap_or(0) as f64
     };
     let own = runs.iter().filter(|run| run.workload == workload.name && run.config == config);

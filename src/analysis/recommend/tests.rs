@@ -97,7 +97,11 @@ fn a_limit_excludes_and_says_so() {
     // Now what runs today is the largest.
     let today = [("mimalloc", ""), ("jemalloc", "MALLOC_ARENA_MAX=2"), ("system", "MALLOC_ARENA_MAX=1")];
     let found = decided(result(6, &today), &limit(300));
-    assert!(matches!(found.decision, Decision::OnlyFit { .. }) && subject(&found) == "jemalloc", "{:?}", found.decision);
+    assert!(
+        matches!(found.decision, Decision::OnlyFit { .. }) && subject(&found) == "jemalloc",
+        "{:?}",
+        found.decision
+    );
     let found = decided(result(6, &DEPLOYED), &limit(100));
     assert_eq!(found.decision, Decision::NothingFits);
     // A recording that does not know its process cannot be said to fit.

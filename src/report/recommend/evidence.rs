@@ -2,7 +2,7 @@
 //!
 //! Invariant: what was not recorded is said to be unknown.
 
-use super::{Subject, variables};
+use super::{Subject, label, variables};
 use crate::analysis::ConfigAnalysis;
 use crate::analysis::knobs;
 use crate::analysis::recommend::Candidate;
@@ -15,7 +15,15 @@ use crate::run::AllocatorFacts;
 use crate::units;
 
 pub(super) fn sections(subject: &Subject<'_>) -> Vec<Section> {
-    vec![price(subject), shape(subject), reach(subject), settings(subject), flips(subject), trust(subject), effective(subject)]
+    vec![
+        price(subject),
+        shape(subject),
+        reach(subject),
+        settings(subject),
+        flips(subject),
+        trust(subject),
+        effective(subject),
+    ]
 }
 
 fn config<'a>(subject: &Subject<'a>, candidate: &Candidate) -> &'a ConfigAnalysis {
@@ -115,23 +123,39 @@ fn flips(subject: &Subject<'_>) -> Section {
     let Some(subject_index) = found.decision.subject() else {
         return section;
     };
-    let own = &found.candidates[subject_index].name;
-    let other = |name: &String| if name == own { "the same".to_owned() } else { format!("`{name}`") };
+    let own = &found.candidates[subject_index];
+    let labelled = |name: &String| found.candidates.iter().find(|c| c.name == *name).map_or_else(String::new, label);
+    let other = |name: &String| if *name == own.name { "the same".to_owned() } else { labelled(name) };
     for (objective, name) in flips.objectives.iter().filter(|(objective, _)| *objective != found.wish.objective) {
         section.item(format!("lowest {}", objective.words()), other(name));
     }
-    let delays: Vec<String> =
-        flips.delays.iter().map(|(ms, name)| format!("{} {}", units::delay(*ms), other(name))).collect();
-    if !delays.is_empty() {
-        section.item("lowest after so much idle time", delays.join(", "));
+    let delay = |at: Option<&(u64, String)>| at.map_or_else(String::new, |(ms, _)| units::delay(*ms));
+    let text = if flips.delays.iter().all(|(_, name)| *name == own.name) {
+        format!("the same at each from {} to {}", delay(flips.delays.first()), delay(flips.delays.last()))
+    } else {
+        let each = flips.delays.iter().map(|at| format!("{} {}", delay(Some(at)), other(&at.1)));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    if !flips.delays.is_empty() {
+        section.item("lowest after so much idle time", text);
     }
-    section.parts.extend(flips.trickle.as_ref().map(|n| Part::Item("lowest after a trickle of calls".into(), other(n))));
-    section.parts.extend(flips.release.as_ref().map(|n| Part::Item("lowest after an explicit release".into(), other(n))));
+    section
+        .parts
+        .extend(flips.trickle.as_ref().map(|n| Part::Item("lowest after a trickle of calls".into(), other(n))));
+    section
+        .parts
+        .extend(flips.release.as_ref().map(|n| Part::Item("lowest after an explicit release".into(), other(n))));
     if let Some(bytes) = flips.limit_bytes_min {
-        section.item("limit", format!("below {} MiB `{own}` does not fit any more", (bytes as f64 / units::MIB).ceil()));
+        section.item(
+            "limit",
+            format!("below {} MiB {} does not fit any more", (bytes as f64 / units::MIB).ceil(), label(own)),
+        );
     }
-    if let Some(name) = flips.unconstrained.as_ref().filter(|name| *name != own) {
-        section.item("without the constraints", format!("`{name}` has the lowest {}", found.wish.objective.words()));
+    if let Some(name) = flips.unconstrained.as_ref().filter(|name| **name != own.name) {
+        section.item(
+            "without the constraints",
+            format!("{} has the lowest {}", labelled(name), found.wish.objective.words()),
+        );
     }
     if !flips.what_ifs.is_empty() {
         section.item(
@@ -139,8 +163,10 @@ fn flips(subject: &Subject<'_>) -> Section {
             format!("{} (what-ifs: no variable brings them about as they were measured)", flips.what_ifs.join(", ")),
         );
     }
-    section.line("These are medians, not verdicts. What one result cannot tell, ask another, and compare them with --against:");
-    section.parts.push(Part::Code("sh", commands(subject, &found.candidates[subject_index])));
+    section.line(
+        "These are medians, not verdicts. What one result cannot tell, ask another, and compare them with --against:",
+    );
+    section.parts.push(Part::Code("sh", commands(subject, own)));
     subject.against.iter().for_each(|line| section.line(line.clone()));
     section
 }
@@ -205,7 +231,8 @@ fn effective(subject: &Subject<'_>) -> Section {
             own.domains.iter().filter(|(_, key)| **key == allocator.key).map(|(domain, _)| domain.as_str()).collect();
         let serves = if serves.is_empty() { "no domain".to_owned() } else { serves.join(", ") };
         let before = base.and_then(|base| base.allocators.iter().find(|other| other.key == allocator.key));
-        section.item(allocator.key.clone(), format!("{} for {serves}; {}", allocator.version, options(allocator, before)));
+        section
+            .item(allocator.key.clone(), format!("{} for {serves}; {}", allocator.version, options(allocator, before)));
     }
     section
 }

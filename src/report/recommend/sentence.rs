@@ -2,7 +2,7 @@
 //!
 //! Invariant: the first sentence names the trace and the host that it is about, and what it is compared with.
 
-use super::{Subject, variables, with_unit};
+use super::{Subject, label, variables, with_unit};
 use crate::analysis::recommend::{Candidate, Decision, Objective, Recommendation};
 use crate::analysis::{Comparison, Verdict};
 use crate::report::rollout::shell_quoted;
@@ -55,8 +55,8 @@ pub fn verdict(subject: &Subject<'_>) -> Vec<String> {
             )];
             lines.push(others(of(*to), objective));
             if !peers.is_empty() {
-                let names: Vec<&str> = peers.iter().map(|i| of(*i).name.as_str()).collect();
-                lines.push(format!("These runs do not tell it from {}, which are better as well.", names.join(", ")));
+                let names: Vec<String> = peers.iter().map(|i| label(of(*i))).collect();
+                lines.push(format!("These runs do not tell it from {}, better as well.", names.join(", ")));
             }
             lines
         }
@@ -102,12 +102,9 @@ fn difference(found: &Recommendation, candidate: &Candidate, objective: Objectiv
     };
     let figures = format!("{} against {}", with_unit(objective, value), with_unit(objective, base));
     match versus {
-        Some(comparison) => format!(
-            "{} {} ({figures}, n = {})",
-            objective.words(),
-            words::change(&comparison),
-            comparison.ratio.n
-        ),
+        Some(comparison) => {
+            format!("{} {} ({figures}, n = {})", objective.words(), words::change(&comparison), comparison.ratio.n)
+        }
         None => format!("{} {figures}, no verdict", objective.words()),
     }
 }
@@ -119,7 +116,8 @@ fn versus(candidate: &Candidate, objective: Objective) -> Option<Comparison> {
 /// What the same configuration does to the other objectives.
 fn others(candidate: &Candidate, objective: Objective) -> String {
     let compared = Objective::ALL.into_iter().filter(|other| *other != objective && *other != Objective::Latency);
-    let known = compared.filter_map(|other| Some(format!("{} {}", other.words(), words::change(&versus(candidate, other)?))));
+    let known =
+        compared.filter_map(|other| Some(format!("{} {}", other.words(), words::change(&versus(candidate, other)?))));
     let known: Vec<String> = known.collect();
     let price = Objective::ALL.into_iter().filter(|other| *other != objective).filter_map(|o| versus(candidate, o));
     let is_dearer = price.into_iter().any(|versus| versus.verdict == Verdict::Worse);
@@ -149,9 +147,11 @@ fn keep(subject: &Subject<'_>, scope: &str, today: &Candidate) -> Vec<String> {
     let why = if all_told {
         "no configuration that variables bring about is better"
     } else {
-        "no configuration that variables bring about even has a lower median, beyond what counts as a difference"
+        "no configuration that variables bring about even has a lower median beyond what counts as a difference (a ranking, \
+         where runs are too few for a verdict)"
     };
-    let each: Vec<String> = rivals.iter().map(|c| format!("`{}` {}", c.name, difference(found, c, objective))).collect();
+    let each: Vec<String> =
+        rivals.iter().map(|c| format!("{} {}", label(c), difference(found, c, objective))).collect();
     vec![format!("For {scope}: keep {}; {why}.", named(today)), format!("{}.", each.join("; "))]
 }
 
@@ -171,7 +171,8 @@ fn only_fit(found: &Recommendation, scope: &str, to: &Candidate) -> Vec<String> 
         "For {scope}: of what can be deployed and meets the constraints, {} has the lowest median of {}: {value}{}.",
         named(to),
         objective.words(),
-        to.process_bytes.map_or_else(String::new, |p| format!(", with a predicted process peak of {} MiB", units::mib(p.median)))
+        to.process_bytes
+            .map_or_else(String::new, |p| format!(", with a predicted process peak of {} MiB", units::mib(p.median)))
     )];
     lines.push(why);
     if today.is_some() {
@@ -189,11 +190,13 @@ fn only_fit(found: &Recommendation, scope: &str, to: &Candidate) -> Vec<String> 
 }
 
 fn nothing_fits(found: &Recommendation, scope: &str) -> Vec<String> {
-    let mut lines =
-        vec![format!("For {scope}: nothing that was measured and can be deployed meets the constraints. See below why.")];
+    let mut lines = vec![format!(
+        "For {scope}: nothing that was measured and can be deployed meets the constraints. See below why."
+    )];
     let deployable = || found.candidates.iter().filter(|candidate| candidate.deploy.is_some());
     let known = deployable().filter_map(|c| Some((c, c.process_bytes?.high)));
-    if let Some((nearest, high)) = known.min_by(|a, b| a.1.total_cmp(&b.1)).filter(|_| found.wish.limit_bytes.is_some()) {
+    if let Some((nearest, high)) = known.min_by(|a, b| a.1.total_cmp(&b.1)).filter(|_| found.wish.limit_bytes.is_some())
+    {
         lines.push(format!(
             "Nearest to the limit is {}: fits {} MiB and more.",
             named(nearest),
@@ -218,7 +221,8 @@ fn nothing_fits(found: &Recommendation, scope: &str) -> Vec<String> {
 fn why_undecided(subject: &Subject<'_>, leader: &Candidate) -> String {
     let found = subject.found;
     if found.wish.objective == Objective::Latency {
-        return "Percentiles are pooled over runs and have no interval here, so they are ranked and never judged.".to_owned();
+        return "Percentiles are pooled over runs and have no interval here, so they are ranked and never judged."
+            .to_owned();
     }
     let n = versus(leader, found.wish.objective).map_or(0, |versus| versus.ratio.n);
     let name = |c: &Candidate| match c.is_today() {
