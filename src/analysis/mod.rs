@@ -9,6 +9,7 @@ mod control;
 pub mod fidelity;
 #[doc(hidden)]
 pub mod fixture;
+pub mod knobs;
 pub mod latency;
 pub mod likeness;
 pub mod memory;
@@ -16,6 +17,7 @@ pub mod owners;
 pub mod pools;
 mod price;
 mod random;
+pub mod recommend;
 pub mod repetitions;
 pub mod shape;
 pub mod stats;

@@ -1,8 +1,12 @@
 //! `inspect`: what a trace holds, before any allocator comes into it.
 //!
-//! Invariant: says what was recorded and what is unknown; computes nothing about allocators.
+//! Invariant: says what was recorded and what is unknown. About allocators it says which requests meet which setting, and
+//! nothing that a replay would have to find out.
 
 use super::out::{Stop, columns, print};
+use crate::analysis::knobs;
+use crate::report::document::{self, Section};
+use crate::report::knobs::explained;
 use crate::units::{count, mib, nanoseconds};
 use crate::workload::{Bundle, OpenTrace};
 use ::trace::{Domain, Metadata, Phase, Shape};
@@ -32,6 +36,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), Stop> {
         deaths(&shape),
         powers("sizes, bytes", "blocks", &shape.sizes, Some(&shape.sizes_bytes)),
         powers("lifetimes of freed blocks, in allocations made meanwhile", "blocks", &shape.lifetimes, None),
+        settings(&metadata, &shape),
     ];
     print(&sections.join("\n"))
 }
@@ -127,6 +132,15 @@ fn deaths(shape: &Shape) -> String {
         vec![format!("in {} collections", shape.collections.len()), share(shape.deaths_by_collector)],
     ];
     format!("how blocks died\n{}", columns(&rows, &[1]))
+}
+
+/// What each setting of an allocator meets in the trace.
+fn settings(metadata: &Metadata, shape: &Shape) -> String {
+    let mut section = Section::new("what each setting of an allocator meets in this trace");
+    for (name, text) in knobs::knobs(metadata, shape).iter().flat_map(explained) {
+        section.item(name, text);
+    }
+    document::text(&[section])
 }
 
 /// A histogram by ceiling power of two, without its empty ends.

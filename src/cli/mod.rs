@@ -8,6 +8,8 @@ mod doctor;
 mod inspect;
 mod live;
 mod out;
+mod quantity;
+mod recommend;
 mod record;
 mod replay;
 mod report;
@@ -44,6 +46,8 @@ enum Verb {
     Live(live::LiveArgs),
     /// Compare two results: exit code 1 when something got worse
     Compare(compare::CompareArgs),
+    /// Say which configuration to deploy, from a result and what you ask for, and how
+    Recommend(recommend::RecommendArgs),
     /// Rebuild the report and the charts of a result
     Report(report::ReportArgs),
     /// Check, cut or print a trace
@@ -73,6 +77,7 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
         Some(Verb::Replay(a)) => replay::run(&a),
         Some(Verb::Live(a)) => live::run(&a),
         Some(Verb::Compare(a)) => compare::run(&a),
+        Some(Verb::Recommend(a)) => recommend::run(&a),
         Some(Verb::Report(a)) => report::run(&a),
         Some(Verb::Trace(a)) => trace::run(&a),
         Some(Verb::Doctor(a)) => doctor::run(&a),

@@ -4,17 +4,22 @@
 //! time, no path, no order that a hash table or a thread decides.
 
 pub mod between;
+pub mod document;
 pub mod fidelity;
 pub mod glance;
 pub mod html;
+pub mod knobs;
 pub mod markdown;
 pub mod pools;
+pub mod recommend;
+pub mod rollout;
 pub mod shapes;
 pub mod table;
 pub mod tables;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 pub mod words;
 
 pub use markdown::markdown;

@@ -190,7 +190,8 @@ pub fn intervals(analysis: &Analysis) -> String {
 }
 
 /// Breaks a text at spaces so that it fits [`WIDTH`]; later lines begin with `indent`.
-fn wrap(text: &str, indent: &str) -> String {
+#[must_use]
+pub fn wrap(text: &str, indent: &str) -> String {
     let mut lines = String::new();
     let mut line = String::new();
     for (i, word) in text.split(' ').enumerate() {

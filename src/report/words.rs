@@ -262,7 +262,8 @@ pub fn sentence(analysis: &Analysis, workload: &WorkloadAnalysis, config: &Confi
 }
 
 /// `28 % lower (26 % to 30 %), better`.
-fn change(comparison: &Comparison) -> String {
+#[must_use]
+pub fn change(comparison: &Comparison) -> String {
     let Estimate { median, low, high, n, .. } = comparison.ratio;
     let word = verdict(comparison.verdict);
     let direction = if median < 1.0 { "lower" } else { "higher" };

@@ -3,6 +3,7 @@
 //! Invariant: computed in one streaming pass in memory bounded by live blocks.
 
 mod pass;
+mod steps;
 
 pub use pass::shape;
 
@@ -11,6 +12,25 @@ use std::collections::BTreeMap;
 
 /// Most evenly spaced points of the live curve; a trace of fewer events has one for each.
 pub const SHAPE_POINTS: u64 = 512;
+
+/// Upper bounds in bytes, inclusive, of the sizes that allocators' settings tell apart; the last is open. 512 is where
+/// CPython's pools end. The others are the largest requests that stay below a threshold of glibc, 64 KiB, 128 KiB and
+/// 32 MiB, each less the 24 bytes that a chunk's head and its rounding may take.
+pub const STEP_BOUNDS: [u64; 5] = [512, 65_512, 131_048, 33_554_408, u64::MAX];
+
+/// Requests of one domain between two of [`STEP_BOUNDS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SizeStep {
+    /// Allocations and reallocations, by the new size, in `steady` (in everything without that mark).
+    pub requests: u64,
+    /// Bytes that these asked for.
+    pub bytes: u64,
+    /// Live bytes at the peak of [`Shape::live_bytes_peak_steady`].
+    pub live_bytes_peak: u64,
+    /// Live bytes at `drained`; without that mark at `finalising`, else after the last event.
+    pub live_bytes_rest: u64,
+}
 
 /// A summary of the events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +76,21 @@ pub struct Shape {
     pub frees_cross_thread: u64,
     /// Threads seen.
     pub threads: u32,
+    /// By domain name, requests between each two of [`STEP_BOUNDS`]. Empty in summaries from before this was counted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub steps_by_domain: BTreeMap<String, [SizeStep; STEP_BOUNDS.len()]>,
+    /// Threads that asked for what the C library's `malloc` serves under CPython's pools: everything but Arrow's buffers
+    /// and Python's own requests of up to 512 bytes. 0 in summaries from before this was counted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub malloc_threads: u32,
+    /// Most of these at once.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub malloc_threads_at_once: u32,
+}
+
+/// Serde wants a function of a reference.
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A point of the live curve.

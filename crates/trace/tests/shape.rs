@@ -5,7 +5,7 @@
 mod streams;
 
 use streams::{Random, build, write};
-use trace::{BLOCK_EVENTS, EventKind, SHAPE_POINTS, Shape, WriteOptions, shape, text, validate};
+use trace::{BLOCK_EVENTS, EventKind, SHAPE_POINTS, Shape, SizeStep, WriteOptions, shape, text, validate};
 
 const OPTIONS: WriteOptions = WriteOptions { level: 1, time: false, sites: false };
 
@@ -56,6 +56,50 @@ a 5 7 raw
     assert_eq!((shape.frees_cross_thread, shape.threads), (1, 2));
     assert_eq!(shape.live.len(), 17);
     assert_eq!((shape.live[1].bytes, shape.live[1].blocks), (1016, 2));
+}
+
+#[test]
+fn requests_are_told_apart_where_settings_tell_them_apart() {
+    let shape = shape_of(
+        "\
+a 1 9000 libc
+m steady
+a 2 512 obj
+a 3 513 obj
+t 1
+a 4 65512 libc
+a 5 65513 libc
+ts 2
+t 2
+a 6 131049 numpy
+f 6
+te 2
+t 3
+a 7 4096 arrow
+a 8 400 mem
+t 4
+r 8 600
+f 3
+m drained
+a 9 1 libc
+",
+    );
+    let step = |requests, bytes, live_bytes_peak, live_bytes_rest| SizeStep {
+        requests,
+        bytes,
+        live_bytes_peak,
+        live_bytes_rest,
+    };
+    let none = SizeStep::default();
+    let of = |domain: &str| shape.steps_by_domain[domain];
+    assert_eq!(of("obj"), [step(1, 512, 512, 512), step(1, 513, 513, 0), none, none, none]);
+    // What was asked for before `steady` and after it is live, and no request of it.
+    assert_eq!(of("libc")[1], step(1, 65_512, 9000 + 65_512, 9000 + 65_512));
+    assert_eq!((of("libc")[0], of("libc")[2]), (none, step(1, 65_513, 65_513, 65_513)));
+    assert_eq!(of("numpy")[3], step(1, 131_049, 131_049, 0));
+    assert_eq!((of("mem")[0], of("mem")[1]), (step(1, 400, 0, 0), step(1, 600, 0, 600)));
+    // Threads 0, 1, 2 and 4 asked for what malloc serves; thread 2 was over when 4 began.
+    assert_eq!((shape.malloc_threads, shape.malloc_threads_at_once), (4, 3));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Invariant: memory is bounded by live blocks; the curve keeps a bounded number of points whatever the length.
 
+use super::steps::Steps;
 use super::{LivePoint, SHAPE_POINTS, Shape};
 use crate::error::TraceError;
 use crate::ledger::{MarkEffect, begins_phase, by_domain_name};
@@ -72,6 +73,7 @@ struct Builder {
     peak: ByDomain,
     steady_calls: ByDomain,
     steady_bytes: ByDomain,
+    steps: Steps,
 }
 
 /// A phase that begins as a trace does.
@@ -93,7 +95,11 @@ impl Builder {
             EventKind::Free { slot } => self.free(slot),
             EventKind::Realloc { slot, size, .. } => self.realloc(slot, size),
             EventKind::ThreadSwitch { thread } => self.thread = thread,
-            EventKind::ThreadStart { thread } | EventKind::ThreadEnd { thread } => _ = self.threads.insert(thread),
+            EventKind::ThreadStart { thread } => _ = self.threads.insert(thread),
+            EventKind::ThreadEnd { thread } => {
+                self.threads.insert(thread);
+                self.steps.thread_ends(thread);
+            }
             EventKind::Mark { mark } => self.mark(mark),
             EventKind::GcStart { generation } => self.collection = Some((self.events, generation, self.thread)),
             EventKind::GcStop { generation } => {
@@ -135,6 +141,7 @@ impl Builder {
             let bytes = &mut self.steady_bytes[domain as usize];
             *bytes = bytes.saturating_add(size);
         }
+        self.steps.request(domain, size, self.thread);
         self.grow(domain as u8, size);
         self.call(domain as u8);
     }
@@ -142,6 +149,7 @@ impl Builder {
     fn free(&mut self, slot: u32) {
         let Live { size, birth, thread, domain } = self.blocks[slot as usize];
         self.live_bytes[usize::from(domain)] -= size;
+        self.steps.drop(domain, size);
         self.live_blocks -= 1;
         add(&mut self.shape.lifetimes, ceiling_log2(self.allocs - birth), 1);
         self.shape.frees_cross_thread += u64::from(thread != self.thread);
@@ -159,6 +167,8 @@ impl Builder {
         let (old, domain) = (live.size, live.domain);
         live.size = size;
         self.live_bytes[usize::from(domain)] -= old;
+        self.steps.drop(domain, old);
+        self.steps.request(Domain::ALL[usize::from(domain)], size, self.thread);
         self.shape.reallocs_not_growing += u64::from(size <= old);
         self.grow(domain, size);
         self.call(domain);
@@ -176,6 +186,7 @@ impl Builder {
         if counts && bytes > self.peak_bytes {
             self.peak_bytes = bytes;
             self.peak = self.live_bytes;
+            self.steps.note_peak();
         }
     }
 
@@ -183,6 +194,7 @@ impl Builder {
         let MarkEffect::Begins(phase) = begins_phase(self.phase.0, mark) else { return };
         self.phase.0 = phase;
         self.shape.phase_events[phase as usize] = Some(self.events);
+        self.steps.phase(phase);
         match phase {
             Phase::Steady => {
                 self.peak_bytes = 0;
@@ -209,6 +221,7 @@ impl Builder {
         self.shape.steady_calls_by_domain = by_domain_name(&self.steady_calls);
         self.shape.steady_bytes_by_domain = by_domain_name(&self.steady_bytes);
         self.shape.threads = self.threads.len() as u32;
+        self.steps.finish(&mut self.shape);
         self.shape
     }
 }

@@ -1,0 +1,2 @@
+def unknown(_):
+    raise NoEffect("no command can tell: the library tells no option back")
