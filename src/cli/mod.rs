@@ -10,6 +10,7 @@ mod out;
 mod record;
 mod replay;
 mod report;
+mod splice;
 mod trace;
 
 use clap::{Parser, Subcommand};
