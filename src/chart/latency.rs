@@ -70,8 +70,9 @@ fn alt(subject: &Subject<'_>, configs: &[(&ConfigAnalysis, &LatencyAnalysis)]) -
             format!("{} {} to allocate and {} to free", config.name, p999(&latency.allocate), p999(&latency.free))
         })
         .collect();
-    let clock = at_share(&subject.workload.clock_survival, 1e-3)
-        .map_or(String::new(), |ns| format!(" Of timing itself, one in 1000 takes longer than {}.", units::nanoseconds(ns)));
+    let clock = at_share(&subject.workload.clock_survival, 1e-3).map_or(String::new(), |ns| {
+        format!(" Of timing itself, one in 1000 takes longer than {}.", units::nanoseconds(ns))
+    });
     let name = &subject.workload.name;
     format!("Latency of single calls of {name}. One call in 1000 takes longer than: {}.{clock}", each.join("; "))
 }

@@ -44,11 +44,7 @@ pub struct Chart {
 }
 
 impl Chart {
-    const fn new(
-        key: &'static str,
-        title: &'static str,
-        draw: fn(&Analysis, usize) -> Option<Drawing>,
-    ) -> Self {
+    const fn new(key: &'static str, title: &'static str, draw: fn(&Analysis, usize) -> Option<Drawing>) -> Self {
         Self { key, title, draw, compares: false }
     }
 }

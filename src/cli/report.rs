@@ -142,13 +142,16 @@ fn draw(args: &ReportArgs, chart: &str, result: &Path, analysis: &Analysis) -> R
     let mut written = Vec::new();
     for figure in &drawn {
         for form in forms.iter().filter(wanted) {
-            let path = folder.join(figure.file(*form));
+            // A file that was named has that name, whatever it is for.
+            let named = forms.len() < 3 && themes != (true, true);
+            let path = folder.join(figure.file(if named { form.light() } else { *form }));
             report::save(&path, &figure.bytes(*form)).map_err(unusable)?;
             written.push(path);
         }
     }
     let Some(markup) = &args.snippet else { return print(&lines(&written)) };
-    let markup = Markup::ALL.into_iter().find(|(name, _)| name == markup).map_or(Markup::Markdown, |(_, markup)| markup);
+    let markup =
+        Markup::ALL.into_iter().find(|(name, _)| name == markup).map_or(Markup::Markdown, |(_, markup)| markup);
     let from = args.relative_to.as_ref().map(|file| file.parent().unwrap_or(Path::new("")).to_path_buf());
     let base = from.map_or(Ok(String::new()), |from| relative(&from, &folder))?;
     let output = args.output.as_ref().map(|folder| shown(folder));
@@ -185,8 +188,9 @@ pub(super) fn shown(path: &Path) -> String {
 pub(super) fn relative(from: &Path, to: &Path) -> Result<String, Stop> {
     let real = |folder: &Path| {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        fs::canonicalize(folder)
-            .map_err(|e| Stop::Unusable(format!("{} cannot be found: {e}. Name a folder that exists.", folder.display())))
+        fs::canonicalize(folder).map_err(|e| {
+            Stop::Unusable(format!("{} cannot be found: {e}. Name a folder that exists.", folder.display()))
+        })
     };
     let (from, to) = (real(from)?, real(to)?);
     let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();

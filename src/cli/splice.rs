@@ -12,6 +12,7 @@ use crate::report::figures::{self, Form, Request};
 use crate::report::regions::{self, Region};
 use crate::report::snippet::{self, Markup, Place};
 use crate::report::{self, CHARTS_FOLDER};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::collections::HashMap;
 use std::fs;
@@ -122,7 +123,7 @@ type Files = Vec<(PathBuf, Vec<u8>)>;
 
 /// A region's text, and the files that it shows.
 fn inside(region: &Region, file: &Path, folder: &Path, shelf: &mut Shelf<'_>) -> Result<(String, Files), Stop> {
-    let mark = Mark::try_parse_from(&region.words).map_err(|e| Stop::Unusable(first_sentence(&e.to_string())))?;
+    let mark = Mark::try_parse_from(&region.words).map_err(|e| Stop::Unusable(sentence(&e)))?;
     let (kind, of) = match mark.kind {
         Kind::Chart(chart) => return figure(chart, folder, shelf),
         Kind::Terminal(of) => (Excerpt::Terminal, of),
@@ -169,7 +170,8 @@ impl Shelf<'_> {
                 Ok((if name.is_empty() { ".".into() } else { name }, given.to_path_buf()))
             }
             (None, None) => {
-                let sentence = "The region names no result. Write its folder behind the kind, or name one before --splice.";
+                let sentence =
+                    "The region names no result. Write its folder behind the kind, or name one before --splice.";
                 Err(Stop::Unusable(sentence.into()))
             }
         }
@@ -244,11 +246,19 @@ fn write(documents: &[Document]) -> Result<(), Stop> {
     Ok(())
 }
 
-/// What a parser says before it explains its usage, as one sentence.
-fn first_sentence(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
-    let said = lines.join(" ");
-    let said = said.trim().trim_start_matches("error: ").trim_end_matches('.');
-    const KINDS: &str = "terminal, table, verdicts, fidelity, floors, provenance, chart NAME";
-    format!("{said}. Write one of: {KINDS}; then RESULT, --workload NAME.")
+/// What the parser says before it explains its usage, as one sentence.
+fn sentence(error: &clap::Error) -> String {
+    const KINDS: &str = "Kinds are terminal, table, verdicts, fidelity, floors, provenance and chart NAME: write one.";
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let said = said.join(" ");
+    let said = said.trim_start_matches("error: ").trim_end_matches('.');
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => format!("{said}. {KINDS}"),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            format!("The mark names no kind. {KINDS}")
+        }
+        _ => format!("{said}. Correct the mark."),
+    }
 }

@@ -64,6 +64,16 @@ impl Form {
         }
     }
 
+    /// The same for a light page.
+    #[must_use]
+    pub const fn light(self) -> Self {
+        match self {
+            Self::Svg | Self::SvgDark => Self::Svg,
+            Self::Png | Self::PngDark => Self::Png,
+            Self::Alt => Self::Alt,
+        }
+    }
+
     /// Whether it is for a dark page; `None` for either.
     #[must_use]
     pub const fn dark(self) -> Option<bool> {
@@ -116,7 +126,10 @@ pub fn workload_named(analysis: &Analysis, name: &str) -> Result<usize> {
     match names().position(|own| own == name) {
         Some(index) => Ok(index),
         None => {
-            bail!("There is no workload {name:?} in this result. Name one of: {}.", names().collect::<Vec<_>>().join(", "))
+            bail!(
+                "There is no workload {name:?} in this result. Name one of: {}.",
+                names().collect::<Vec<_>>().join(", ")
+            )
         }
     }
 }
@@ -222,5 +235,9 @@ pub fn command(request: &Request, figure: &DocumentFigure, result: &str, folder:
 /// A word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }

@@ -52,10 +52,14 @@ pub fn regions(text: &str) -> Result<Vec<Region>, Fault> {
         let trimmed = line.trim_start_matches('\u{feff}').trim();
         if open.is_none() {
             if let Some(mark) = fence {
-                fence = Some(mark).filter(|mark| !(trimmed.starts_with(mark) && trimmed.trim_matches(['`', '~']).is_empty()));
+                let closes = trimmed.starts_with(mark) && trimmed.trim_start_matches(&mark[..1]).is_empty();
+                fence = Some(mark).filter(|_| !closes);
                 continue;
             }
-            fence = ["```", "~~~"].into_iter().find(|mark| trimmed.starts_with(mark));
+            fence = fence_mark(trimmed);
+        }
+        if line.starts_with("    ") || line.starts_with('\t') {
+            continue; // an example as well
         }
         let Some(mark) = mark(trimmed).transpose().map_err(|reason| fault(&reason))? else { continue };
         match (mark.first().map(String::as_str), &open) {
@@ -81,6 +85,14 @@ pub fn regions(text: &str) -> Result<Vec<Region>, Fault> {
             Err(Fault { line, reason: reason.into() })
         }
     }
+}
+
+/// The backquotes or tildes that a line begins a fenced block with.
+fn fence_mark(line: &str) -> Option<&str> {
+    let rest = line.trim_start_matches(if line.starts_with('~') { '~' } else { '`' });
+    let mark = &line[..line.len() - rest.len()];
+    // What is closed on the same line is code in a sentence.
+    (mark.len() >= 3 && !(mark.starts_with('`') && rest.contains('`'))).then_some(mark)
 }
 
 /// The words of a mark; `None` where a line is none.
@@ -177,7 +189,8 @@ mod tests {
 
     #[test]
     fn an_example_in_a_fence_and_a_mark_in_a_sentence_are_not_marks() {
-        let text = "~~~\n<!-- pyalloc-bench:begin table -->\n```\n~~~\nUse `<!-- pyalloc-bench:begin x -->`.\n";
+        let text = "~~~\n<!-- pyalloc-bench:begin table -->\n```\n~~~\nUse `<!-- pyalloc-bench:begin x -->`.\n````\n```\n\
+                    <!-- pyalloc-bench:end -->\n````\n```x``` is code.\n    <!-- pyalloc-bench:begin y -->\n";
         assert_eq!(regions(text), Ok(vec![]));
         // A fence inside a region is the region's own.
         let text = "<!-- pyalloc-bench:begin t -->\n```text\n<!-- pyalloc-bench:end -->\nmore\n";

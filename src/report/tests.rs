@@ -316,8 +316,7 @@ fn a_result_from_before_pools_were_read_is_read() {
     for file in [PAGE_FILE, SUMMARY_FILE] {
         assert!(!fs::read_to_string(dir.path().join(file)).unwrap().contains("where the pool's bytes are"), "{file}");
     }
-    let request =
-        figures::Request { chart: "arenas".into(), workload: None, configs: Vec::new(), width: chart::WIDTH };
+    let request = figures::Request { chart: "arenas".into(), workload: None, configs: Vec::new(), width: chart::WIDTH };
     let error = figures::figures(&analyse(dir.path()).unwrap(), &request).unwrap_err().to_string();
     assert!(error.starts_with("This result measured nothing that the chart \"arenas\" shows."), "{error}");
 }
