@@ -159,7 +159,7 @@ fn blocks_name_their_files_from_the_document() {
     ));
     assert!(own.contains("<img src=\"memory-gc-cycles-720.svg\" width=\"720\" alt=\"Resident memory of gc-cycles"));
     let again = "`pyalloc-bench report result --chart memory --workload gc-cycles --width 720 -o pictures`";
-    for piece in ["median run", "jemalloc 5.3.1", "2026-", again] {
+    for piece in ["Median run", "jemalloc 5.3.1", "2026-", again] {
         assert!(own.contains(piece), "no {piece} in\n{own}");
     }
     let elsewhere = block(&["html", "-o", "pictures", "--relative-to", "docs/page.html"]);
@@ -209,7 +209,7 @@ fn regions_are_filled_kept_and_checked() {
         said(&report_in(here, &check[..3]), 0);
         let filled = fs::read_to_string(&file).unwrap();
         assert_eq!(filled.matches('\n').count() * (break_.len() - 1), filled.matches("\r\n").count(), "line ends");
-        for piece in ["```text", "| allocator |", "median run", "pictures/memory-gc-cycles-480-dark.svg", "against"] {
+        for piece in ["```text", "| allocator |", "Median run", "pictures/memory-gc-cycles-480-dark.svg", "against"] {
             assert!(filled.contains(piece), "no {piece} in\n{filled}");
         }
         assert!(here.join("pictures/memory-gc-cycles-480.svg").exists());

@@ -211,7 +211,8 @@ fn named_rows(panel: &Panel, page: Page) -> (Panel, f64) {
     for (row, name_ink, lines) in &texts {
         for (i, text) in lines.iter().enumerate() {
             let ink = if i == 0 { *name_ink } else { Ink::Text };
-            named.notes.push(Note { x: panel.x.low, y: row * group + i as f64, text: text.clone(), ink });
+            let above = row * group + group - ROW_MARKS - lines.len() as f64;
+            named.notes.push(Note { x: panel.x.low, y: above + i as f64, text: text.clone(), ink });
         }
     }
     let marks = |row: f64| row * group + lines;

@@ -63,7 +63,7 @@ fn axis_shared(axis: Axis, unit: ByteUnit) -> Axis {
 
 fn subtitle(memory: &MemoryAnalysis) -> String {
     format!(
-        "Grey is what the program holds live; what lies above it is the allocator's. Right: idle after {}, \
+        "Grey is what the program holds live; what lies above it is the allocator's. At rest: idle after {}, \
          then a trickle of small requests, then an explicit release.",
         moment(&memory.rest_from)
     )

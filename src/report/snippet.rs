@@ -45,7 +45,7 @@ pub fn block(markup: Markup, figure: &DocumentFigure, place: &Place<'_>) -> Stri
     let dark = (place.themes == (true, true)).then(|| source(Form::SvgDark));
     let alt = figure.drawing.alt();
     let width = figure.drawing.scene.size.0;
-    let facts = figure.drawing.figure.provenance.join(" · ");
+    let facts = capital(&figure.drawing.figure.provenance.join(" · "));
     let title = &figure.drawing.figure.title;
     let picture = |indent: &str| {
         let image = format!("<img src=\"{shown}\" width=\"{width:.0}\" alt=\"{}\">", html::escape(alt));
@@ -76,6 +76,12 @@ pub fn block(markup: Markup, figure: &DocumentFigure, place: &Place<'_>) -> Stri
             )
         }
     }
+}
+
+/// A text that begins a sentence.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A path as part of an address.
