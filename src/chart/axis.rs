@@ -32,7 +32,11 @@ fn axis(label: &str, scale: Scale, low: f64, high: f64, ticks: Vec<Tick>) -> Axi
 }
 
 fn tick(at: f64, text: String) -> Tick {
-    Tick { at, text, ink: Ink::Muted }
+    Tick { at, text, ink: Ink::Muted, name: false }
+}
+
+fn named(at: f64, name: &str) -> Tick {
+    Tick { name: true, ..tick(at, name.to_owned()) }
 }
 
 /// The round step (1, 2 or 5 times a power of ten) that cuts a span into at most `pieces`.
@@ -166,7 +170,7 @@ pub(super) fn rest(label: &str, idle_s: f64, high: f64, steps: &[(f64, String)])
         .take_while(|at| *at <= idle_s * 1.000_001)
         .map(|at| tick(at, format!("{} s", plain(at))))
         .collect();
-    ticks.extend(steps.iter().map(|(at, name)| tick(*at, name.clone())));
+    ticks.extend(steps.iter().map(|(at, name)| named(*at, name)));
     Axis { grid: false, ..axis(label, Scale::Linear, 0.0, high, ticks) }
 }
 

@@ -19,7 +19,7 @@ pub struct Figure {
     pub provenance: Vec<String>,
     /// What a reader who cannot see the picture is told.
     pub alt: String,
-    /// Height of the plotting areas in a picture 1000 wide.
+    /// Height of the plotting areas where they stand beside each other.
     pub plot_height: f64,
 }
 
@@ -124,6 +124,8 @@ pub struct Tick {
     pub text: String,
     /// Colour of the label.
     pub ink: Ink,
+    /// Whether it names a thing or a moment, and is never left out; numbers are where they would crowd.
+    pub name: bool,
 }
 
 /// A vertical line.
@@ -144,6 +146,8 @@ pub struct Series {
     pub key: String,
     /// Short name at its end; empty for none.
     pub end: String,
+    /// Its last value, printed behind the name; empty for none.
+    pub value: String,
     /// Colour, dash and marker.
     pub ink: Ink,
     /// How it is drawn.
@@ -239,7 +243,8 @@ impl Series {
     /// A series in one piece, without spans, named only in the legend.
     #[must_use]
     pub fn new(key: &str, ink: Ink, mark: Mark, points: Vec<(f64, f64)>) -> Self {
-        Self { key: key.into(), end: String::new(), ink, mark, pieces: vec![points], spans: Vec::new() }
+        let (end, value) = (String::new(), String::new());
+        Self { key: key.into(), end, value, ink, mark, pieces: vec![points], spans: Vec::new() }
     }
 
     /// The last point of the last piece.

@@ -115,7 +115,7 @@ fn parts_panel(subject: &Subject<'_>, configs: &Configs<'_>) -> Panel {
         let name_ink = Ink::SeriesText(slot);
         notes.push(Note { x: 0.0, y: head, text: config.label.clone(), ink: name_ink });
         for (row, (moment, point)) in (1..).map(|n| head + f64::from(n) * 0.95).zip(moments(memory)) {
-            ticks.push(Tick { at: row, text: moment.into(), ink: Ink::Muted });
+            ticks.push(Tick { at: row, text: moment.into(), ink: Ink::Muted, name: true });
             let mut from = 0.0;
             for ((key, strength), bytes) in PARTS.iter().zip(parts(&point)) {
                 let ink = if *key == PARTS[0].0 { Ink::Live } else { subject.ink(config) };

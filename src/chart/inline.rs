@@ -35,7 +35,7 @@ pub struct Inline {
 #[must_use]
 pub(super) fn of(figure: &Figure) -> Inline {
     let bare = Figure { title: String::new(), subtitle: String::new(), provenance: Vec::new(), ..figure.clone() };
-    let scene = layout::scene(&bare);
+    let scene = layout::scene(&bare, layout::WIDTH);
     Inline {
         subtitle: figure.subtitle.clone(),
         provenance: figure.provenance.clone(),

@@ -70,11 +70,11 @@ fn alt(subject: &Subject<'_>, configs: &[(&ConfigAnalysis, &LatencyAnalysis)]) -
             format!("{} {} to allocate and {} to free", config.name, p999(&latency.allocate), p999(&latency.free))
         })
         .collect();
-    format!(
-        "Latency of single calls of {}. One call in 1000 takes longer than: {}.",
-        subject.workload.name,
-        each.join("; ")
-    )
+    let clock = at_share(&subject.workload.clock_survival, 1e-3).map_or(String::new(), |ns| {
+        format!(" Of timing itself, one in 1000 takes longer than {}.", units::nanoseconds(ns))
+    });
+    let name = &subject.workload.name;
+    format!("Latency of single calls of {name}. One call in 1000 takes longer than: {}.{clock}", each.join("; "))
 }
 
 /// The first time that at most a share of calls exceeds.

@@ -5,10 +5,8 @@
 use super::Drawing;
 use super::axis::{self, ByteUnit};
 use super::figure::{Axis, EndLabels, Mark, Panel, Rule, Series};
-use super::layout::{END_MOST, TEXT};
 use super::subject::{Subject, Words, curve, median_run};
 use super::theme::Ink;
-use super::{font, labels};
 use crate::analysis::{Analysis, MemoryAnalysis};
 use crate::run::{RestPoint, RestState};
 use crate::units;
@@ -41,9 +39,9 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         let points = curve(&subject, &memory.curve, |point| point.resident_bytes as f64 / unit.bytes);
         left.series.push(Series::new(&config.label, ink, Mark::Line, points));
         let points = rest.points(&memory.rest_curve, unit);
-        let end = points.last().map(|(_, y)| end_label(&config.name, *y));
+        let value = points.last().map(|(_, y)| units::significant(*y)).unwrap_or_default();
         let series = Series::new(&config.label, ink, Mark::LineDots, points);
-        right.series.push(Series { end: end.unwrap_or_default(), ..series });
+        right.series.push(Series { end: config.name.clone(), value, ..series });
     }
     let mut panels = vec![left];
     if right.series.iter().any(|series| series.last().is_some()) {
@@ -65,7 +63,7 @@ fn axis_shared(axis: Axis, unit: ByteUnit) -> Axis {
 
 fn subtitle(memory: &MemoryAnalysis) -> String {
     format!(
-        "Grey is what the program holds live; what lies above it is the allocator's. Right: idle after {}, \
+        "Grey is what the program holds live; what lies above it is the allocator's. At rest: idle after {}, \
          then a trickle of small requests, then an explicit release.",
         moment(&memory.rest_from)
     )
@@ -92,7 +90,8 @@ fn alt(subject: &Subject<'_>) -> String {
             )
         })
         .collect();
-    format!("Resident memory of {} over its recording and at rest: {}.", subject.workload.name, each.join("; "))
+    let name = &subject.workload.name;
+    format!("Resident memory of {name} over its recording and at rest: {}.{}", each.join("; "), subject.extremes())
 }
 
 /// The x axis of the right panel: seconds of idle, then a place for each later step.
@@ -143,24 +142,5 @@ fn name(state: RestState) -> &'static str {
         RestState::Idle => "idle",
         RestState::Trickle => "trickle",
         RestState::Release => "release",
-    }
-}
-
-/// A line's name and its last value: where both do not fit, it is the name that is cut.
-fn end_label(name: &str, value: f64) -> String {
-    let value = format!(" {}", units::significant(value));
-    labels::shorten(name, TEXT, END_MOST - font::width(&value, TEXT)) + &value
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_name_leaves_room_for_the_value() {
-        assert_eq!(end_label("pool", 8.75), "pool 8.75");
-        let cut = end_label("cpython:/opt/python/bin/python3.13", 1234.5);
-        assert!(cut.starts_with("cpython:") && cut.contains('…') && cut.ends_with(" 1234"), "{cut}");
-        assert!(font::width(&cut, TEXT) <= END_MOST);
     }
 }

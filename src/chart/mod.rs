@@ -9,12 +9,14 @@
 mod arenas;
 mod axis;
 pub mod figure;
+mod fit;
 mod font;
 mod fragmentation;
 pub mod inline;
 mod labels;
 mod latency;
 mod layout;
+mod legend;
 mod memory;
 mod panel;
 mod peak_rest;
@@ -38,17 +40,30 @@ pub struct Chart {
     /// Draws it for the workload at an index of [`Analysis::workloads`]; `None` when nothing was measured that it
     /// shows.
     pub draw: fn(&Analysis, usize) -> Option<Drawing>,
+    /// Whether it shows configurations against the baseline, which alone says nothing.
+    pub compares: bool,
+}
+
+impl Chart {
+    const fn new(key: &'static str, title: &'static str, draw: fn(&Analysis, usize) -> Option<Drawing>) -> Self {
+        Self { key, title, draw, compares: false }
+    }
 }
 
 /// Every chart, in the order of a report.
 pub const ALL: &[Chart] = &[
-    Chart { key: "memory", title: "Resident memory over the recording and at rest", draw: memory::draw },
-    Chart { key: "peak-rest", title: "Resident memory at peak and at rest", draw: peak_rest::draw },
-    Chart { key: "latency", title: "Latency of single calls", draw: latency::draw },
-    Chart { key: "time", title: "Time per call against the baseline", draw: time::draw },
-    Chart { key: "fragmentation", title: "Where resident memory goes", draw: fragmentation::draw },
-    Chart { key: "arenas", title: "How full the arenas of the pool are", draw: arenas::draw },
+    Chart::new("memory", "Resident memory over the recording and at rest", memory::draw),
+    Chart::new("peak-rest", "Resident memory at peak and at rest", peak_rest::draw),
+    Chart::new("latency", "Latency of single calls", latency::draw),
+    Chart { compares: true, ..Chart::new("time", "Time per call against the baseline", time::draw) },
+    Chart::new("fragmentation", "Where resident memory goes", fragmentation::draw),
+    Chart::new("arenas", "How full the arenas of the pool are", arenas::draw),
 ];
+
+/// Width of a chart unless another is asked for, CSS pixels.
+pub const WIDTH: u32 = layout::WIDTH as u32;
+/// Widths that a chart can be laid out for, CSS pixels.
+pub const WIDTHS: std::ops::RangeInclusive<u32> = 320..=2000;
 
 /// A figure, laid out.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,11 +75,18 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// Lays a figure out.
+    /// Lays a figure out, [`WIDTH`] wide.
     #[must_use]
     pub fn new(figure: Figure) -> Self {
-        let scene = layout::scene(&figure);
+        let scene = layout::scene(&figure, layout::WIDTH);
         Self { figure, scene }
+    }
+
+    /// The same figure laid out for another width, within [`WIDTHS`].
+    #[must_use]
+    pub fn laid_out(self, width: u32) -> Self {
+        let scene = layout::scene(&self.figure, f64::from(width));
+        Self { scene, ..self }
     }
 
     /// What a reader who cannot see the picture is told.
@@ -73,13 +95,13 @@ impl Drawing {
         &self.figure.alt
     }
 
-    /// An SVG document for a light page, 1000 wide.
+    /// An SVG document for a light page.
     #[must_use]
     pub fn svg(&self) -> String {
         self.svg_in(&theme::LIGHT)
     }
 
-    /// A PNG file for a light page, 2000 wide.
+    /// A PNG file for a light page, two pixels to a unit of the scene.
     #[must_use]
     pub fn png(&self) -> Vec<u8> {
         self.png_in(&theme::LIGHT)

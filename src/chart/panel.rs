@@ -2,9 +2,11 @@
 //!
 //! Invariant: marks stay within the plotting area; a value outside its axis is drawn at the edge.
 
-use super::figure::{EndLabels, Mark, Panel, Series};
+use super::figure::{EndLabels, Mark, Note, Panel, Series};
+use super::fit::{TICK_GAP, column_edges};
+use super::font;
 use super::labels;
-use super::layout::{END_MOST, Frame, LABEL, TEXT, TICK_GAP, TICK_MOST, column_edges};
+use super::layout::{Frame, LABEL, LABEL_LINE, TEXT};
 use super::scene::{Anchor, Area, Point, Scene, Shape, TextBox};
 use super::theme::{self, Ink, Marker};
 
@@ -66,11 +68,7 @@ pub(super) fn draw(panel: &Panel, frame: &Frame, scene: &mut Scene) {
     }
     canvas.axis_labels();
     canvas.columns();
-    for note in &panel.notes {
-        let (x, y) = canvas.place(note.x, note.y);
-        let text = labels::shorten(&note.text, TEXT, frame.plot.right - x - 5.0);
-        canvas.text(&text, (x + 5.0, y + TEXT * 0.36), Anchor::Start, TEXT, note.ink);
-    }
+    panel.notes.iter().for_each(|note| canvas.note(note));
     match panel.end_labels {
         EndLabels::None => {}
         EndLabels::Gutter => canvas.gutter_labels(),
@@ -201,7 +199,7 @@ impl Canvas<'_> {
         let labels = rule_labels(self.panel, plot.left, plot.right);
         let placed = labels::stack(&labels, LABEL, plot.left, plot.right);
         for ((_, text), (row, centre)) in labels.iter().zip(placed) {
-            let baseline = plot.top - 7.0 - 17.0 * row as f64;
+            let baseline = plot.top - 7.0 - LABEL_LINE * row as f64;
             self.text(text, (centre, baseline), Anchor::Middle, LABEL, Ink::Muted);
         }
     }
@@ -288,20 +286,36 @@ impl Canvas<'_> {
         let (panel, frame) = (self.panel, self.frame);
         let plot = frame.plot;
         for tick in &panel.x.ticks {
-            let at = (self.x(tick.at), plot.bottom + 18.0);
+            let at = (self.x(tick.at), plot.bottom + 20.0);
             self.text(&tick.text, at, Anchor::Middle, TEXT, tick.ink);
         }
-        let middle = (plot.left + plot.right) / 2.0;
-        self.text(&panel.x.label, (middle, plot.bottom + 39.0), Anchor::Middle, LABEL, Ink::Muted);
+        for (i, line) in frame.x_label.iter().enumerate() {
+            let half = font::width(line, LABEL) / 2.0;
+            let middle = f64::midpoint(plot.left, plot.right).min(frame.right - half).max(frame.left + half);
+            let at = (middle, plot.bottom + 41.0 + LABEL_LINE * i as f64);
+            self.text(line, at, Anchor::Middle, LABEL, Ink::Muted);
+        }
         let left = if panel.y.shared { plot.left } else { frame.left };
-        self.text(&panel.y.label, (left, frame.heading), Anchor::Start, LABEL, Ink::Muted);
+        for (i, line) in frame.y_label.iter().enumerate() {
+            let at = (left, frame.heading + LABEL_LINE * i as f64);
+            self.text(line, at, Anchor::Start, LABEL, Ink::Muted);
+        }
         if panel.y.shared {
             return;
         }
         for tick in &panel.y.ticks {
             let at = (plot.left - TICK_GAP, self.y(tick.at) + TEXT * 0.36);
-            self.text(&labels::shorten(&tick.text, TEXT, TICK_MOST), at, Anchor::End, TEXT, tick.ink);
+            self.text(&tick.text, at, Anchor::End, TEXT, tick.ink);
         }
+    }
+
+    /// A text on a piece of paper, so that no line crosses it.
+    fn note(&mut self, note: &Note) {
+        let (x, y) = self.place(note.x, note.y);
+        let text = labels::shorten(&note.text, TEXT, self.frame.edge - x - 5.0);
+        let right = (x + 6.0 + font::width(&text, TEXT)).min(self.frame.edge);
+        self.rect((x + 4.0, y - TEXT * 0.5), (right, y + TEXT * 0.5), Ink::Paper, 1.0);
+        self.text(&text, (x + 5.0, y + TEXT * 0.36), Anchor::Start, TEXT, note.ink);
     }
 
     fn columns(&mut self) {
@@ -332,7 +346,7 @@ impl Canvas<'_> {
             let points = vec![from, (plot.right + LEADER - 8.0, centre), (plot.right + LEADER - 4.0, centre)];
             self.scene.shapes.push(Shape::Path { points, width: 1.0, ink: *ink, dash: &[] });
             let at = (plot.right + LEADER, centre + TEXT * 0.36);
-            self.text(&labels::shorten(name, TEXT, END_MOST), at, Anchor::Start, TEXT, text_ink(*ink));
+            self.text(name, at, Anchor::Start, TEXT, text_ink(*ink));
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         at: row as f64,
         text: config.label.clone(),
         ink: Ink::SeriesText(subject.slot(config)),
+        name: true,
     });
     let x = axis::from_zero(&format!("resident memory, {}", unit.name), max / unit.bytes, 7.0);
     let mut panel = Panel::new(1.0, x, axis::rows("allocator", configs.len() as f64, ticks.collect()));
@@ -83,5 +84,6 @@ fn alt(subject: &Subject<'_>, configs: &[(&ConfigAnalysis, &MemoryAnalysis)]) ->
             format!("{} {rest} MiB at rest and {peak} MiB at peak", config.name)
         })
         .collect();
-    format!("Resident memory of {}, least at rest first: {}.", subject.workload.name, each.join("; "))
+    let name = &subject.workload.name;
+    format!("Resident memory of {name}, least at rest first: {}.{}", each.join("; "), subject.extremes())
 }

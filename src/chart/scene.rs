@@ -1,4 +1,4 @@
-//! A chart with sizes: shapes and texts at pixel coordinates of a picture 1000 wide.
+//! A chart with sizes: shapes and texts at CSS pixel coordinates of a picture.
 //!
 //! Invariant: a scene holds everything that is drawn, every text with its measured box; colours are still meanings.
 

@@ -54,6 +54,24 @@ impl<'a> Subject<'a> {
         self.workload.configs.iter().filter_map(|config| Some((config, config.memory.as_ref()?))).collect()
     }
 
+    /// What is live, and where least and most is still resident: sentences for those who cannot see a chart of memory.
+    #[must_use]
+    pub(super) fn extremes(&self) -> String {
+        let mut configs = self.with_memory();
+        configs.sort_by(|a, b| a.1.rest.value.median.total_cmp(&b.1.rest.value.median));
+        let (Some((least, low)), Some((most, high))) = (configs.first(), configs.last()) else { return String::new() };
+        let (peak, rest) = (units::mib(low.peak_live_bytes), units::mib(low.rest_live_bytes));
+        let mut text = format!(" The program itself holds {peak} MiB live at its peak and {rest} MiB at rest.");
+        if configs.len() > 1 && low.rest.value.median < high.rest.value.median {
+            let [low, high] = [low, high].map(|memory| units::mib(memory.rest.value.median));
+            text.push_str(&format!(
+                " Least is still resident at rest with {}, {low} MiB, most with {}, {high} MiB.",
+                least.name, most.name
+            ));
+        }
+        text
+    }
+
     /// Index of the baseline's configuration: the first contestant that was run here, whether it measured or not.
     #[must_use]
     pub(super) fn baseline(&self) -> Option<usize> {
@@ -163,7 +181,10 @@ impl<'a> Subject<'a> {
     fn provenance(&self, processes: Option<String>) -> Vec<String> {
         let environment = &self.analysis.environment;
         let mut pieces: Vec<String> = processes.into_iter().collect();
-        for allocator in environment.configs.iter().filter(|c| !c.floor).flat_map(|config| &config.allocators) {
+        // A figure may show some of a result's configurations.
+        let shown = |index: &usize| self.workload.configs.iter().any(|config| config.config == *index);
+        let configs = environment.configs.iter().enumerate().filter(|(index, _)| shown(index));
+        for allocator in configs.flat_map(|(_, config)| &config.allocators) {
             let key = if allocator.key == "pool" { "pool (our pymalloc)" } else { &allocator.key };
             let piece = format!("{key} {}", allocator.release());
             if !pieces.contains(&piece) {

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::figure::{Figure, Mark, Series};
-use super::layout::WIDTH;
 use super::scene::{Area, Shape};
 use super::*;
 use crate::analysis::fixture::{self, Invention};
@@ -203,18 +202,26 @@ fn every_chart_draws_every_workload_of_a_plain_result() {
     assert!(ALL.iter().all(|chart| (chart.draw)(&plain(), 99).is_none()));
 }
 
+/// Widths from a telephone's to a slide's.
+const TRIED: [u32; 6] = [320, 480, 720, 1000, 1400, 2000];
+
 #[test]
-fn no_text_is_clipped_or_overlaps_another() {
+fn no_text_is_clipped_or_overlaps_another_at_any_width() {
     for (result, analysis) in odd_results() {
         for (name, drawing) in drawings(&analysis) {
-            let scene = &drawing.scene;
-            let canvas = Area { left: 0.0, top: 0.0, right: scene.size.0, bottom: scene.size.1 };
-            let boxes: Vec<(&str, Area)> = scene.texts.iter().map(|text| (text.text.as_str(), text.area())).collect();
-            for (i, (text, area)) in boxes.iter().enumerate() {
-                assert!(canvas.contains(area), "{result}, {name}: \"{text}\" is clipped: {area:?} in {canvas:?}");
-                for (other, place) in boxes[..i].iter().filter(|(other, _)| !other.is_empty()) {
-                    let apart = text.is_empty() || !area.overlaps(place);
-                    assert!(apart, "{result}, {name}: \"{text}\" and \"{other}\" overlap: {area:?}, {place:?}");
+            for width in TRIED {
+                let scene = drawing.clone().laid_out(width).scene;
+                let what = format!("{result}, {name}, {width} wide");
+                let canvas = Area { left: 0.0, top: 0.0, right: scene.size.0, bottom: scene.size.1 };
+                assert_eq!(canvas.right, f64::from(width));
+                let boxes: Vec<(&str, Area)> =
+                    scene.texts.iter().map(|text| (text.text.as_str(), text.area())).collect();
+                for (i, (text, area)) in boxes.iter().enumerate() {
+                    assert!(canvas.contains(area), "{what}: \"{text}\" is clipped: {area:?} in {canvas:?}");
+                    for (other, place) in boxes[..i].iter().filter(|(other, _)| !other.is_empty()) {
+                        let apart = text.is_empty() || !area.overlaps(place);
+                        assert!(apart, "{what}: \"{text}\" and \"{other}\" overlap: {area:?}, {place:?}");
+                    }
                 }
             }
         }
@@ -222,22 +229,59 @@ fn no_text_is_clipped_or_overlaps_another() {
 }
 
 #[test]
-fn every_shape_lies_on_the_canvas() {
+fn every_shape_lies_on_the_canvas_at_any_width() {
     for (result, analysis) in odd_results() {
         for (name, drawing) in drawings(&analysis) {
-            let (wide, high) = drawing.scene.size;
-            assert_eq!(wide, WIDTH);
-            for shape in &drawing.scene.shapes {
-                let points = match shape {
-                    Shape::Path { points, .. } | Shape::Polygon { points, .. } => points.clone(),
-                    Shape::Rect { from, to, .. } => vec![*from, *to],
-                    Shape::Cells { cells, .. } => cells.iter().flat_map(|(from, to)| [*from, *to]).collect(),
-                    Shape::Disc { at, .. } => vec![*at],
-                };
-                for (x, y) in points {
-                    let on = (0.0..=wide).contains(&x) && (0.0..=high).contains(&y);
-                    assert!(on, "{result}, {name}: ({x}, {y}) of {shape:?}");
+            for width in TRIED {
+                let scene = drawing.clone().laid_out(width).scene;
+                let (wide, high) = scene.size;
+                for shape in &scene.shapes {
+                    let points = match shape {
+                        Shape::Path { points, .. } | Shape::Polygon { points, .. } => points.clone(),
+                        Shape::Rect { from, to, .. } => vec![*from, *to],
+                        Shape::Cells { cells, .. } => cells.iter().flat_map(|(from, to)| [*from, *to]).collect(),
+                        Shape::Disc { at, .. } => vec![*at],
+                    };
+                    for (x, y) in points {
+                        let on = (0.0..=wide).contains(&x) && (0.0..=high).contains(&y);
+                        assert!(on, "{result}, {name}, {width} wide: ({x}, {y}) of {shape:?}");
+                    }
                 }
+            }
+        }
+    }
+}
+
+/// A picture shown at half its size still has letters that can be read: 7 px for what is said, 6 px for the caption.
+#[test]
+fn texts_are_large_enough_for_half_the_size() {
+    for (name, drawing) in drawings(&plain()) {
+        let caption = drawing.figure.provenance.join(" · ");
+        for width in TRIED {
+            for text in &drawing.clone().laid_out(width).scene.texts {
+                let least = if caption.contains(&text.text) { 6.0 } else { 6.75 };
+                assert!(text.size / 2.0 >= least, "{name}, {width} wide: {} px for \"{}\"", text.size, text.text);
+            }
+        }
+    }
+}
+
+/// Whatever the width: every value that a wide picture writes into columns, every axis label and the whole caption.
+#[test]
+fn a_narrow_picture_says_what_a_wide_one_says() {
+    for (name, drawing) in drawings(&plain()) {
+        for width in TRIED {
+            let scene = drawing.clone().laid_out(width).scene;
+            let written: Vec<&str> = scene.texts.iter().map(|text| text.text.as_str()).collect();
+            let written = written.join(" ");
+            let panels = || drawing.figure.panels.iter();
+            let labels = panels().flat_map(|panel| [&panel.x.label, &panel.y.label]);
+            let cells = panels().flat_map(|panel| &panel.columns).flat_map(|column| &column.cells);
+            let named = panels().flat_map(|panel| panel.x.ticks.iter().chain(&panel.y.ticks)).filter(|tick| tick.name);
+            let said = labels.chain(cells.map(|(_, text)| text)).chain(named.map(|tick| &tick.text));
+            for text in said.chain(&drawing.figure.provenance) {
+                let broken = || text.split(' ').all(|word| written.contains(word));
+                assert!(written.contains(text.as_str()) || broken(), "{name}, {width} wide: no \"{text}\"");
             }
         }
     }
@@ -491,7 +535,7 @@ fn every_odd_result_can_be_rendered() {
         for (name, drawing) in drawings(&analysis) {
             let (wide, high) = drawing.scene.size;
             let whole = wide.fract() == 0.0 && high.fract() == 0.0;
-            assert!(whole && (200.0..1500.0).contains(&high), "{result}, {name}: {wide} x {high}");
+            assert!(whole && (200.0..1600.0).contains(&high), "{result}, {name}: {wide} x {high}");
             assert!(drawing.svg().len() < 1 << 20, "{result}, {name}");
         }
     }

@@ -98,9 +98,9 @@ const OKABE_ITO: [Rgb; 8] = [
     Rgb(120, 100, 60),
 ];
 const OKABE_ITO_ON_DARK: [Rgb; 8] = [
-    Rgb(64, 160, 220),
+    Rgb(110, 150, 245),
     Rgb(240, 128, 48),
-    Rgb(38, 190, 145),
+    Rgb(30, 200, 140),
     Rgb(222, 150, 190),
     Rgb(130, 205, 245),
     Rgb(240, 184, 60),
@@ -322,5 +322,81 @@ mod tests {
                 assert!(theme.variables(&slots).contains(&format!("--name-{slot}:{colour};")));
             }
         }
+    }
+    fn linear(c: u8) -> f64 {
+        let c = f64::from(c) / 255.0;
+        if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+    }
+
+    type Matrix = [[f64; 3]; 3];
+
+    fn times(matrix: &Matrix, v: [f64; 3]) -> [f64; 3] {
+        matrix.map(|row| row.iter().zip(v).map(|(a, b)| a * b).sum())
+    }
+
+    /// Severity 1.0 of Machado, Oliveira and Fernandes (2009), "A physiologically-based model for simulation of color
+    /// vision deficiency", on linear RGB; and sight without a deficiency.
+    const SIGHTS: [(&str, Matrix); 4] = [
+        ("full", [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+        (
+            "protanopia",
+            [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        ),
+        (
+            "deuteranopia",
+            [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        ),
+        (
+            "tritanopia",
+            [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+        ),
+    ];
+
+    /// CIE L*a*b* (D65) of a colour as it is seen.
+    fn lab(colour: Rgb, sight: &Matrix) -> [f64; 3] {
+        let seen = times(sight, [colour.0, colour.1, colour.2].map(linear)).map(|c| c.clamp(0.0, 1.0));
+        let xyz = times(
+            &[[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
+            seen,
+        );
+        let f = |t: f64| if t > 0.008856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 };
+        let [x, y, z] = [xyz[0] / 0.95047, xyz[1], xyz[2] / 1.08883].map(f);
+        [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+    }
+
+    fn distance(a: Rgb, b: Rgb, sight: &Matrix) -> f64 {
+        let (a, b) = (lab(a, sight), lab(b, sight));
+        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+    }
+
+    /// A difference of 2.3 is just noticeable. Any two of the four allocators differ by many times that, whatever the
+    /// sight; where others come closer than they do, their dashes and markers tell them apart.
+    #[test]
+    fn colours_differ_for_every_sight_or_dash_and_marker_do() {
+        const CLEARLY: f64 = 16.0;
+        for theme in [LIGHT, DARK] {
+            for (sight, matrix) in &SIGHTS {
+                for (a, b) in (0..8).flat_map(|b| (0..b).map(move |a| (a, b))) {
+                    let (one, other) = (theme.colour(Ink::Series(a)), theme.colour(Ink::Series(b)));
+                    let apart = distance(one, other, matrix);
+                    let what = format!("slots {a} and {b}, {}, {sight}: {apart:.1}", theme.name);
+                    if b < FIXED.len() {
+                        assert!(apart >= CLEARLY, "{what}");
+                    }
+                    assert!(apart >= CLEARLY || dash(a) != dash(b), "{what}, and the same dash");
+                }
+                for slot in 0..8 {
+                    let from_paper = distance(theme.colour(Ink::Series(slot)), theme.paper, matrix);
+                    assert!(from_paper >= CLEARLY, "slot {slot} on {} paper, {sight}: {from_paper:.1}", theme.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_distance_finds_colours_that_are_not_safe() {
+        let (red, green) = (Rgb(200, 60, 40), Rgb(110, 120, 30));
+        let [full, _, deuteranopia, _] = &SIGHTS;
+        assert!(distance(red, green, &full.1) > 60.0 && distance(red, green, &deuteranopia.1) < 20.0);
     }
 }

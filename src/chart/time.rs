@@ -27,6 +27,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         at: row as f64,
         text: config.label.clone(),
         ink: Ink::SeriesText(subject.slot(config)),
+        name: true,
     });
     let x = axis::ratio(&format!("time per call, ratio to {} (log)", subject.baseline_label()), low, high);
     let mut panel = Panel::new(1.0, x, axis::rows("allocator", shown.len() as f64, ticks.collect()));
@@ -126,5 +127,9 @@ fn alt(subject: &Subject<'_>, shown: &[(&ConfigAnalysis, &Figure, Option<Estimat
             format!("{} {} ns, ratio {ratio}, {verdict}", config.name, units::significant(figure.value.median))
         })
         .collect();
-    format!("Time per call of {} against {}: {}.", subject.workload.name, subject.baseline_label(), each.join("; "))
+    let floor = subject.workload.floor_null.map_or(String::new(), |floor| {
+        format!(" Replay and touch alone take {} per call.", units::nanoseconds(floor.median))
+    });
+    let (name, baseline) = (&subject.workload.name, subject.baseline_label());
+    format!("Time per call of {name} against {baseline}: {}.{floor}", each.join("; "))
 }

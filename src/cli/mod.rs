@@ -13,6 +13,7 @@ mod recommend;
 mod record;
 mod replay;
 mod report;
+mod splice;
 mod trace;
 
 use clap::{Parser, Subcommand};

@@ -5,15 +5,19 @@
 
 pub mod between;
 pub mod document;
+pub mod excerpt;
 pub mod fidelity;
+pub mod figures;
 pub mod glance;
 pub mod html;
 pub mod knobs;
 pub mod markdown;
 pub mod pools;
 pub mod recommend;
+pub mod regions;
 pub mod rollout;
 pub mod shapes;
+pub mod snippet;
 pub mod table;
 pub mod tables;
 pub mod terminal;
@@ -27,7 +31,7 @@ pub use terminal::terminal;
 
 use crate::analysis::{self, Analysis};
 use crate::{chart, run};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rayon::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,23 +96,13 @@ fn file_name(analysis: &Analysis, workload: usize) -> String {
     if taken { format!("{own}-{workload}") } else { own }
 }
 
-/// Writes drawings below `dir/charts`, light and dark SVG and PNG of each.
-///
-/// # Errors
-/// When the folder or a file cannot be written.
-pub fn write_charts(dir: &Path, charts: &[RenderedChart]) -> Result<Vec<PathBuf>> {
-    let folder = dir.join(CHARTS_FOLDER);
-    fs::create_dir_all(&folder).with_context(|| cannot_write(&folder))?;
-    let mut written = Vec::new();
-    for chart in charts {
-        let forms = [(".svg", chart.svg.as_bytes()), ("-dark.svg", chart.svg_dark.as_bytes()), (".png", &chart.png)];
-        for (ending, bytes) in forms {
-            let path = folder.join(format!("{}{ending}", chart.stem));
-            save(&path, bytes)?;
-            written.push(path);
-        }
-    }
-    Ok(written)
+/// Files of drawings, by their path below the result.
+fn chart_files(charts: Vec<RenderedChart>) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+    charts.into_iter().flat_map(|chart| {
+        let RenderedChart { stem, svg, svg_dark, png, .. } = chart;
+        let forms = [(".svg", svg.into_bytes()), ("-dark.svg", svg_dark.into_bytes()), (".png", png)];
+        forms.map(|(ending, bytes)| (Path::new(CHARTS_FOLDER).join(format!("{stem}{ending}")), bytes))
+    })
 }
 
 /// Reads the result in `dir` and analyses it.
@@ -133,49 +127,54 @@ pub fn write_all(dir: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// When a file cannot be written.
 pub fn write(dir: &Path, analysis: &Analysis) -> Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for (name, bytes) in derived(analysis)? {
+        let path = dir.join(name);
+        save(&path, &bytes)?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+/// Every file that a result shows, by its path below the result, charts last.
+fn derived(analysis: &Analysis) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let charts = charts(analysis, None);
     let mut json =
         serde_json::to_string(analysis).context("The analysis cannot be put into JSON. Please report this.")?;
     json.push('\n');
-    let files = [(PAGE_FILE, html::page(analysis, &charts)), (SUMMARY_FILE, markdown(analysis)), (ANALYSIS_FILE, json)];
-    let mut written = Vec::new();
-    for (name, text) in files {
-        let path = dir.join(name);
-        save(&path, text.as_bytes())?;
-        written.push(path);
-    }
-    written.extend(write_charts(dir, &charts)?);
-    Ok(written)
+    let texts = [(PAGE_FILE, html::page(analysis, &charts)), (SUMMARY_FILE, markdown(analysis)), (ANALYSIS_FILE, json)];
+    let mut files: Vec<(PathBuf, Vec<u8>)> = texts.map(|(name, text)| (name.into(), text.into_bytes())).into();
+    files.extend(chart_files(charts));
+    Ok(files)
 }
 
-/// Writes one chart alone, for every workload.
+/// The files in `dir` that are missing, or are not what its runs give today.
 ///
 /// # Errors
-/// When no chart has this name, nothing was measured that it shows, or a file cannot be written.
-pub fn write_chart(dir: &Path, analysis: &Analysis, name: &str) -> Result<Vec<PathBuf>> {
-    if !chart::ALL.iter().any(|chart| chart.key == name) {
-        let names: Vec<&str> = chart::ALL.iter().map(|chart| chart.key).collect();
-        bail!("There is no chart {name:?}. Name one of: {}.", names.join(", "));
-    }
-    let charts = charts(analysis, Some(name));
-    if charts.is_empty() {
-        bail!(
-            "This result measured nothing that the chart {name:?} shows. Measure again with every pass, on every \
-             allocator."
-        );
-    }
-    write_charts(dir, &charts)
+/// When the analysis cannot be written as JSON.
+pub fn stale(dir: &Path, analysis: &Analysis) -> Result<Vec<PathBuf>> {
+    let is_stale = |(name, bytes): &(PathBuf, Vec<u8>)| fs::read(dir.join(name)).ok().as_ref() != Some(bytes);
+    Ok(derived(analysis)?.into_iter().filter(is_stale).map(|(name, _)| dir.join(name)).collect())
 }
 
-/// Writes a file beside its place and renames it there, so that a full disk leaves the old one.
-fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file beside its place and renames it there, so that a full disk leaves the old one; makes its folder. A
+/// link stays a link, and the file keeps its permissions.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| cannot_write(path))?;
+    }
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
-    let saved = fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, path));
+    let keep_permissions = || fs::metadata(path).map_or(Ok(()), |old| fs::set_permissions(&fresh, old.permissions()));
+    let saved = fs::write(&fresh, bytes).and_then(|()| keep_permissions()).and_then(|()| fs::rename(&fresh, path));
     saved.inspect_err(|_| drop(fs::remove_file(&fresh))).with_context(|| cannot_write(path))
 }
 
 fn cannot_write(path: &Path) -> String {
-    format!("{} cannot be written. Make room, or allow writing to the result's folder.", path.display())
+    format!("{} cannot be written. Make room, or allow writing to its folder.", path.display())
 }

@@ -108,7 +108,9 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
     warnings
 }
 
-fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
+/// One workload: its table and the lines below it.
+#[must_use]
+pub fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
     let mut text = wrap(&format!("{}   {}", workload.name, words::workload_line(analysis, workload)), "  ");
     if workload.configs.is_empty() {
         text.push_str("  nothing measured\n");
@@ -140,7 +142,8 @@ fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
 }
 
 /// `floor: loop 1.10 ns, null allocator 2.20 ns per call · clock 20.0 ns · rest: 10 s idle after drained`.
-fn floor_line(workload: &WorkloadAnalysis) -> String {
+#[must_use]
+pub fn floor_line(workload: &WorkloadAnalysis) -> String {
     let ns = |e: &crate::analysis::Estimate| format!("{} ns", units::significant(e.median));
     let mut floors = Vec::new();
     floors.extend(workload.floor_loop.as_ref().map(|e| format!("loop {}", ns(e))));

@@ -168,9 +168,11 @@ fn a_chart_can_be_asked_for_alone() {
     let found = fixture::analysis(&Invention { blocks: 6, footprint_runs: 1, latency_runs: 1, ..Invention::default() });
     let stems: Vec<String> = charts(&found, Some("time")).into_iter().map(|chart| chart.stem).collect();
     assert_eq!(stems, ["time-small-objects", "time-large-arrays"]);
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(write_chart(dir.path(), &found, "time").unwrap().len(), 2 * 3);
-    let error = write_chart(dir.path(), &found, "pie").unwrap_err().to_string();
+    let request =
+        |chart: &str| figures::Request { chart: chart.into(), workload: None, configs: vec![], width: chart::WIDTH };
+    let stems = figures::figures(&found, &request("time")).unwrap().into_iter().map(|figure| figure.stem);
+    assert_eq!(stems.collect::<Vec<_>>(), ["time-small-objects", "time-large-arrays"]);
+    let error = figures::figures(&found, &request("pie")).unwrap_err().to_string();
     assert!(error.starts_with("There is no chart \"pie\". Name one of: memory, peak-rest,"), "{error}");
 }
 
@@ -364,7 +366,8 @@ fn a_result_from_before_pools_were_read_is_read() {
     for file in [PAGE_FILE, SUMMARY_FILE] {
         assert!(!fs::read_to_string(dir.path().join(file)).unwrap().contains("where the pool's bytes are"), "{file}");
     }
-    let error = write_chart(dir.path(), &analyse(dir.path()).unwrap(), "arenas").unwrap_err().to_string();
+    let request = figures::Request { chart: "arenas".into(), workload: None, configs: Vec::new(), width: chart::WIDTH };
+    let error = figures::figures(&analyse(dir.path()).unwrap(), &request).unwrap_err().to_string();
     assert!(error.starts_with("This result measured nothing that the chart \"arenas\" shows."), "{error}");
 }
 
