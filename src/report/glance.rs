@@ -58,8 +58,8 @@ fn table(analysis: &Analysis, workloads: &[(usize, &WorkloadAnalysis)]) -> Strin
         let name = escape(&workload.name);
         let _ = write!(
             html,
-            "<tbody>\n<tr class=\"group\"><th scope=\"rowgroup\" colspan=\"{}\"><a href=\"#workload-{index}\">{name}</a> \
-             against {against}</th></tr>\n",
+            "<tbody>\n<tr class=\"group\"><th scope=\"rowgroup\" colspan=\"{}\">\
+             <a href=\"#workload-{index}\">{name}</a> against {against}</th></tr>\n",
             MEASURES.len() + 1
         );
         for config in workload.configs.iter().filter(|config| Some(config.config) != workload.baseline) {
