@@ -1,7 +1,7 @@
 //! Panels made to fit a page: beside each other, or one below the other where their labels need more room.
 //!
-//! Invariant: data are never left out. What a narrow page loses is repeated elsewhere: every second tick, names that the
-//! legend has; the cells of columns move into their rows.
+//! Invariant: data are never left out. What a narrow page loses is repeated elsewhere: every second tick, names
+//! that the legend has; the cells of columns move into their rows.
 
 use super::figure::{Axis, Column, EndLabels, Figure, Mark, Note, Panel, Scale, Series, Tick};
 use super::font;

@@ -1,7 +1,7 @@
 //! Marked regions of a Markdown file: where they are, and the file with their insides replaced.
 //!
-//! **Invariant:** nothing outside of a region changes, not a byte; a file whose marks are wrong is not read further than
-//! the first wrong one, which is named by its line.
+//! **Invariant:** nothing outside of a region changes, not a byte; a file whose marks are wrong is not read further
+//! than the first wrong one, which is named by its line.
 
 use std::ops::Range;
 
@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn an_example_in_a_fence_and_a_mark_in_a_sentence_are_not_marks() {
-        let text = "~~~\n<!-- pyalloc-bench:begin table -->\n```\n~~~\nUse `<!-- pyalloc-bench:begin x -->`.\n````\n```\n\
-                    <!-- pyalloc-bench:end -->\n````\n```x``` is code.\n    <!-- pyalloc-bench:begin y -->\n";
+        let text = "~~~\n<!-- pyalloc-bench:begin table -->\n```\n~~~\nUse `<!-- pyalloc-bench:begin x -->`.\n````\n\
+                    ```\n<!-- pyalloc-bench:end -->\n````\n```x``` is code.\n    <!-- pyalloc-bench:begin y -->\n";
         assert_eq!(regions(text), Ok(vec![]));
         // A fence inside a region is the region's own.
         let text = "<!-- pyalloc-bench:begin t -->\n```text\n<!-- pyalloc-bench:end -->\nmore\n";

@@ -63,7 +63,8 @@ pub fn block(markup: Markup, figure: &DocumentFigure, place: &Place<'_>) -> Stri
         Markup::Html => {
             let [title, facts, command] = [title, facts.as_str(), place.command].map(html::escape);
             format!(
-                "<figure>\n{}  <figcaption>{title}. {facts}. Drawn by <code>{command}</code>.</figcaption>\n</figure>\n",
+                "<figure>\n{}  <figcaption>{title}. {facts}. Drawn by <code>{command}</code>.</figcaption>\n\
+                 </figure>\n",
                 picture("  ")
             )
         }
