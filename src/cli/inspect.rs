@@ -1,6 +1,7 @@
 //! `inspect`: what a trace holds, before any allocator comes into it.
 //!
-//! Invariant: says what was recorded and what is unknown. About allocators it says which requests meet which setting, and
+//! Invariant: says what was recorded and what is unknown. About allocators it says which requests meet which
+//! setting, and
 //! nothing that a replay would have to find out.
 
 use super::out::{Stop, columns, print};

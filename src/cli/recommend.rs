@@ -180,8 +180,10 @@ fn shown(args: &RecommendArgs, subjects: &[Subject<'_>]) -> Result<String, Stop>
                 all.push(section);
             }
             let mut more = Section::new("More");
-            more.line("Workloads rank configurations in opposite orders, so there is no verdict over all of them. --workload NAME \
-                       says everything about one: what fits, what it costs, what would change it, and how to roll it out.");
+            more.line(
+                "Workloads rank configurations in opposite orders, so there is no verdict over all of them. --workload \
+                 NAME says everything about one: what fits, what it costs, what would change it, how to roll it out.",
+            );
             all.push(more);
         }
     }

@@ -92,10 +92,13 @@ fn mmap(knobs: &Knobs) -> String {
     let all = &knobs.malloc;
     let side = |of: &Share| format!("{} ({} requests)", share(of.bytes, all.bytes), units::count(of.requests as f64));
     format!(
-        "a block from the threshold on is mapped by itself and given back when it is freed. Of the bytes asked of malloc, \
-         {} are in blocks of 64 KiB and more, {} of 128 KiB (the default) and more, {} of 32 MiB and more. Left alone, the \
+        "a block from the threshold on is mapped by itself and given back when it is freed. Of the bytes asked \
+        of malloc, \
+         {} are in blocks of 64 KiB and more, {} of 128 KiB (the default) and more, {} of 32 MiB and more. Left \
+         alone, the \
          threshold rises to the size of any mapped block that is freed, up to 32 MiB, and later blocks up to that \
-         size come from the heap; setting this or any of MALLOC_TRIM_THRESHOLD_, MALLOC_TOP_PAD_, MALLOC_MMAP_MAX_ stops \
+         size come from the heap; setting this or any of MALLOC_TRIM_THRESHOLD_, MALLOC_TOP_PAD_, \
+         MALLOC_MMAP_MAX_ stops \
          that. At 131072 this reaches the {} in blocks of 128 KiB and more: {}.",
         side(from_64k),
         side(from_128k),
@@ -118,7 +121,8 @@ fn trim(knobs: &Knobs) -> String {
         )
     };
     format!(
-        "gives back free memory at the heap's end beyond so many bytes, while a block below the end that is in use keeps all \
+        "gives back free memory at the heap's end beyond so many bytes, while a block below the end that is in \
+        use keeps all \
          before it. {also}"
     )
 }
@@ -134,7 +138,8 @@ fn arenas(knobs: &Knobs) -> String {
     );
     let most = knobs.cpus.map_or(at_once, |cpus| at_once.min(ARENAS_PER_CPU * cpus));
     format!(
-        "{threads} threads ask malloc, {at_once} of them at once. glibc makes a heap for each, up to {limit}: up to {most} \
+        "{threads} threads ask malloc, {at_once} of them at once. glibc makes a heap for each, up to {limit}: \
+        up to {most} \
          here, of which each keeps what is free in it. A lower limit has threads share heaps, and wait for each other."
     )
 }
@@ -156,7 +161,8 @@ fn idle(knobs: &Knobs) -> String {
         None => "How long the recording idles after its work is unknown.".to_owned(),
     };
     format!(
-        "{recorded} jemalloc keeps what is free for dirty_decay_ms (10 s; Arrow's copy 1 s), mimalloc for MIMALLOC_PURGE_DELAY \
+        "{recorded} jemalloc keeps what is free for dirty_decay_ms (10 s; Arrow's copy 1 s), mimalloc for \
+        MIMALLOC_PURGE_DELAY \
          (25 ms in 2.0, 10 ms in 2.2, 1 s in 3), and without a thread of its own an allocator gives back only while it \
          is called. A replay reads both: at rest nothing calls, then a trickle of calls does."
     )

@@ -113,15 +113,19 @@ fn constraints(subject: &Subject<'_>) -> Section {
     if let Some(limit) = found.wish.limit_bytes {
         section.line(match found.no_heap_bytes {
             Some(bytes) => format!(
-                "The limit of {} MiB is held against the predicted peak of the whole process: the largest heap of the replay \
-                 before the interpreter exits, plus {} MiB that the recorded process held beside its heap (file pages, relocations, \
-                 stacks, libraries' own maps). The upper end of the interval has to fit. Predictions may be {} off; less \
+                "The limit of {} MiB is held against the predicted peak of the whole process: the largest heap \
+                of the replay \
+                 before the interpreter exits, plus {} MiB that the recorded process held beside its heap (file \
+                 pages, relocations, \
+                 stacks, libraries' own maps). The upper end of the interval has to fit. Predictions may be {} \
+                 off; less \
                  room than that is called tight. Other processes of the same container come on top.",
                 units::mib(limit as f64),
                 units::mib(bytes as f64),
                 words::percent(found.allowance)
             ),
-            None => "The recording does not say how large the process is beside its heap, so nothing here can be held against \
+            None => "The recording does not say how large the process is beside its heap, so nothing here can \
+            be held against \
                      a limit. Record again with this version's `record`."
                 .to_owned(),
         });
@@ -245,12 +249,15 @@ fn put_into_force(subject: &Subject<'_>) -> Section {
         section.parts.push(Part::Code(language, place.undo.clone()));
     }
     section.line(
-        "Verify that it took effect: run this where the service runs, with its own Python, as in docker exec -i CONTAINER \
-         python3 - <<... or kubectl exec -i POD -- python3 - <<... It ends with exit code 1 and a sentence if it did not.",
+        "Verify that it took effect: run this where the service runs, with its own Python, as in docker exec -i \
+        CONTAINER \
+         python3 - <<... or kubectl exec -i POD -- python3 - <<... It ends with exit code 1 and a sentence if \
+         it did not.",
     );
     section.parts.push(Part::Code("sh", rollout.verify.clone()));
     section.line(
-        "With the environment of a process that runs already (a systemd unit, or an entry point that exports variables), \
+        "With the environment of a process that runs already (a systemd unit, or an entry point that exports \
+        variables), \
          the lines between the two words VERIFY saved as verify.py:",
     );
     section.parts.push(Part::Code("sh", OF_A_PROCESS.to_owned()));

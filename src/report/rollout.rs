@@ -132,16 +132,19 @@ fn notes(variables: Variables<'_>) -> Vec<String> {
                 package.split(' ').next().unwrap_or_default()
             ),
             None => format!(
-                "{library} has to lie in a folder of the loader; elsewhere give its path. A result keeps no folders, so this \
+                "{library} has to lie in a folder of the loader; elsewhere give its path. A result keeps no \
+                folders, so this \
                  line does not either."
             ),
         });
     }
     if variables.iter().any(|(name, _)| name == PRELOAD) {
         notes.push(
-            "A preload that the loader does not find is passed over with one line on the error output. If LD_PRELOAD is \
+            "A preload that the loader does not find is passed over with one line on the error output. If \
+            LD_PRELOAD is \
              set already, put a colon between the two. The library must be for this C library (none of these is for \
-             musl) and for the kernel's page size: a jemalloc built for 4 KiB pages ends at once on a kernel with 16 or 64 \
+             musl) and for the kernel's page size: a jemalloc built for 4 KiB pages ends at once on a kernel \
+             with 16 or 64 \
              KiB. Address space limits (RLIMIT_AS) may be too tight for what it reserves."
                 .to_owned(),
         );
@@ -150,8 +153,11 @@ fn notes(variables: Variables<'_>) -> Vec<String> {
         .iter()
         .any(|(name, _)| name.starts_with("MALLOC_") && name != "MALLOC_CONF" || name == "GLIBC_TUNABLES")
     {
-        notes.push("glibc alone reads MALLOC_* and GLIBC_TUNABLES: on musl (Alpine), or under a preloaded malloc, they do nothing."
-            .to_owned());
+        notes.push(
+            "glibc alone reads MALLOC_* and GLIBC_TUNABLES: on musl (Alpine), or under a preloaded \
+        malloc, they do nothing."
+                .to_owned(),
+        );
     }
     notes
 }

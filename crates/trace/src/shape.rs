@@ -79,7 +79,8 @@ pub struct Shape {
     /// By domain name, requests between each two of [`STEP_BOUNDS`]. Empty in summaries from before this was counted.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub steps_by_domain: BTreeMap<String, [SizeStep; STEP_BOUNDS.len()]>,
-    /// Threads that asked for what the C library's `malloc` serves under CPython's pools: everything but Arrow's buffers
+    /// Threads that asked for what the C library's `malloc` serves under CPython's pools: everything but
+    /// Arrow's buffers
     /// and Python's own requests of up to 512 bytes. 0 in summaries from before this was counted.
     #[serde(skip_serializing_if = "is_zero")]
     pub malloc_threads: u32,

@@ -43,7 +43,8 @@ pub fn words_of(config: &ConfigFacts) -> Option<Vec<(String, String)>> {
     text.split_whitespace().map(pair).collect()
 }
 
-/// The variables that bring about the same as a what-if, on a trace: `pool` is what runs today where Arrow is not asked.
+/// The variables that bring about the same as a what-if, on a trace: `pool` is what runs today where Arrow is
+/// not asked.
 fn stands_for(config: &ConfigFacts, metadata: &Metadata) -> Option<Vec<(String, String)>> {
     let is_plain =
         STAND_INS.contains(&config.name.as_str()) && (config.words.is_empty() || config.words == config.name);

@@ -95,7 +95,8 @@ fn reach(subject: &Subject<'_>) -> Section {
         section.parts.push(Part::Table(table));
     }
     section.line(format!(
-        "Of {}, in the run whose peak is the median. A bound from above: no setting can free more, and none promises as much.",
+        "Of {}, in the run whose peak is the median. A bound from above: no setting can free more, and none \
+        promises as much.",
         base.name
     ));
     section
@@ -198,7 +199,8 @@ fn trust(subject: &Subject<'_>) -> Section {
     match words::fidelity(subject.analysis, subject.workload) {
         Some(text) => section.line(format!("Fidelity: {text}.")),
         None => section.line(format!(
-            "Not checked against the real program: run pyalloc-bench live {workload} -c today -c CONFIG -- CMD, then measure \
+            "Not checked against the real program: run pyalloc-bench live {workload} -c today -c CONFIG -- CMD, \
+            then measure \
              again, and this line says how near the predictions came."
         )),
     }
@@ -214,7 +216,8 @@ fn trust(subject: &Subject<'_>) -> Section {
     );
     section.line(format!("Measured: {}", markdown::provenance(subject.analysis)));
     section.line(
-        "Ask again after upgrading Python, the C library, the kernel, pyarrow or NumPy, and when the program's work changes.",
+        "Ask again after upgrading Python, the C library, the kernel, pyarrow or NumPy, and when the program's \
+        work changes.",
     );
     section
 }

@@ -76,7 +76,8 @@ pub fn verdict(subject: &Subject<'_>) -> Vec<String> {
         }
         Decision::NothingFits => nothing_fits(found, &scope),
         Decision::NothingDeployable => vec![format!(
-            "For {scope}: nothing that was measured can be deployed by variables. Measure some that can: pyalloc-bench replay \
+            "For {scope}: nothing that was measured can be deployed by variables. Measure some that can: \
+            pyalloc-bench replay \
              {} -c today -c nopool -c arrow-system -c arenas-2 -c mmap-128k --footprint-runs {RUNS_FOR_VERDICTS}",
             shell_quoted(&subject.workload.name)
         )],
@@ -135,8 +136,10 @@ fn keep(subject: &Subject<'_>, scope: &str, today: &Candidate) -> Vec<String> {
     let rivals: Vec<&Candidate> = rivals.collect();
     if rivals.is_empty() {
         return vec![format!(
-            "For {scope}: {} is the only configuration here that can be deployed, so there is nothing to choose. Measure \
-             others: pyalloc-bench replay {} -c today -c nopool -c arrow-system -c arenas-2 -c mmap-128k --footprint-runs {}",
+            "For {scope}: {} is the only configuration here that can be deployed, so there is nothing to \
+            choose. Measure \
+             others: pyalloc-bench replay {} -c today -c nopool -c arrow-system -c arenas-2 -c mmap-128k \
+             --footprint-runs {}",
             named(today),
             shell_quoted(&subject.workload.name),
             RUNS_FOR_VERDICTS
@@ -147,7 +150,8 @@ fn keep(subject: &Subject<'_>, scope: &str, today: &Candidate) -> Vec<String> {
     let why = if all_told {
         "no configuration that variables bring about is better"
     } else {
-        "no configuration that variables bring about even has a lower median beyond what counts as a difference (a ranking, \
+        "no configuration that variables bring about even has a lower median beyond what counts as a difference \
+        (a ranking, \
          where runs are too few for a verdict)"
     };
     let each: Vec<String> =
@@ -181,7 +185,8 @@ fn only_fit(found: &Recommendation, scope: &str, to: &Candidate) -> Vec<String> 
     let runs = to.process_bytes.map_or(0, |process| process.n);
     if found.wish.limit_bytes.is_some() && (runs as usize) < RUNS_FOR_VERDICTS {
         lines.push(format!(
-            "That it fits rests on {}, so without an interval: measure with --footprint-runs {RUNS_FOR_VERDICTS} before you rely \
+            "That it fits rests on {}, so without an interval: measure with --footprint-runs \
+            {RUNS_FOR_VERDICTS} before you rely \
              on it.",
             words::plural(runs as usize, "footprint run")
         ));
@@ -211,7 +216,8 @@ fn nothing_fits(found: &Recommendation, scope: &str) -> Vec<String> {
         .collect();
     if !what_ifs.is_empty() {
         lines.push(format!(
-            "What-ifs that would: {}. Look for variables that come near, such as LD_PRELOAD of such an allocator, and measure them.",
+            "What-ifs that would: {}. Look for variables that come near, such as LD_PRELOAD of such an \
+            allocator, and measure them.",
             what_ifs.join(", ")
         ));
     }
@@ -252,7 +258,8 @@ pub(super) fn watch(subject: &Subject<'_>) -> Option<String> {
     let beside = found.no_heap_bytes? as f64;
     let (rest_from, rest_to) = (rest(base)? + beside, rest(to)? + beside);
     Some(format!(
-        "the resident memory of the process. Predicted: from {} to {} MiB at its peak, from {} to {} MiB {} after the work. Take it \
+        "the resident memory of the process. Predicted: from {} to {} MiB at its peak, from {} to {} MiB {} \
+        after the work. Take it \
          back when the first service that has it does not go there, or answers more slowly.",
         units::mib(from.median),
         units::mib(peak.median),
