@@ -32,12 +32,8 @@ pub fn verdict_section(analysis: &Analysis) -> String {
     let scope = "This holds for these traces on this host. No overall winner is named, since workloads rank allocators \
                  differently.";
     let _ = writeln!(html, "<p>{scope} {}.</p>", escape(&terminal::intervals(analysis)));
-    if let Some(twins) = analysis.twins {
-        let text = format!(
-            "One allocator under two names: {} of {} verdicts call it different from itself.",
-            twins.different, twins.verdicts
-        );
-        let _ = writeln!(html, "<p>{text}</p>");
+    if let Some(control) = words::control(analysis) {
+        let _ = writeln!(html, "<p>{}.</p>", escape(&control));
     }
     html.push_str("</section>\n");
     html
