@@ -1,7 +1,7 @@
 //! A drawing as part of a page: one SVG element in whatever colours the page has, and its numbers as JSON.
 //!
 //! Invariant: colours are classes, never values; what is about one allocator says so in `data-series`; the numbers are
-//! those of the figure, to six digits, and the picture is laid out as the file of the same chart is.
+//! those of the figure, to eight digits, and the picture is laid out as the file of the same chart is.
 
 use super::figure::{Axis, Figure, LegendEntry, Mark, Panel, Scale, Series};
 use super::font;
@@ -316,9 +316,9 @@ fn share(step: usize) -> String {
     }
 }
 
-/// Six significant digits: more than can be seen, fewer than a float has.
+/// Eight significant digits: enough that the page rounds once what it shows, fewer than a float has.
 fn digits(value: f64) -> f64 {
-    format!("{value:.5e}").parse().unwrap_or(value)
+    format!("{value:.7e}").parse().unwrap_or(value)
 }
 
 /// What a label says and its unit: the words behind the last comma, or in brackets.
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn a_line_is_its_points() {
         assert_eq!(path(&[(1.0, 2.0), (3.04, 2.0), (3.04, 4.0), (1.0, 5.0)]), "M10 20H30V40l-20 10");
-        assert_eq!(digits(157.988_281_25), 157.988);
+        assert_eq!(digits(157.988_281_25), 157.988_28);
         assert_eq!(digits(0.0), 0.0);
     }
 }

@@ -64,6 +64,7 @@ fn scaled(number: f64, unit: &str, units: &[(&str, f64)], known: &str) -> Result
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -337,10 +337,10 @@ fn the_pools_bytes_add_up_and_the_classes_are_told_as_cpython_tells_them() {
         });
         assert!(classes.rows.iter().cloned().eq(expected), "{classes:?}");
         let names = html::names(&found, workload);
-        let forms: [(String, &dyn Fn(&Table) -> String); 2] =
-            [(html::page(&found, &[]), &|table| table.html_by(&names)), (markdown(&found), &Table::markdown)];
-        for (text, form) in forms {
-            assert!(text.contains(&form(&table)) && text.contains(&form(&classes)), "workload {w}: {text}");
+        let (page, text) = (html::page(&found, &[]), markdown(&found));
+        for table in [&table, &classes] {
+            assert!(page.contains(&table.html_by(&names)), "workload {w}: {page}");
+            assert!(text.contains(&table.markdown()), "workload {w}: {text}");
         }
     }
 }

@@ -147,16 +147,14 @@ impl Fidelity {
     /// says why a file that is there is not used.
     #[must_use]
     pub fn find(files: &[PathBuf], trace_sha256: &str) -> (Option<Self>, Option<String>) {
-        for file in files.iter().filter(|file| file.exists()) {
-            return match Self::read(file) {
-                Ok(found) if found.trace_sha256 != trace_sha256 => {
-                    (None, Some(format!("{} is of another recording; run `live` again.", file.display())))
-                }
-                Ok(found) => (Some(found), None),
-                Err(reason) => (None, Some(reason)),
-            };
+        let Some(file) = files.iter().find(|file| file.exists()) else { return (None, None) };
+        match Self::read(file) {
+            Ok(found) if found.trace_sha256 != trace_sha256 => {
+                (None, Some(format!("{} is of another recording; run `live` again.", file.display())))
+            }
+            Ok(found) => (Some(found), None),
+            Err(reason) => (None, Some(reason)),
         }
-        (None, None)
     }
 
     /// Reads a file that was written before.
