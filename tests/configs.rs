@@ -149,7 +149,7 @@ fn a_variable_for_arrow_needs_a_trace_that_asks_arrow() {
     // Without words, `today` is measured where it is no twin of `pool`, and is the baseline there.
     let names =
         |place: &Place| -> Vec<String> { place.facts(&[], &[]).into_iter().map(|config| config.name).collect() };
-    assert_eq!(names(&place), ["pool", "system", "mimalloc", "jemalloc", "null", "loop"]);
+    assert_eq!(names(&place), ["pool", "system", "mimalloc", "jemalloc", "null", "loop", "pool-again"]);
     assert_eq!(names(&Place::new(&Domain::ALL))[..2], ["today", "pool"]);
 }
 

@@ -331,8 +331,8 @@ fn reason(found: &Fidelity, row: &Row) -> String {
     }
     if row.what == What::Peak && row.predicted.is_some_and(|bytes| is_much_mapped(found, row.what, "", bytes)) {
         reasons.push(format!(
-            "{} MiB of the prediction were mapped by libraries for themselves and read at marks alone: between two marks \
-             they may have been more",
+            "{} MiB of the prediction were mapped by libraries for themselves and read at marks alone: between two \
+             marks they may have been more",
             crate::units::mib(mapped_bytes(found, row.what, ""))
         ));
     }

@@ -334,8 +334,8 @@ fn fill(block: *mut u8, from: usize, to: usize) {
     }
 }
 
-/// Huge-page advice on a new block as NumPy gives it: from the first page boundary after its start to the end of what was
-/// requested. What an allocator rounds up to is not meant: one touch there would make 2 MiB present.
+/// Huge-page advice on a new block as NumPy gives it: from the first page boundary after its start to the end of what
+/// was requested. What an allocator rounds up to is not meant: one touch there would make 2 MiB present.
 fn advise(block: *mut u8, bytes: usize) {
     let skipped = PAGE - block as usize % PAGE;
     if bytes > skipped {

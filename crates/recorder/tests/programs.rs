@@ -215,7 +215,7 @@ fn programs_that_cannot_be_recorded_get_a_sentence_and_a_code() {
 
     // A 64-bit ELF header without program headers: statically linked, as far as the loader is concerned.
     let mut elf = vec![0_u8; 64];
-    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
     elf[18] = 62;
     for (name, machine, part) in [("static", 62, "statically linked"), ("other", 183, "x86-64")] {
         elf[18] = machine;

@@ -86,14 +86,14 @@ fn arrow_makes_pool_another_configuration() {
 #[test]
 fn a_limit_excludes_and_says_so() {
     let limit = |mib: u64| Wish { limit_bytes: Some(mib * MIB), ..WISH };
-    // Peaks of 180 MiB live: 210 under system, 228 under jemalloc, 253 under mimalloc; and 60 beside.
-    let found = decided(result(6, &DEPLOYED), &limit(280));
+    // Processes peak at 250 MiB under the pool, 261 under system, 279 under jemalloc, 302 under mimalloc.
+    let found = decided(result(6, &DEPLOYED), &limit(270));
     let of = |found: &Recommendation, name: &str| found.candidates.iter().find(|c| c.name == name).unwrap().clone();
     assert_eq!(of(&found, "jemalloc").exclusions, [Exclusion::TooLarge]);
     assert_eq!((of(&found, "system").fit, of(&found, "pool").fit), (Some(Fit::Yes), Some(Fit::Yes)));
     assert!(matches!(found.decision, Decision::Keep { .. }), "{:?}", found.decision);
     assert_eq!(found.flips.unconstrained.as_deref(), Some("jemalloc"));
-    assert_eq!(of(&decided(result(6, &DEPLOYED), &limit(275)), "system").fit, Some(Fit::Tight));
+    assert_eq!(of(&decided(result(6, &DEPLOYED), &limit(265)), "system").fit, Some(Fit::Tight));
     // Now what runs today is the largest.
     let today = [("mimalloc", ""), ("jemalloc", "MALLOC_ARENA_MAX=2"), ("system", "MALLOC_ARENA_MAX=1")];
     let found = decided(result(6, &today), &limit(300));

@@ -42,8 +42,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Runs it once in this environment, which gets the cell's padding beside: Python keeps a copy of every variable, so
-    /// what a deployment sets for other purposes moves the heap as well, and the range of real runs has to show that.
+    /// Runs it once in this environment, which gets the cell's padding beside: Python keeps a copy of every variable,
+    /// so what a deployment sets for other purposes moves the heap too, and the range of real runs has to show that.
     ///
     /// # Errors
     /// A sentence about why there are no figures.
