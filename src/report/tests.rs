@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use super::table::Table;
 use super::*;
 use crate::analysis::fixture::{self, Invention};
 use crate::analysis::{Percentile, Verdict};
