@@ -207,23 +207,24 @@ pub(in crate::measure) fn is_same(reported: &str, wanted: &str) -> bool {
         text.parse().ok()
     };
     if let Some(kibibytes) = reported.strip_suffix(" KiB") {
-        // mimalloc takes such an option in KiB unless a unit follows.
+        // mimalloc keeps such an option in KiB.
         return plain(kibibytes).is_some_and(|reported| kibibytes_of(wanted) == Some(reported));
     }
     reported == wanted || plain(reported).is_some_and(|reported| plain(wanted) == Some(reported))
 }
 
-/// A size as mimalloc reads it: `64`, `64K` or `64KiB` are 64 KiB.
+/// A size as mimalloc reads it: `64K`, `64KiB` and `65536` are 64 KiB; bytes are rounded up.
 fn kibibytes_of(text: &str) -> Option<i128> {
     let text = text.trim().to_uppercase();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text[digits.len()..].trim_end_matches("IB").trim_end_matches('B') {
-        "" | "K" => 1,
-        "M" => 1 << 10,
-        "G" => 1 << 20,
+    let number = digits.parse::<i128>().ok()?;
+    Some(match text[digits.len()..].trim_end_matches("IB").trim_end_matches('B') {
+        "" => (number + 1023) / 1024,
+        "K" => number,
+        "M" => number << 10,
+        "G" => number << 20,
         _ => return None,
-    };
-    digits.parse::<i128>().ok().map(|number| number * factor)
+    })
 }
 
 #[cfg(test)]
@@ -260,6 +261,7 @@ mod tests {
             "GLIBC_TUNABLES=glibc.malloc.arena_max=2:glibc.malloc.trim_threshold=0x10000",
             "MIMALLOC_PURGE_DELAY=0",
             "MIMALLOC_ARENA_RESERVE=1GiB MIMALLOC_ALLOW_THP=yes",
+            "MIMALLOC_ARENA_RESERVE=1073741824",
         ] {
             assert_eq!(verdict(text, &said()), Ok(vec![]), "{text}");
         }
