@@ -120,9 +120,10 @@ impl Pilot {
         (self.cost(LEAST, 1, LEAST) <= budget).then_some((LEAST, LEAST))
     }
 
-    /// As much as fits, which is less than verdicts on both need: verdicts on time before those on memory.
+    /// As much as fits, which is less than verdicts on both need: memory once, whatever it takes, since a result that is
+    /// silent on it answers nobody; then verdicts on time.
     fn too_little(&self, budget: Duration) -> Repetitions {
-        let footprint_runs = u32::from(self.cost(LEAST, 0, 1) <= budget);
+        let footprint_runs = 1;
         let latency_runs = u32::from(self.cost(LEAST, 1, 1) <= budget);
         let fits = |blocks: &u32| self.cost(*blocks, latency_runs, footprint_runs) <= budget;
         let blocks = (1..=LEAST).rev().find(fits).unwrap_or(1);
@@ -239,7 +240,7 @@ mod tests {
         assert!(little.reasons[0].contains("too little time for verdicts on memory"), "{little:?}");
         let less = PILOT.choose(Duration::from_secs(20));
         assert!(less.blocks < 6 && less.reasons[0].contains("too little time for verdicts:"), "{less:?}");
-        assert_eq!(sizes(&PILOT.choose(Duration::ZERO)), (1, 0, 0));
+        assert_eq!(sizes(&PILOT.choose(Duration::ZERO)), (1, 0, 1));
         let mut before = (0, 0, 0);
         for seconds in 0..600 {
             let now = sizes(&PILOT.choose(Duration::from_secs(seconds)));
