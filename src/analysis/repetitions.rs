@@ -120,8 +120,8 @@ impl Pilot {
         (self.cost(LEAST, 1, LEAST) <= budget).then_some((LEAST, LEAST))
     }
 
-    /// As much as fits, which is less than verdicts on both need: memory once, whatever it takes, since a result that is
-    /// silent on it answers nobody; then verdicts on time.
+    /// As much as fits, which is less than verdicts on both need: memory once, whatever it takes, since a result that
+    /// is silent on it answers nobody; then verdicts on time.
     fn too_little(&self, budget: Duration) -> Repetitions {
         let footprint_runs = 1;
         let latency_runs = u32::from(self.cost(LEAST, 1, 1) <= budget);
