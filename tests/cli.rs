@@ -1,11 +1,14 @@
 //! The binary as a user meets it: what goes right, and what goes wrong with a sentence.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod binary;
+
+use binary::{bench, output};
 use pyalloc_bench::run::{self, Outcome, Run};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -13,18 +16,6 @@ use trace::{Domain, Event, EventKind, Metadata, Phase, TraceWriter, WriteOptions
 
 /// Long enough for a loaded machine; only a hang takes so long.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn bench() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));
-    command.stdin(Stdio::null());
-    command
-}
-
-fn output(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap_or(-1), text(stdout), text(stderr))
-}
 
 /// A trace of `rounds` rounds in `steady`: blocks of all domains come and go, every tenth stays.
 fn write_trace(path: &Path, rounds: u32) {

@@ -4,10 +4,12 @@
 //! two of them was put there: a different configuration under one name, too few runs, or an edited environment.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod binary;
+
+use binary::{bench, output};
 use pyalloc_bench::run;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 use trace::{Domain, Event, EventKind, Metadata, Phase, TraceWriter, WriteOptions};
@@ -15,18 +17,6 @@ use trace::{Domain, Event, EventKind, Metadata, Phase, TraceWriter, WriteOptions
 /// Blocks that `steady` allocates, and their size: 20 MiB in all.
 const BLOCKS: u32 = 320;
 const BLOCK_BYTES: u64 = 64 * 1024;
-
-fn bench() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));
-    command.stdin(Stdio::null());
-    command
-}
-
-fn output(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap_or(-1), text(stdout), text(stderr))
-}
 
 /// Many blocks of a size that every allocator keeps for itself when it is freed, unless it is told not to.
 fn write_trace(path: &Path) {

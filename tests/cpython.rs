@@ -4,9 +4,12 @@
 //! Invariant: where no interpreter can serve, this says `NOT RUN`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod measured;
+
 use libpython::Interpreter;
-use pyalloc_bench::measure::{Cell, Config, ImageLimits, Prepared, Progress, Request, Sizes, parse_config, report};
-use pyalloc_bench::run::{Footprint, MemoryPoint, Mode, Observation, Outcome, Pass, SealReport};
+use measured::{footprint, observe};
+use pyalloc_bench::measure::{Config, ImageLimits, Prepared, Progress, Request, Sizes, parse_config, report};
+use pyalloc_bench::run::{Footprint, MemoryPoint, Mode, Observation, Pass, SealReport};
 use pyalloc_bench::workload::Bundle;
 use std::path::{Path, PathBuf};
 
@@ -40,19 +43,6 @@ fn prepared(configs: Vec<Config>) -> Prepared {
         base: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
     };
     Prepared::new(&request, &mut Progress::new(true)).unwrap()
-}
-
-fn observe(prepared: &Prepared, config: usize, pass: Pass) -> Observation {
-    let cell = Cell { workload: 0, config, pass, block: 0, padding_bytes: 0 };
-    match prepared.measure(&cell).outcome {
-        Outcome::Ok(observation) => observation,
-        Outcome::Failed { stage, reason } => panic!("{} {pass:?}, {stage}: {reason}", prepared.configs[config].name),
-    }
-}
-
-fn footprint(prepared: &Prepared, config: usize) -> Footprint {
-    let Observation::Footprint(seen) = observe(prepared, config, Pass::Footprint) else { panic!("another pass") };
-    seen
 }
 
 /// At every reading the same blocks are live and as large. Where an interpreter has left a few free chunks in the C

@@ -1,12 +1,14 @@
 //! `recommend` as a user meets it, on a real result and on invented ones, and the commands it prints, on real Pythons.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod binary;
 #[path = "allocators/built.rs"]
 #[allow(dead_code, reason = "of it, only one library is wanted here")]
 mod built;
 #[path = "../crates/recorder/tests/support/mod.rs"]
 mod support;
 
+use binary::{bench, output};
 use pyalloc_bench::analysis::fixture::{self, Invention};
 use pyalloc_bench::report::verify;
 use pyalloc_bench::run::{ENVIRONMENT_FILE, Environment, RUNS_FILE, Run};
@@ -17,10 +19,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 fn recommend(result: &Path, more: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));
-    let output = command.stdin(Stdio::null()).arg("recommend").arg(result).args(more).output().unwrap();
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    (output.status.code().unwrap_or(-1), out, err)
+    output(bench().arg("recommend").arg(result).args(more))
 }
 
 /// Without line breaks.

@@ -3,12 +3,14 @@
 //! Invariant: where no pyarrow can be had, this says `NOT RUN`, and fails where that is not allowed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod measured;
 #[path = "../crates/recorder/tests/support/mod.rs"]
 mod support;
 
+use measured::{footprint, observe};
 use pyalloc_bench::backend::{LIBARROW_VARIABLE, WHEEL_POOLS};
-use pyalloc_bench::measure::{Cell, ImageLimits, Prepared, Progress, Request, Sizes, Wheel, parse_config, report};
-use pyalloc_bench::run::{Footprint, Observation, Outcome, Pass, Throughput};
+use pyalloc_bench::measure::{ImageLimits, Prepared, Progress, Request, Sizes, Wheel, parse_config, report};
+use pyalloc_bench::run::{Observation, Pass, Throughput};
 use pyalloc_bench::workload::Bundle;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,19 +81,6 @@ fn every_pool_says_what_it_is() {
             assert!(!place.contains('/') || !serde_json::to_string(&facts).unwrap().contains(&place), "{facts:?}");
         }
     }
-}
-
-fn observe(prepared: &Prepared, config: usize, pass: Pass) -> Observation {
-    let cell = Cell { workload: 0, config, pass, block: 0, padding_bytes: 0 };
-    match prepared.measure(&cell).outcome {
-        Outcome::Ok(observation) => observation,
-        Outcome::Failed { stage, reason } => panic!("{} {pass:?}, {stage}: {reason}", prepared.configs[config].name),
-    }
-}
-
-fn footprint(prepared: &Prepared, config: usize) -> Footprint {
-    let Observation::Footprint(seen) = observe(prepared, config, Pass::Footprint) else { panic!("another pass") };
-    seen
 }
 
 #[test]
