@@ -5,7 +5,7 @@
 //!
 //! Invariant: the command needs nothing but the Python of the service; what cannot be told counts as not verified.
 
-/// A probe: the variable, or the tunable behind it, the function that looks, and the pieces of Python that it needs.
+/// A probe: the variable, the function that looks, and the pieces of Python that it needs.
 struct Probe {
     name: &'static str,
     function: &'static str,
@@ -21,34 +21,20 @@ const fn of(name: &'static str, function: &'static str, pieces: &'static [&'stat
     Probe { name, function, pieces }
 }
 
+/// By variable. The function of a probe of glibc has the name of the tunable that sets the same.
 const PROBES: &[Probe] = &[
     of("PYTHONMALLOC", "python_allocator", &[include_str!("verify/python.py")]),
     of("ARROW_DEFAULT_MEMORY_POOL", "arrow_pool", &[include_str!("verify/arrow.py")]),
     of("JE_ARROW_MALLOC_CONF", "arrow_jemalloc", &[include_str!("verify/arrow_jemalloc.py")]),
     of("LD_PRELOAD", "preload", &[C, include_str!("verify/preload.py")]),
     of("MALLOC_CONF", "jemalloc", &[C, include_str!("verify/jemalloc.py")]),
-    of("MALLOC_ARENA_MAX", "arena_max", ARENA_MAX),
-    of("MALLOC_MMAP_THRESHOLD_", "mmap_threshold", MMAP_THRESHOLD),
-    of("MALLOC_TRIM_THRESHOLD_", "trim_threshold", TRIM_THRESHOLD),
-    of("MALLOC_TOP_PAD_", "top_pad", TOP_PAD),
-    of("MALLOC_MMAP_MAX_", "mmap_max", MMAP_MAX),
-    of("MALLOC_PERTURB_", "perturb", PERTURB),
+    of("MALLOC_ARENA_MAX", "arena_max", &[C, GLIBC, include_str!("verify/arena_max.py")]),
+    of("MALLOC_MMAP_THRESHOLD_", "mmap_threshold", &[C, GLIBC, include_str!("verify/mmap_threshold.py")]),
+    of("MALLOC_TRIM_THRESHOLD_", "trim_threshold", &[C, GLIBC, include_str!("verify/trim_threshold.py")]),
+    of("MALLOC_TOP_PAD_", "top_pad", &[C, GLIBC, include_str!("verify/top_pad.py")]),
+    of("MALLOC_MMAP_MAX_", "mmap_max", &[C, GLIBC, include_str!("verify/mmap_max.py")]),
+    of("MALLOC_PERTURB_", "perturb", &[C, GLIBC, include_str!("verify/perturb.py")]),
 ];
-/// The same by the loader's names.
-const TUNABLES: &[Probe] = &[
-    of("arena_max", "arena_max", ARENA_MAX),
-    of("mmap_threshold", "mmap_threshold", MMAP_THRESHOLD),
-    of("trim_threshold", "trim_threshold", TRIM_THRESHOLD),
-    of("top_pad", "top_pad", TOP_PAD),
-    of("mmap_max", "mmap_max", MMAP_MAX),
-    of("perturb", "perturb", PERTURB),
-];
-const ARENA_MAX: &[&str] = &[C, GLIBC, include_str!("verify/arena_max.py")];
-const MMAP_THRESHOLD: &[&str] = &[C, GLIBC, include_str!("verify/mmap_threshold.py")];
-const TRIM_THRESHOLD: &[&str] = &[C, GLIBC, include_str!("verify/trim_threshold.py")];
-const TOP_PAD: &[&str] = &[C, GLIBC, include_str!("verify/top_pad.py")];
-const MMAP_MAX: &[&str] = &[C, GLIBC, include_str!("verify/mmap_max.py")];
-const PERTURB: &[&str] = &[C, GLIBC, include_str!("verify/perturb.py")];
 /// What no behaviour tells is asked of the loader.
 const LISTED: Probe = of("", "tunable", &[C, GLIBC, include_str!("verify/tunable.py")]);
 const MIMALLOC: Probe = of("", "mimalloc", &[include_str!("verify/mimalloc.py")]);
@@ -98,12 +84,16 @@ fn literal(text: &str) -> String {
     serde_json::Value::String(text.to_owned()).to_string()
 }
 
+fn probe_of_tunable(tunable: &str) -> Option<&'static Probe> {
+    PROBES.iter().find(|probe| probe.pieces.contains(&GLIBC) && probe.function == tunable)
+}
+
 fn checks(name: &str, value: &str, all: &[(String, String)]) -> Vec<Check> {
     let check = |probe, setting| Check { probe, name: name.to_owned(), value: value.to_owned(), setting };
     let pair = |name: &str, value: &str| format!("({}, {})", literal(name), literal(value));
     if name == TUNABLES_VARIABLE {
         let tunables = value.split(':').filter_map(|text| text.strip_prefix(TUNABLE_PREFIX)?.split_once('='));
-        let each = tunables.map(|(tunable, wanted)| match TUNABLES.iter().find(|probe| probe.name == tunable) {
+        let each = tunables.map(|(tunable, wanted)| match probe_of_tunable(tunable) {
             Some(probe) => check(probe, literal(wanted)),
             None => check(&LISTED, pair(tunable, wanted)),
         });
@@ -152,8 +142,7 @@ mod tests {
 
     #[test]
     fn no_line_of_python_ends_the_here_document() {
-        for piece in PROBES.iter().chain(TUNABLES).chain([&LISTED, &MIMALLOC, &UNKNOWN]).flat_map(|probe| probe.pieces)
-        {
+        for piece in PROBES.iter().chain([&LISTED, &MIMALLOC, &UNKNOWN]).flat_map(|probe| probe.pieces) {
             assert!(
                 piece.lines().all(|line| line != "VERIFY" && line.len() <= 120) && piece.ends_with('\n'),
                 "{piece}"
