@@ -6,6 +6,7 @@
 use super::compare::{self, Confidence};
 use super::{Random, Selection, Verdict, stats};
 use crate::metric;
+use crate::run::ConfigFacts;
 use serde::Serialize;
 
 /// What a twin's name adds to that of its original.
@@ -42,14 +43,16 @@ pub struct Drift {
     pub ratio: super::Estimate,
 }
 
+/// The `NAME` of a `NAME-again`, if there is one.
+pub(super) fn original<'a>(configs: &[ConfigFacts], twin: &'a str) -> Option<&'a str> {
+    twin.strip_suffix(AGAIN).filter(|original| configs.iter().any(|config| config.name == *original))
+}
+
 impl Selection<'_> {
     /// Every `NAME-again` with its `NAME`.
     fn pairs_of_twins(&self) -> impl Iterator<Item = (&str, &str)> {
-        let names = || self.environment.configs.iter().map(|config| config.name.as_str());
-        names().filter_map(move |twin| {
-            let original = twin.strip_suffix(AGAIN)?;
-            names().any(|name| name == original).then_some((twin, original))
-        })
+        let configs = &self.environment.configs;
+        configs.iter().filter_map(|config| Some((config.name.as_str(), original(configs, &config.name)?)))
     }
 
     /// Every `NAME-again` against its `NAME`.

@@ -5,13 +5,11 @@
 
 use super::{Candidate, Exclusion, Fit, Objective, Wish, metric_of};
 use crate::analysis::fidelity::{WIDEN_SHARE, WIDEN_SHARE_THREADS};
-use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Percentile, Random, WorkloadAnalysis, stats};
+use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Percentile, Random, WorkloadAnalysis, control, stats};
 use crate::metric;
 use crate::run::{ConfigFacts, Environment, Footprint, Outcome, Run, WorkloadFacts};
 use trace::{Domain, Metadata, Phase};
 
-/// How a second name for the same configuration ends, which a run measures to see whether it finds a difference.
-const TWIN_ENDING: &str = "-again";
 /// Index of p99.9 among [`crate::analysis::LatencyRow::percentiles`].
 const P999: usize = 3;
 /// The variables that choose allocators.
@@ -71,10 +69,8 @@ pub(super) fn candidates(
 ) -> Vec<Candidate> {
     let environment = &analysis.environment;
     let own: Vec<Vec<(String, String)>> = environment.configs.iter().filter_map(words_of).collect();
-    let is_twin = |name: &str| {
-        let original = name.strip_suffix(TWIN_ENDING);
-        original.is_some_and(|original| environment.configs.iter().any(|config| config.name == original))
-    };
+    // A second name for the same configuration is there to see whether it comes out alike.
+    let is_twin = |name: &str| control::original(&environment.configs, name).is_some();
     let all = workload.configs.iter().enumerate().filter(|(_, config)| !is_twin(&config.name));
     all.map(|(index, config)| {
         let facts = &environment.configs[config.config];
