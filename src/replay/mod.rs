@@ -135,16 +135,17 @@ pub(crate) fn replay<P: Pass>(ops: &[u64], first: u64, heap: &mut Heap, pass: &m
 fn other<P: Pass>(ops: &[u64], mut at: usize, first: u64, heap: &mut Heap, pass: &mut P) -> Option<usize> {
     while let Some(&word) = ops.get(at) {
         let op = Op(word);
-        let advised = || ops.get(at + 1).is_some_and(|next| is_advice_on(Op(*next), op));
         let kind = op.kind();
+        let is_new = matches!(kind, OpKind::Alloc | OpKind::AllocZeroed | OpKind::AllocAligned);
+        let advised = is_new && ops.get(at + 1).is_some_and(|next| is_advice_on(Op(*next), op));
         match kind {
             OpKind::Align => heap.prefix.align_log2 = op.value(),
             OpKind::Touched => heap.prefix.touched = Some(op.value()),
             OpKind::SizeHigh => heap.prefix.size_high = op.value(),
             OpKind::OldPages => heap.prefix.old_pages = Some(op.value()),
-            OpKind::Alloc => heap.allocate(op, CallKind::Malloc, advised(), pass),
-            OpKind::AllocZeroed => heap.allocate(op, CallKind::Calloc, advised(), pass),
-            OpKind::AllocAligned => heap.allocate(op, CallKind::Aligned, advised(), pass),
+            OpKind::Alloc => heap.allocate(op, CallKind::Malloc, advised, pass),
+            OpKind::AllocZeroed => heap.allocate(op, CallKind::Calloc, advised, pass),
+            OpKind::AllocAligned => heap.allocate(op, CallKind::Aligned, advised, pass),
             OpKind::Realloc => heap.reallocate(op, pass),
             OpKind::Free => heap.free(op, pass),
             OpKind::Advise if P::CALLS => heap.advise(op),
@@ -162,8 +163,7 @@ fn other<P: Pass>(ops: &[u64], mut at: usize, first: u64, heap: &mut Heap, pass:
             OpKind::GcStart | OpKind::GcStop => {}
         }
         // Advice on the new block has been given, before it was touched.
-        let is_done = matches!(kind, OpKind::Alloc | OpKind::AllocZeroed | OpKind::AllocAligned) && advised();
-        at += 1 + usize::from(is_done);
+        at += 1 + usize::from(advised);
         heap.prefix.seen = matches!(kind, OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages);
         if !heap.prefix.seen {
             break;
