@@ -2,6 +2,8 @@
 //!
 //! Invariant: a unit that means two things to two tools is refused, with both meanings named.
 
+use std::time::Duration;
+
 /// Units of memory, in bytes. Kubernetes' `Gi` is a GiB.
 const BYTES: &[(&str, f64)] = &[
     ("b", 1.0),
@@ -47,6 +49,18 @@ pub(super) fn nanoseconds(text: &str) -> Result<f64, String> {
     if ns > 0.0 { Ok(ns) } else { Err("no call takes no time; write such as 50us".to_owned()) }
 }
 
+/// A time with a unit: `500ms`, `60s`, `5m`, `1h`; seconds without one.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (number, seconds) =
+        UNITS.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds))).unwrap_or((text, 1.0));
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is no time; write 500ms, 60s or 5m"))?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("`{text}` is out of range; write 500ms, 60s or 5m"))
+}
+
 fn split(text: &str) -> Result<(f64, String), String> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -66,6 +80,15 @@ fn scaled(number: f64, unit: &str, units: &[(&str, f64)], known: &str) -> Result
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert!(duration("soon").is_err() && duration("-1s").is_err() && duration("0s").is_err());
+    }
 
     #[test]
     fn units_mean_what_they_say() {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: leaves with the program's own exit code; the recorder's own failures are 125 to 127, as with `env`.
 
+use super::quantity;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,10 +15,10 @@ pub(super) struct RecordArgs {
     #[arg(short, long, value_name = "FILE", default_value = "python.trace")]
     output: PathBuf,
     /// Stop recording after this long; the program goes on (such as 500ms, 60s, 5m)
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = quantity::duration)]
     run_for: Option<Duration>,
     /// What happens in this time after the start counts as start-up
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     after: Option<Duration>,
     /// Most raw data per process (32 bytes an event); then recording stops and the program goes on
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -60,18 +61,6 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A time with a unit: `500ms`, `60s`, `5m`, `1h`; seconds without one.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let (number, seconds) =
-        UNITS.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds))).unwrap_or((text, 1.0));
-    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is no time; write 500ms, 60s or 5m"))?;
-    Duration::try_from_secs_f64(number * seconds)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| format!("`{text}` is out of range; write 500ms, 60s or 5m"))
-}
-
 /// A size with a binary unit: `512K`, `100M`, `1G`, also `1GiB`; bytes without one.
 fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(char, u64); 4] = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30), ('T', 1 << 40)];
@@ -87,15 +76,6 @@ fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
-        assert!(duration("soon").is_err() && duration("-1s").is_err() && duration("0s").is_err());
-    }
 
     #[test]
     fn sizes_have_binary_units() {

@@ -38,7 +38,7 @@ pub(super) struct RunOptions {
     #[arg(long)]
     quick: bool,
     /// Measuring time (90s, 5m, 1h): a pilot chooses as many blocks and runs as verdicts need and the time allows
-    #[arg(long, value_name = "TIME", value_parser = super::record::duration,
+    #[arg(long, value_name = "TIME", value_parser = super::quantity::duration,
           conflicts_with_all = ["blocks", "latency_runs", "footprint_runs"])]
     budget: Option<Duration>,
     /// Throughput blocks [default: 12; 3 with --quick]
