@@ -42,7 +42,7 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-fn ensure(holds: bool, invariant: &'static str, address: usize) -> Result<(), Violation> {
+pub(crate) fn ensure(holds: bool, invariant: &'static str, address: usize) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(Violation { invariant, address }) }
 }
 

@@ -104,3 +104,76 @@ unsafe impl ArenaSource for MappedArenas {
         unsafe { libc::munmap(arena.cast::<c_void>(), bytes) };
     }
 }
+
+/// Reserved addresses, whose OS pages come when they are touched.
+///
+/// A write to one may be refused by nobody but the kernel's out-of-memory killer, as with any private mapping.
+pub(crate) struct Space {
+    start: *mut u8,
+    bytes: usize,
+}
+
+impl Space {
+    /// Nothing reserved.
+    pub(crate) const NONE: Self = Self { start: ptr::null_mut(), bytes: 0 };
+
+    /// Reserves addresses, or nothing. The kernel is asked to make no huge pages of them: what comes with the first
+    /// touch is to be what was touched.
+    pub(crate) fn reserve(bytes: usize) -> Self {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Self::NONE;
+        }
+        #[cfg(target_os = "linux")]
+        // SAFETY: advice on the mapping just made; a kernel without huge pages refuses it, which changes nothing.
+        unsafe {
+            libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE)
+        };
+        Self { start: start.cast(), bytes }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.start.is_null()
+    }
+
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    /// Makes OS pages present, writable and zero where they were not. A kernel before 5.14 cannot, and then they come
+    /// one by one;
+    /// so on other systems than Linux.
+    pub(crate) fn populate(&self, at: *mut u8, bytes: usize) {
+        #[cfg(target_os = "linux")]
+        // SAFETY: changes no content; a range outside of the mapping would be refused.
+        unsafe {
+            libc::madvise(at.cast(), bytes, libc::MADV_POPULATE_WRITE)
+        };
+        #[cfg(not(target_os = "linux"))]
+        let _ = (at, bytes);
+    }
+
+    /// Gives OS pages back to the kernel; they read as zeros from now on.
+    ///
+    /// # Safety
+    /// The pages lie in the space, and nobody wants what they hold.
+    pub(crate) unsafe fn discard(&self, at: *mut u8, bytes: usize) {
+        // SAFETY: by contract.
+        unsafe { libc::madvise(at.cast(), bytes, libc::MADV_DONTNEED) };
+    }
+
+    /// Gives the addresses back.
+    ///
+    /// # Safety
+    /// Nobody uses any of them any more.
+    pub(crate) unsafe fn release(&mut self) {
+        if !self.is_none() {
+            // SAFETY: a mapping of this size, given up by the caller.
+            unsafe { libc::munmap(self.start.cast::<c_void>(), self.bytes) };
+        }
+        *self = Self::NONE;
+    }
+}

@@ -66,8 +66,8 @@ pub struct Statistics {
     pub map: MapStatistics,
     /// Blocks handed out by the raw allocator less blocks given back to it, as CPython counts them.
     pub raw_blocks: isize,
-    classes: [ClassStatistics; CLASSES_MAX],
-    classes_len: usize,
+    pub(crate) classes: [ClassStatistics; CLASSES_MAX],
+    pub(crate) classes_len: usize,
 }
 
 impl Statistics {

@@ -11,6 +11,8 @@ mod calls;
 mod shadow;
 #[path = "../../tests/it/sources.rs"]
 mod sources;
+#[path = "../../tests/it/subject.rs"]
+mod subject;
 
 use libfuzzer_sys::fuzz_target;
 

@@ -4,10 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use pypool::{Geometry, Price};
-
 use crate::shadow;
-use crate::sources::{TestAllocator, allocator};
+use crate::subject::Subject;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
@@ -47,9 +45,9 @@ impl Live {
     }
 }
 
-pub(crate) struct Caller<G: Geometry> {
-    pymalloc: Box<TestAllocator<G>>,
-    shift_bytes: usize,
+pub(crate) struct Caller<S: Subject> {
+    pymalloc: Box<S>,
+    place: usize,
     live: Vec<Live>,
     /// Start and length of every live block.
     ranges: BTreeMap<usize, usize>,
@@ -57,10 +55,10 @@ pub(crate) struct Caller<G: Geometry> {
     refusals: usize,
 }
 
-impl<G: Geometry> Caller<G> {
-    pub(crate) fn new(shift_bytes: usize) -> Self {
-        let pymalloc = allocator::<G>(shift_bytes);
-        Self { pymalloc, shift_bytes, live: Vec::new(), ranges: BTreeMap::new(), fill: 0, refusals: 0 }
+impl<S: Subject> Caller<S> {
+    /// `place` is the subject's: where its arenas lie, or how much room there is for them.
+    pub(crate) fn new(place: usize) -> Self {
+        Self { pymalloc: S::fresh(place), place, live: Vec::new(), ranges: BTreeMap::new(), fill: 0, refusals: 0 }
     }
 
     pub(crate) fn step(&mut self, step: Step) {
@@ -88,21 +86,16 @@ impl<G: Geometry> Caller<G> {
                 let oldest: Vec<_> = self.live.drain(..count.min(self.live.len())).collect();
                 oldest.into_iter().for_each(|old| self.free(old));
             }
-            Step::Starve(arenas, raw) => {
-                self.pymalloc.source().patience.set(arenas);
-                self.pymalloc.raw().patience.set(raw);
-            }
+            Step::Starve(arenas, raw) => self.pymalloc.starve(arenas, raw),
             Step::Drop => self.start_anew(),
         }
-        self.refusals = self.refusals_now();
+        self.refusals = self.pymalloc.refusals();
     }
 
     /// Walks all invariants and the byte budget.
     pub(crate) fn check(&self) {
-        self.pymalloc.check(Price::Full).unwrap();
-        let statistics = self.pymalloc.statistics();
-        assert_eq!(statistics.total_bytes(), statistics.arenas.mapped * G::ARENA_BYTES);
-        assert_eq!(statistics.arenas.mapped, self.pymalloc.source().mapped());
+        let statistics = self.pymalloc.checked();
+        assert_eq!(statistics.total_bytes(), statistics.arenas.mapped * statistics.arena_bytes);
         let blocks: usize = statistics.classes().iter().map(|row| row.blocks_in_use).sum();
         assert_eq!(blocks + statistics.raw_blocks as usize, self.live.len());
     }
@@ -113,11 +106,7 @@ impl<G: Geometry> Caller<G> {
             self.step(Step::Free(self.live.len() / 2));
         }
         self.check();
-        assert!(self.pymalloc.source().mapped() <= 1, "at most the last arena stays");
-    }
-
-    fn refusals_now(&self) -> usize {
-        self.pymalloc.source().patience.refusals() + self.pymalloc.raw().patience.refusals()
+        self.pymalloc.assert_drained();
     }
 
     fn usable_size(&mut self, block: *mut u8) -> Option<usize> {
@@ -127,17 +116,17 @@ impl<G: Geometry> Caller<G> {
 
     /// Takes a block over, or null, for which there must be a cause.
     fn add(&mut self, block: *mut u8, bytes: usize, may_be_raw: bool) {
-        let refused = self.refusals_now() > self.refusals;
+        let refused = self.pymalloc.refusals() > self.refusals;
         if block.is_null() {
             return assert!(refused || bytes > isize::MAX as usize, "null without a cause");
         }
-        let small = (1..=G::SMALL_BYTES_MAX).contains(&bytes);
+        let small = (1..=S::SMALL_BYTES_MAX).contains(&bytes);
         let usable = self.usable_size(block);
         match usable {
             Some(usable) => {
                 assert!(small, "pools serve small requests only");
-                assert!(block.addr().is_multiple_of(G::ALIGNMENT_BYTES));
-                assert!(bytes <= usable && (usable < bytes + G::ALIGNMENT_BYTES || usable * 3 < bytes * 4));
+                assert!(block.addr().is_multiple_of(S::ALIGNMENT_BYTES));
+                assert!(bytes <= usable && (usable < bytes + S::step_bytes(bytes) || usable * 3 < bytes * 4));
             }
             None => {
                 assert!(block.addr().is_multiple_of(8));
@@ -202,6 +191,6 @@ impl<G: Geometry> Caller<G> {
         }
         self.ranges.clear();
         // Both sources assert, when they are dropped, that everything has come back.
-        self.pymalloc = allocator::<G>(self.shift_bytes);
+        self.pymalloc = S::fresh(self.place);
     }
 }

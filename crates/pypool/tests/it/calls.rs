@@ -2,37 +2,41 @@
 //!
 //! **Invariant:** every string of bytes is a legal sequence of calls, so whatever fails is the allocator's fault.
 
-use pypool::{Before310, Current, Geometry};
+use pypool::{Before310, Current, Tuned, policy};
 
 use crate::caller::{Caller, Step};
-use crate::sources::{Narrow, Tiny, Wide};
+use crate::sources::{CountingRaw, Narrow, TestAllocator, Tiny, Wide};
+use crate::subject::Subject;
 
 const CHECK_EVERY: usize = 64;
 
-/// Runs the calls that `bytes` spell: the first byte picks the geometry, the second where arenas lie.
+/// Runs the calls that `bytes` spell: the first byte picks the allocator, the second where arenas lie.
 pub(crate) fn run(bytes: &[u8]) {
-    let &[geometry, place, ref calls @ ..] = bytes else { return };
+    let &[subject, place, ref calls @ ..] = bytes else { return };
     let shift_bytes = if place < 0x80 { 4096 * usize::from(place % 2) } else { 37 * usize::from(place) };
-    match geometry % 5 {
-        0 => spell::<Tiny>(shift_bytes, calls),
-        1 => spell::<Current>(shift_bytes, calls),
-        2 => spell::<Before310>(shift_bytes, calls),
-        3 => spell::<Narrow>(shift_bytes, calls),
-        _ => spell::<Wide>(shift_bytes, calls),
+    match subject % 8 {
+        0 => spell::<TestAllocator<Tiny>>(shift_bytes, calls),
+        1 => spell::<TestAllocator<Current>>(shift_bytes, calls),
+        2 => spell::<TestAllocator<Before310>>(shift_bytes, calls),
+        3 => spell::<TestAllocator<Narrow>>(shift_bytes, calls),
+        4 => spell::<TestAllocator<Wide>>(shift_bytes, calls),
+        5 => spell::<Tuned<CountingRaw>>(0, calls),
+        6 => spell::<Tuned<CountingRaw, 0>>(0, calls),
+        _ => spell::<Tuned<CountingRaw, { policy::ALL & !policy::PACKED }>>(0, calls),
     }
 }
 
 /// Three bytes a call; a rest shorter than that is left.
-fn spell<G: Geometry>(shift_bytes: usize, calls: &[u8]) {
-    let mut caller = Caller::<G>::new(shift_bytes);
-    let mut favourite_bytes = G::SMALL_BYTES_MAX;
+fn spell<S: Subject>(place: usize, calls: &[u8]) {
+    let mut caller = Caller::<S>::new(place);
+    let mut favourite_bytes = S::SMALL_BYTES_MAX;
     for (index, call) in calls.chunks_exact(3).enumerate() {
         let (small, large) = (usize::from(call[1]), usize::from(u16::from_le_bytes([call[1], call[2]])));
         match call[0] {
-            0..0x30 => caller.step(Step::Allocate(large % (G::SMALL_BYTES_MAX + 2))),
+            0..0x30 => caller.step(Step::Allocate(large % (S::SMALL_BYTES_MAX + 2))),
             // Runs of one size fill pools and arenas, which single calls of any size seldom do.
             0x30..0x60 => (0..small % 64).for_each(|_| caller.step(Step::Allocate(favourite_bytes))),
-            0x60..0x68 => favourite_bytes = large % (G::SMALL_BYTES_MAX + 2),
+            0x60..0x68 => favourite_bytes = large % (S::SMALL_BYTES_MAX + 2),
             0x68..0x78 => caller.step(Step::AllocateZeroed(small, usize::from(call[2]) % 16)),
             0x78..0x90 => caller.step(Step::Reallocate(small, usize::from(call[2]) * 3)),
             0x90..0x94 => caller.step(Step::Reallocate(small, large)),

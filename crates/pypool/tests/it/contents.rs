@@ -1,15 +1,16 @@
 //! What any allocator owes its caller, on random calls: see [`Caller`] for what that is.
 
 use proptest::prelude::*;
-use pypool::{Before310, Current, Geometry};
+use pypool::{Before310, Current, Tuned, policy};
 
 use crate::caller::{Caller, Step};
-use crate::sources::{Narrow, Tiny, Wide};
+use crate::sources::{CountingRaw, Narrow, TestAllocator, Tiny, Wide};
+use crate::subject::Subject;
 
 const CHECK_EVERY: usize = 64;
 
-fn keeps_its_promises<G: Geometry>(steps: &[Step], shift_bytes: usize) {
-    let mut caller = Caller::<G>::new(shift_bytes);
+fn keeps_its_promises<S: Subject>(steps: &[Step], place: usize) {
+    let mut caller = Caller::<S>::new(place);
     for (index, &step) in steps.iter().enumerate() {
         caller.step(step);
         if index % CHECK_EVERY == 0 {
@@ -39,27 +40,51 @@ proptest! {
 
     #[test]
     fn tiny_arenas_keep_their_promises(steps in steps()) {
-        keeps_its_promises::<Tiny>(&steps, 512);
+        keeps_its_promises::<TestAllocator<Tiny>>(&steps, 512);
     }
 
     #[test]
     fn cpythons_geometry_keeps_its_promises(steps in steps()) {
-        keeps_its_promises::<Current>(&steps, 4096);
+        keeps_its_promises::<TestAllocator<Current>>(&steps, 4096);
     }
 
     #[test]
     fn the_older_geometry_keeps_its_promises(steps in steps()) {
-        keeps_its_promises::<Before310>(&steps, 0);
+        keeps_its_promises::<TestAllocator<Before310>>(&steps, 0);
     }
 
     #[test]
     fn narrow_blocks_keep_their_promises(steps in steps()) {
-        keeps_its_promises::<Narrow>(&steps, 4096);
+        keeps_its_promises::<TestAllocator<Narrow>>(&steps, 4096);
     }
 
     /// The trait asks for no alignment of arenas: the first pool starts where one can.
     #[test]
     fn wide_blocks_in_arenas_at_odd_addresses_keep_their_promises(steps in steps(), shift_bytes in 0_usize..8192) {
-        keeps_its_promises::<Wide>(&steps, shift_bytes);
+        keeps_its_promises::<TestAllocator<Wide>>(&steps, shift_bytes);
+    }
+
+    #[test]
+    fn the_tuned_allocator_keeps_its_promises(steps in steps()) {
+        keeps_its_promises::<Tuned<CountingRaw>>(&steps, 0);
+    }
+
+    #[test]
+    fn without_any_policy_it_keeps_them_too(steps in steps()) {
+        keeps_its_promises::<Tuned<CountingRaw, 0>>(&steps, 0);
+    }
+
+    #[test]
+    fn every_policy_can_be_left_out(steps in steps(), left_out in 0_usize..policy::POLICIES.len()) {
+        let play = [
+            keeps_its_promises::<Tuned<CountingRaw, { policy::ALL & !policy::PACKED }>>,
+            keeps_its_promises::<Tuned<CountingRaw, { policy::ALL & !policy::RANGE }>>,
+            keeps_its_promises::<Tuned<CountingRaw, { policy::ALL & !policy::BATCH }>>,
+            keeps_its_promises::<Tuned<CountingRaw, { policy::ALL & !policy::LINGER }>>,
+            keeps_its_promises::<Tuned<CountingRaw, { policy::ALL & !policy::PURGE }>>,
+            keeps_its_promises::<Tuned<CountingRaw, { policy::ALL & !policy::POPULATE }>>,
+            keeps_its_promises::<Tuned<CountingRaw, { policy::ALL & !policy::WIDE }>>,
+        ];
+        play[left_out](&steps, 0);
     }
 }

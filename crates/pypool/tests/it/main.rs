@@ -13,3 +13,5 @@ mod policy;
 mod shadow;
 mod sources;
 mod statistics;
+mod subject;
+mod tuned;

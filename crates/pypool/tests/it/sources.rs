@@ -12,6 +12,10 @@ use crate::shadow;
 
 const SLOT_BYTES: usize = 2 << 20;
 const SLOTS: usize = 256;
+/// Twice the slots and one more, so that they can be moved to where they are wanted.
+const RESERVED_BYTES: usize = SLOT_BYTES * (2 * SLOTS + 1);
+/// Addresses that one leaf of the address map covers.
+const LEAF_SPAN_BYTES: usize = 16 << 30;
 /// What the raw allocator gives at most. Sanitizers take a request beyond reason for a mistake and end the process.
 const RAW_BYTES_MAX: usize = 1 << 30;
 
@@ -67,13 +71,19 @@ impl SlotArenas {
         // SAFETY: an inaccessible anonymous mapping at an address of the kernel's choice touches nothing.
         let reserved = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            libc::mmap(ptr::null_mut(), SLOT_BYTES * (SLOTS + 1), libc::PROT_NONE, flags, -1, 0)
+            libc::mmap(ptr::null_mut(), RESERVED_BYTES, libc::PROT_NONE, flags, -1, 0)
         };
         assert_ne!(reserved, libc::MAP_FAILED, "no address space for the test's arenas");
         let reserved: *mut u8 = reserved.cast();
+        let mut base = reserved.wrapping_add(reserved.addr().wrapping_neg() % SLOT_BYTES);
+        // One leaf of an address map is to cover all slots, wherever the kernel has put them.
+        let to_next_leaf = base.addr().wrapping_neg() % LEAF_SPAN_BYTES;
+        if to_next_leaf != 0 && to_next_leaf < SLOTS * SLOT_BYTES {
+            base = base.wrapping_add(to_next_leaf);
+        }
         Self {
             reserved,
-            base: reserved.wrapping_add(reserved.addr().wrapping_neg() % SLOT_BYTES),
+            base,
             shift_bytes,
             in_use: vec![false; SLOTS],
             released: Vec::new(),
@@ -105,7 +115,7 @@ impl Drop for SlotArenas {
     fn drop(&mut self) {
         assert!(thread::panicking() || self.mapped() == 0, "an allocator gives all arenas back");
         // SAFETY: the allocator that used the arenas is gone: it owns this source.
-        unsafe { libc::munmap(self.reserved.cast(), SLOT_BYTES * (SLOTS + 1)) };
+        unsafe { libc::munmap(self.reserved.cast(), RESERVED_BYTES) };
     }
 }
 
