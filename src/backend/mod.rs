@@ -11,6 +11,7 @@ mod mimalloc;
 mod null;
 mod planted;
 mod pool;
+mod pool_tuned;
 mod system;
 mod wheel;
 
@@ -18,6 +19,7 @@ pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
 pub use family::mimalloc::{said as mimalloc_options_said, written as mimalloc_version};
 pub use family::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC, UNKNOWN};
 pub use library::LIBRARY_KEY;
+pub use pool_tuned::{TUNED_KEY, TUNED_VARIANTS};
 pub use system::libc_version;
 pub use wheel::{LIBARROW_VARIABLE, WHEEL_KEY, WHEEL_POOLS};
 
@@ -150,6 +152,7 @@ pub const ALL: &[Backend] = &[
     system::BACKEND,
     mimalloc::BACKEND,
     jemalloc::BACKEND,
+    pool_tuned::BACKEND,
     cpython::BACKEND,
     library::BACKEND,
     wheel::BACKEND,

@@ -7,7 +7,7 @@ use super::{Arena, Backend, PoolReader, Ready, Role, system};
 use crate::heap::Entry;
 use crate::run::{Held, PoolClass, PoolStatistics};
 use libc::c_void;
-use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
+use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas, Statistics};
 use std::collections::BTreeMap;
 
 /// `pool`.
@@ -70,7 +70,7 @@ unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
 }
 
 /// Version of the library, which is that of the workspace, and of the C library below it.
-fn version() -> String {
+pub(super) fn version() -> String {
     format!("pypool {} over {}", env!("CARGO_PKG_VERSION"), system::version())
 }
 
@@ -101,7 +101,11 @@ fn holds() -> Held {
 
 fn statistics(into: &mut PoolStatistics) {
     // SAFETY: as in `arenas`.
-    let now = unsafe { pool() }.statistics();
+    copy(&unsafe { pool() }.statistics(), into);
+}
+
+/// Statistics as results keep them; the list of classes keeps its memory.
+pub(super) fn copy(now: &Statistics, into: &mut PoolStatistics) {
     let mut classes = std::mem::take(&mut into.classes);
     classes.clear();
     classes.extend(now.classes().iter().take(PoolReader::CLASSES_MAX).map(|class| PoolClass {

@@ -1,9 +1,9 @@
 //! A faster pymalloc: the same blocks, pools and arenas, and what the real one lacks.
 //!
 //! [`Tuned`] keeps pymalloc's structure and its rules for a block's life (see the [guide](crate::guide)): size classes,
-//! pools of 16 KiB, the block freed last comes first, a pool that stops being full goes to the front of its class, three
-//! quarters decide whether a shrinking block moves. What it does differently are seven [policies](policy), each of which
-//! can be left out by a bit of the constant `POLICIES`, so that what each is worth can be measured.
+//! pools of 16 KiB, the block freed last comes first, a pool that stops being full goes to the front of its class,
+//! three quarters decide whether a shrinking block moves. What it does differently are seven [policies](policy), each
+//! of which can be left out by a bit of the constant `POLICIES`, so that what each is worth can be measured.
 //!
 //! ```text
 //!  reserved address space, once per allocator; an OS page of it exists when it is touched
@@ -20,8 +20,8 @@
 //! | empty | none in use; its OS pages are still there | the stack of empty pools |
 //! | purged | none in use; the kernel has its OS pages back | the list of purged pools |
 //!
-//! A class that needs a pool gets the one emptied last, else a purged one, else a virgin one. That leaves out pymalloc's
-//! order of arenas, whose purpose is that sparse arenas drain: here a pool goes back to the kernel by itself.
+//! A class that needs a pool gets the one emptied last, else a purged one, else a virgin one. That leaves out
+//! pymalloc's order of arenas, whose purpose is that sparse arenas drain: here a pool goes back to the kernel by itself.
 //!
 //! An allocator of this kind is as little thread-safe as [`Allocator`](crate::Allocator) is, and has the same contract.
 //!

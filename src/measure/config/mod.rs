@@ -17,7 +17,7 @@ pub(super) use variables::{ARROW, MIMALLOC_PREFIX, PRELOAD, PYTHON as PYTHON_VAR
 pub(super) use verify::{is_same, reached, verify};
 pub use wheel::Wheel;
 
-use crate::backend::{self, Backend, CPYTHON_KEY, LINKAGE_VARIABLE, Role};
+use crate::backend::{self, Backend, CPYTHON_KEY, LINKAGE_VARIABLE, Role, TUNED_KEY};
 use crate::run::{AllocatorFacts, ConfigFacts};
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
@@ -59,7 +59,7 @@ const POOL: &str = "pool";
 /// The key of Arrow's default pool on Linux, from 18 on.
 const ARROW_DEFAULT: &str = "mimalloc";
 /// The backends that are the allocator of the Python domains alone, as CPython's own is.
-const PYTHON_ALONE: [&str; 2] = [POOL, CPYTHON_KEY];
+const PYTHON_ALONE: [&str; 3] = [POOL, TUNED_KEY, CPYTHON_KEY];
 /// The interpreter of `cpython` without a program.
 const DEFAULT_PROGRAM: &str = "python3";
 /// What CPython's pools serve.
@@ -71,7 +71,7 @@ const PYTHON: [Domain; 2] = [Domain::Mem, Domain::Obj];
 pub fn contestants() -> Vec<Config> {
     let today = words::parse(presets::TODAY, &Named::default(), &no_interpreter);
     let today = today.map(|config| Config { only: Some(Domain::Arrow), ..config });
-    today.into_iter().chain(with_role(Role::Contestant).map(preset)).collect()
+    today.into_iter().chain(with_role(Role::Contestant).map(|backend| preset(backend, backend.key))).collect()
 }
 
 /// For words that name no interpreter.
@@ -82,7 +82,7 @@ fn no_interpreter(program: &str) -> Result<Interpreter, FindError> {
 /// The floor: what the harness itself costs.
 #[must_use]
 pub fn floor() -> Vec<Config> {
-    with_role(Role::Floor).map(preset).collect()
+    with_role(Role::Floor).map(|backend| preset(backend, backend.key)).collect()
 }
 
 /// The controls of a run: each configuration that can be a workload's baseline, once more as `NAME-again`. What is
@@ -129,9 +129,13 @@ pub fn presets(named: &Named) -> Result<Vec<Preset>, String> {
         all.push(Preset { name: name.to_owned(), words, backends, deployable: deploy.is_some() });
     }
     let shown = |backend: &Backend| {
-        let program = if backend.key == CPYTHON_KEY { "[:PROGRAM]" } else { "" };
-        let name = format!("{}{program}", backend.key);
-        Preset { name, words: String::new(), backends: preset(backend).backends, deployable: false }
+        let argument = match backend.key {
+            CPYTHON_KEY => "[:PROGRAM]",
+            TUNED_KEY => "[:VARIANT]",
+            _ => "",
+        };
+        let name = format!("{}{argument}", backend.key);
+        Preset { name, words: String::new(), backends: preset(backend, backend.key).backends, deployable: false }
     };
     all.extend([Role::Contestant, Role::OptIn, Role::Floor].into_iter().flat_map(with_role).map(shown));
     Ok(all)
@@ -241,13 +245,14 @@ pub(super) fn is_users(key: &str) -> bool {
     backend::find(key).is_some_and(|(backend, _)| backend.role == Role::ByArgument)
 }
 
-fn preset(backend: &Backend) -> Config {
-    let elsewhere = if PYTHON_ALONE.contains(&backend.key) { SYSTEM } else { backend.key };
+/// One allocator for all that it can serve; `key` is the backend's, perhaps with an argument.
+fn preset(backend: &Backend, key: &str) -> Config {
+    let elsewhere = if PYTHON_ALONE.contains(&backend.key) { SYSTEM } else { key };
     Config {
         name: backend.key.to_owned(),
         label: backend.label.to_owned(),
         floor: backend.role == Role::Floor,
-        backends: keys(backend.key, elsewhere),
+        backends: keys(key, elsewhere),
         ..Config::default()
     }
 }
@@ -273,6 +278,11 @@ mod tests {
         assert_eq!(pool.backends, ["system", "system", "pool", "pool", "system", "system"]);
         assert_eq!(pool.keys(), ["system", "pool"]);
         assert_eq!(parse("mimalloc").unwrap().keys(), ["mimalloc"]);
+        let tuned = parse("pool-tuned:no-packed").unwrap();
+        assert_eq!(tuned.keys(), ["system", "pool-tuned:no-packed"]);
+        assert_eq!((tuned.name.as_str(), tuned.label.as_str()), ("pool-tuned:no-packed", "pool-tuned:no-packed"));
+        let what_if = parse("python=pool-tuned numpy=mimalloc").unwrap();
+        assert_eq!(what_if.backends[2..5], ["pool-tuned", "pool-tuned", "mimalloc"].map(str::to_owned));
     }
 
     #[test]
@@ -283,7 +293,10 @@ mod tests {
         let of = |deployable| -> Vec<&str> {
             all.iter().filter(|preset| preset.deployable == deployable).map(|preset| preset.name.as_str()).collect()
         };
-        assert_eq!(of(false), ["pool", "system", "mimalloc", "jemalloc", "cpython[:PROGRAM]", "null", "loop"]);
+        assert_eq!(
+            of(false),
+            ["pool", "system", "mimalloc", "jemalloc", "pool-tuned[:VARIANT]", "cpython[:PROGRAM]", "null", "loop"]
+        );
         assert_eq!(of(true)[..3], ["today", "nopool", "arrow-system"]);
         assert_eq!(floor().iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["null", "loop"]);
     }
@@ -321,8 +334,9 @@ mod tests {
     fn what_cannot_take_effect_is_an_error() {
         for (text, expected) in [
             ("", "empty"),
-            ("tcmalloc", "Give one of: pool, system, mimalloc, jemalloc, cpython"),
-            ("pool-tuned", "not supported by this version"),
+            ("tcmalloc", "Give one of: pool, system, mimalloc, jemalloc, pool-tuned, cpython"),
+            ("pool-tuned:no-such", "has no variant"),
+            ("pool:no-packed", "only cpython takes"),
             ("todays", "Did you mean today?"),
             ("MALLOC_ARENA_MAX=2 pool", "first"),
             ("MALLOC_ARENA_MAX=2 arenas-1", "given twice"),

@@ -7,7 +7,9 @@ use super::{
     ARROW_DEFAULT, Config, DEFAULT_PROGRAM, LINKAGE_VARIABLE, Named, POOL, PYTHON, SYSTEM, Wheel, keys, library,
     preset, presets, with_role,
 };
-use crate::backend::{self, Backend, CPYTHON_KEY, LIBRARY_KEY, Role, WHEEL_KEY, WHEEL_POOLS};
+use crate::backend::{
+    self, Backend, CPYTHON_KEY, LIBRARY_KEY, Role, TUNED_KEY, TUNED_VARIANTS, WHEEL_KEY, WHEEL_POOLS,
+};
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
 use trace::Domain;
@@ -20,9 +22,6 @@ const DOMAIN_WORDS: &[(&str, &[Domain])] = &[
     ("numpy", &[Domain::Numpy]),
     ("arrow", &[Domain::Arrow]),
 ];
-
-/// Words of the grammar that this version does not carry out.
-const LATER: &[&str] = &["pool-tuned"];
 
 /// The variable that our linked copy of jemalloc reads.
 pub(super) const LINKED_JEMALLOC: &str = "_RJEM_MALLOC_CONF";
@@ -113,7 +112,7 @@ impl<'a> Words<'a> {
         if by.wheel.is_some() {
             return Err(format!("{word}: Arrow's pools serve nothing but Arrow. Give arrow={}.", by.key));
         }
-        (self.backends, self.program, self.is_what_if) = (preset(by.backend).backends, by.program, true);
+        (self.backends, self.program, self.is_what_if) = (preset(by.backend, &by.key).backends, by.program, true);
         Ok(())
     }
 
@@ -209,7 +208,9 @@ pub(super) fn parse(
         }
     }
     words.check(text)?;
-    let single = if let [word] = list[..] { backend::find(word).map(|(backend, _)| backend) } else { None };
+    let is_variant = list[0].contains(':') && !list[0].starts_with(CPYTHON_KEY);
+    let single = if let [word] = list[..] { backend::find(word).filter(|_| !is_variant) } else { None };
+    let single = single.map(|(backend, _)| backend);
     let short = |list: &[&str]| list.iter().map(|word| shown(word)).collect::<Vec<_>>().join(" ");
     let name = short(&typed);
     let is_about_arrow = words.typed.iter().any(|(name, _)| name == ARROW || name == ARROW_JEMALLOC);
@@ -298,13 +299,18 @@ fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
         return Ok(Served { backend, key: format!("{LIBRARY_KEY}:{}", path.display()), program: None, wheel: None });
     }
     let Some((backend, _)) = backend::find(key) else {
-        let later = LATER.contains(&key);
-        let what = if later { "is not supported by this version" } else { "is no allocator or configuration" };
-        let near = super::near::nearest(key, names().filter(|_| !later));
+        let near = super::near::nearest(key, names());
         let hint = near.map_or(String::new(), |near| format!(" Did you mean {near}?"));
-        return Err(format!("{key:?} {what}. Give one of: {}.{hint}", known()));
+        return Err(format!("{key:?} is no allocator or configuration. Give one of: {}.{hint}", known()));
     };
     match argument {
+        Some(variant) if key == TUNED_KEY => {
+            if !TUNED_VARIANTS.contains(&variant) {
+                let all = TUNED_VARIANTS.join(", ");
+                return Err(format!("{word}: {key} has no variant {variant:?}. Give one of: {all}; or {key} alone."));
+            }
+            Ok(Served { backend, key: word.to_owned(), program: None, wheel: None })
+        }
         Some(_) if key != CPYTHON_KEY => {
             Err(format!("{word}: only {CPYTHON_KEY} takes the program of an interpreter. Give {key}."))
         }

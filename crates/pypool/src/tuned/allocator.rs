@@ -3,8 +3,8 @@
 //! The common case of each touches one header and the block. Everything that happens once per pool or OS page is out of
 //! line, in functions that never unwind, so that the short ones end with a jump (see `crate::allocator`).
 //!
-//! **Invariant:** `front[c]` is the first of the used pools of class `c`, or [`NONE`]. A pool without a free block may be
-//! among them until an allocation comes to it and finds it full.
+//! **Invariant:** `front[c]` is the first of the used pools of class `c`, or [`NONE`]. A pool without a free block may
+//! be among them until an allocation comes to it and finds it full.
 
 use std::fmt;
 use std::ptr;
@@ -116,8 +116,8 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
 
     /// A block of `bytes`, aligned to 16 bytes if it comes from a pool, else as the raw allocator does.
     ///
-    /// Requests of 0 bytes and of more than [`Self::POOL_REQUEST_BYTES_MAX`] go to the raw allocator; 0 bytes as 1. Null
-    /// if there is no memory or `bytes` exceeds `isize::MAX`.
+    /// Requests of 0 bytes and of more than [`Self::POOL_REQUEST_BYTES_MAX`] go to the raw allocator; 0 bytes as 1.
+    /// Null if there is no memory or `bytes` exceeds `isize::MAX`.
     #[inline]
     pub fn allocate(&mut self, bytes: usize) -> *mut u8 {
         // One comparison for both ends: 0 wraps around.
@@ -381,7 +381,7 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
         self.front[class] = header;
     }
 
-    /// Hands out the next virgin block, and makes the virgin blocks behind it that end on the same OS page the free list.
+    /// Hands out the next virgin block, and makes those behind it that end on the same OS page the free list.
     ///
     /// # Safety
     /// `header` is a used pool of `class` with a virgin block and an empty free list.
