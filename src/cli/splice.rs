@@ -7,7 +7,7 @@ use super::out::{Stop, print};
 use super::report::{open, relative, shown, unusable, width};
 use crate::analysis::Analysis;
 use crate::chart::WIDTH;
-use crate::report::excerpt::{self, Excerpt, Source};
+use crate::report::excerpt::{self, About, Excerpt, Source};
 use crate::report::figures::{self, Form, Request};
 use crate::report::regions::{self, Region};
 use crate::report::snippet::{self, Markup, Place};
@@ -39,6 +39,7 @@ enum Kind {
     Fidelity(Of),
     Floors(Of),
     Provenance(Of),
+    Versus(VersusOf),
     Chart(ChartOf),
 }
 
@@ -49,6 +50,15 @@ struct Of {
     result: Option<PathBuf>,
     #[arg(long)]
     workload: Option<String>,
+}
+
+/// What a table of all workloads is about.
+#[derive(Debug, Args)]
+struct VersusOf {
+    #[command(flatten)]
+    of: Of,
+    #[arg(short, long = "config")]
+    configs: Vec<String>,
 }
 
 /// A figure in a region.
@@ -124,7 +134,12 @@ type Files = Vec<(PathBuf, Vec<u8>)>;
 /// A region's text, and the files that it shows.
 fn inside(region: &Region, file: &Path, folder: &Path, shelf: &mut Shelf<'_>) -> Result<(String, Files), Stop> {
     let mark = Mark::try_parse_from(&region.words).map_err(|e| Stop::Unusable(sentence(&e)))?;
+    let mut configs = Vec::new();
     let (kind, of) = match mark.kind {
+        Kind::Versus(versus) => {
+            configs = versus.configs;
+            (Excerpt::Versus, versus.of)
+        }
         Kind::Chart(chart) => return figure(chart, folder, shelf),
         Kind::Terminal(of) => (Excerpt::Terminal, of),
         Kind::Table(of) => (Excerpt::Table, of),
@@ -138,7 +153,10 @@ fn inside(region: &Region, file: &Path, folder: &Path, shelf: &mut Shelf<'_>) ->
     let workload = of.workload.map(|name| figures::workload_named(analysis, &name)).transpose().map_err(unusable)?;
     let document = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let source = Source { result: &name, document: &document };
-    Ok((excerpt::excerpt(kind, analysis, workload, &source).map_err(unusable)?, Vec::new()))
+    Ok((
+        excerpt::excerpt(kind, analysis, About { workload, configs: &configs }, &source).map_err(unusable)?,
+        Vec::new(),
+    ))
 }
 
 fn figure(chart: ChartOf, folder: &Path, shelf: &mut Shelf<'_>) -> Result<(String, Files), Stop> {
@@ -248,7 +266,8 @@ fn write(documents: &[Document]) -> Result<(), Stop> {
 
 /// What the parser says before it explains its usage, as one sentence.
 fn sentence(error: &clap::Error) -> String {
-    const KINDS: &str = "Kinds are terminal, table, verdicts, fidelity, floors, provenance and chart NAME: write one.";
+    const KINDS: &str =
+        "Kinds are terminal, table, verdicts, versus, fidelity, floors, provenance and chart NAME: write one.";
     let text = error.to_string();
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let said: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();

@@ -18,12 +18,23 @@ pub enum Excerpt {
     Table,
     /// What may be said of each configuration against the baseline.
     Verdicts,
+    /// One table of all workloads: each configuration's figures, and how they compare with the baseline's.
+    Versus,
     /// How well replays predicted the real programs.
     Fidelity,
     /// Floor of the harness and cost of its clock.
     Floors,
     /// Where the numbers come from, alone.
     Provenance,
+}
+
+/// What part of a result an excerpt is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// One workload, or all.
+    pub workload: Option<usize>,
+    /// Configurations by name, for [`Excerpt::Versus`]; all when it is empty.
+    pub configs: &'a [String],
 }
 
 /// Where an excerpt stands and what it is from.
@@ -37,8 +48,9 @@ pub struct Source<'a> {
 /// The excerpt about one workload or all, as Markdown.
 ///
 /// # Errors
-/// When the result has nothing of the kind.
-pub fn excerpt(kind: Excerpt, analysis: &Analysis, workload: Option<usize>, source: &Source<'_>) -> Result<String> {
+/// When the result has nothing of the kind, or no configuration of a name.
+pub fn excerpt(kind: Excerpt, analysis: &Analysis, part: About<'_>, source: &Source<'_>) -> Result<String> {
+    let workload = part.workload;
     let about: Vec<&WorkloadAnalysis> = match workload {
         Some(index) => vec![&analysis.workloads[index]],
         None => analysis.workloads.iter().collect(),
@@ -59,6 +71,7 @@ pub fn excerpt(kind: Excerpt, analysis: &Analysis, workload: Option<usize>, sour
         }
         Excerpt::Table => about.iter().map(|workload| table(analysis, workload)).collect::<Vec<_>>().join("\n"),
         Excerpt::Verdicts => verdicts(analysis, &about),
+        Excerpt::Versus => tables::versus_baseline(analysis, &about, part.configs)?.markdown(),
         Excerpt::Fidelity => items(&|workload| words::fidelity(analysis, workload)),
         Excerpt::Floors => items(&|workload| {
             let line = terminal::floor_line(workload);
@@ -96,7 +109,9 @@ fn origin(kind: Excerpt, analysis: &Analysis, source: &Source<'_>) -> String {
     let environment = &analysis.environment;
     let measured = words::date(environment.plan.started_unix_ms);
     let brackets = match kind {
-        Excerpt::Table | Excerpt::Verdicts => format!(" {};", markdown::escape(&terminal::intervals(analysis))),
+        Excerpt::Table | Excerpt::Verdicts | Excerpt::Versus => {
+            format!(" {};", markdown::escape(&terminal::intervals(analysis)))
+        }
         _ => String::new(),
     };
     format!(

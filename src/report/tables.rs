@@ -9,6 +9,7 @@ use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Figure, LatencyRow, Wo
 use crate::metric::{self, Unit};
 use crate::run::{AllocatorFacts, CallKind, RestPoint, RestState, SIZE_CLASS_BOUNDS, WorkloadFacts};
 use crate::units;
+use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use trace::Phase;
 
@@ -91,6 +92,44 @@ pub fn overview(analysis: &Analysis, workload: &WorkloadAnalysis) -> Table {
         ]);
     }
     table
+}
+
+/// All of these workloads in one table: the baseline's figures, and those of the other configurations with the ratio to
+/// them. Without names every configuration is in it.
+///
+/// # Errors
+/// No workload has a configuration of a name.
+pub fn versus_baseline(analysis: &Analysis, about: &[&WorkloadAnalysis], names: &[String]) -> Result<Table> {
+    let configs = || about.iter().flat_map(|workload| &workload.configs);
+    if let Some(name) = names.iter().find(|name| configs().all(|config| config.name != **name)) {
+        let mut known: Vec<&str> = configs().map(|config| config.name.as_str()).collect();
+        known.sort_unstable();
+        known.dedup();
+        bail!("The result has no configuration {name:?}. Give one of: {}.", known.join(", "));
+    }
+    let headings = ["workload", "allocator", ">ns/call", ">peak MiB", ">rest MiB", ">faults"];
+    let mut table = Table::new("time, memory and faults against the first of each workload".to_owned(), &headings);
+    for workload in about {
+        let is_shown = |config: &&ConfigAnalysis| {
+            is_baseline(workload, config) || names.is_empty() || names.contains(&config.name)
+        };
+        for config in workload.configs.iter().filter(is_shown) {
+            let cell = |figure: Option<&Figure>, unit| match is_baseline(workload, config) {
+                true => median(figure, unit),
+                false => format!("{} · {}", median(figure, unit), versus(workload, config, figure)),
+            };
+            let memory = config.memory.as_ref();
+            table.row([
+                workload.name.clone(),
+                name(analysis, config),
+                cell(config.ns_per_call.as_ref(), Unit::Nanoseconds),
+                cell(memory.map(|memory| &memory.peak), Unit::Bytes),
+                cell(memory.map(|memory| &memory.rest), Unit::Bytes),
+                cell(config.faults.as_ref(), Unit::Count),
+            ]);
+        }
+    }
+    Ok(table)
 }
 
 fn kind_row(config: &ConfigAnalysis, kind: CallKind) -> Option<&LatencyRow> {

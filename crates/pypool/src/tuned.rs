@@ -31,6 +31,7 @@
 mod allocator;
 mod check;
 mod empties;
+mod lookup;
 pub mod policy;
 mod pool;
 mod range;

@@ -10,12 +10,11 @@ use std::fmt;
 use std::ptr;
 
 use super::empties::Empties;
+use super::lookup::Lookup;
 use super::policy;
 use super::pool::{Header, NONE, state};
 use super::range::{OS_PAGE_BYTES, POOL_BYTES, Range};
-use crate::geometry::Current;
 use crate::pool::{link, set_link};
-use crate::radix::{AddressMap, MapStatistics};
 use crate::source::{LibcRaw, RawAllocator};
 
 /// Largest request that is tried at all, as in CPython.
@@ -28,7 +27,10 @@ const SMALL_BYTES_MAX: usize = 512;
 /// Distance of two classes beyond, and the largest request with [`policy::WIDE`].
 const WIDE_STEP_BYTES: usize = 128;
 const WIDE_BYTES_MAX: usize = 2048;
-pub(super) const CLASSES: usize = SMALL_CLASSES + (WIDE_BYTES_MAX - SMALL_BYTES_MAX) / WIDE_STEP_BYTES;
+pub(super) const CLASSES: usize = SMALL_CLASSES + WIDE_CLASSES;
+const WIDE_CLASSES: usize = (WIDE_BYTES_MAX - SMALL_BYTES_MAX) / WIDE_STEP_BYTES;
+/// Requests that a class beyond 512 bytes passes on before it has pools: one that is seldom asked is not worth one.
+const WIDE_REQUESTS_BEFORE_POOLS: u32 = 256;
 /// Full pools of a class from which on its next pool is expected to be filled as well.
 const FULL_POOLS_OF_GROWTH: u32 = 8;
 /// Address space that is wished for.
@@ -37,15 +39,13 @@ const ROOM_BYTES: usize = 64 << 30;
 /// An allocator with pymalloc's structure and the [`policies`](super::policy) whose bits are in `POLICIES`, over a raw
 /// allocator.
 ///
-/// Not thread-safe: the caller provides the lock (see [`GilCell`](crate::GilCell)). It is about 260 KiB large, most of
-/// which is the address map that is used without [`policy::RANGE`] and never touched with it; keep it in a `static` or
-/// in a box. The first small request reserves 64 GiB of addresses, or as much of it as the process may have; what the
+/// Not thread-safe: the caller provides the lock (see [`GilCell`](crate::GilCell)). The first small request reserves 64 GiB of addresses, or as much of it as the process may have; what the
 /// pools cannot serve, the raw allocator does. Dropping it gives all of that back, and with it all blocks of pools.
 ///
 /// ```
 /// use pypool::{Price, Tuned};
 ///
-/// let mut pool: Box<Tuned> = Box::new(Tuned::new(pypool::LibcRaw));
+/// let mut pool: Tuned = Tuned::new(pypool::LibcRaw);
 /// let block = pool.allocate(48);
 /// // SAFETY: live, and given up once.
 /// unsafe {
@@ -58,14 +58,15 @@ const ROOM_BYTES: usize = 64 << 30;
 pub struct Tuned<R: RawAllocator = LibcRaw, const POLICIES: u32 = { policy::ALL }> {
     /// Front of the list of used pools, per class.
     pub(super) front: [*mut Header; CLASSES],
+    /// Requests that each class beyond 512 bytes has passed on.
+    asked: [u32; WIDE_CLASSES],
     /// Full pools, per class.
     pub(super) full: [u32; CLASSES],
     pub(super) range: Range<POLICIES>,
     pub(super) empties: Empties<POLICIES>,
     /// Live blocks of the raw allocator that were handed out.
     pub(super) raw_blocks: isize,
-    /// Without [`policy::RANGE`], where arenas are.
-    map: AddressMap<Current>,
+    pub(super) lookup: Lookup<POLICIES>,
     raw: R,
 }
 
@@ -74,7 +75,6 @@ unsafe impl<R: RawAllocator + Send, const POLICIES: u32> Send for Tuned<R, POLIC
 
 #[allow(improper_ctypes_definitions, reason = "called from Rust only; the ABI is chosen because it never unwinds")]
 impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
-    const IS_RANGE: bool = POLICIES & policy::RANGE != 0;
     const BATCHES: bool = POLICIES & policy::BATCH != 0;
     const LINGERS: bool = POLICIES & policy::LINGER != 0;
     /// Largest request that pools serve.
@@ -91,11 +91,12 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
     pub const fn with_room(raw: R, room_bytes: usize) -> Self {
         Self {
             front: [NONE; CLASSES],
+            asked: [0; WIDE_CLASSES],
             full: [0; CLASSES],
             range: Range::new(room_bytes),
             empties: Empties::new(),
             raw_blocks: 0,
-            map: AddressMap::new(),
+            lookup: Lookup::new(),
             raw,
         }
     }
@@ -159,7 +160,8 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
         let Some(bytes) = count.checked_mul(element_bytes).filter(|&bytes| bytes <= REQUEST_BYTES_MAX) else {
             return ptr::null_mut();
         };
-        if bytes.wrapping_sub(1) >= Self::POOL_REQUEST_BYTES_MAX {
+        let is_small = bytes.wrapping_sub(1) < SMALL_BYTES_MAX;
+        if !is_small && (bytes.wrapping_sub(1) >= Self::POOL_REQUEST_BYTES_MAX || !self.is_asked_enough(bytes)) {
             return self.allocate_zeroed_raw(count, element_bytes);
         }
         let block = self.allocate(bytes);
@@ -234,15 +236,15 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
     /// # Safety
     /// If `block` lies in an arena it is a live block.
     #[inline]
-    pub unsafe fn usable_size(&mut self, block: *mut u8) -> Option<usize> {
+    pub unsafe fn usable_size(&self, block: *mut u8) -> Option<usize> {
         // SAFETY: by contract.
         self.owns(block).then(|| Self::block_bytes(unsafe { (*self.range.header_of(block)).class } as usize))
     }
 
     /// Whether an address lies in an arena of this allocator. Any address may be asked about.
     #[inline]
-    pub fn owns(&mut self, address: *const u8) -> bool {
-        if Self::IS_RANGE { self.range.covers(address.addr()) } else { self.map.covers(address.addr()) }
+    pub fn owns(&self, address: *const u8) -> bool {
+        self.lookup.finds(&self.range, address.addr())
     }
 
     /// The raw allocator; shared only, as [`Allocator::raw`](crate::Allocator::raw).
@@ -256,19 +258,10 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
         unsafe { self.empties.purge(&self.range, 0) };
     }
 
-    pub(super) fn map_statistics(&self) -> MapStatistics {
-        self.map.statistics()
-    }
-
-    /// Whether the address map finds an address, remembering nothing.
-    pub(super) fn map_finds(&self, address: usize) -> bool {
-        self.map.finds(address)
-    }
-
     /// Whether a block lies in an arena, as far as one look can tell.
     #[inline(always)]
     fn covers_nearby(&self, block: *mut u8) -> bool {
-        if Self::IS_RANGE { self.range.covers(block.addr()) } else { self.map.covers_nearby(block.addr()) }
+        self.lookup.covers_nearby(&self.range, block.addr())
     }
 
     /// A request of 0 bytes, or of more than pymalloc's classes serve.
@@ -277,7 +270,23 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
         if bytes.wrapping_sub(1) >= Self::POOL_REQUEST_BYTES_MAX {
             return self.allocate_raw(bytes);
         }
-        self.allocate_of(SMALL_CLASSES + (bytes - SMALL_BYTES_MAX - 1) / WIDE_STEP_BYTES, bytes)
+        if !self.is_asked_enough(bytes) {
+            return self.allocate_raw(bytes);
+        }
+        self.allocate_of(SMALL_CLASSES + Self::wide_class(bytes), bytes)
+    }
+
+    /// Class of a request beyond 512 bytes, counted from the first of these classes.
+    const fn wide_class(bytes: usize) -> usize {
+        (bytes - SMALL_BYTES_MAX - 1) / WIDE_STEP_BYTES
+    }
+
+    /// Whether the class of such a request has pools; if not, the request counts towards it.
+    fn is_asked_enough(&mut self, bytes: usize) -> bool {
+        let asked = &mut self.asked[Self::wide_class(bytes)];
+        let is_enough = *asked >= WIDE_REQUESTS_BEFORE_POOLS;
+        *asked += u32::from(!is_enough);
+        is_enough
     }
 
     /// A block of a class whose front pool has a dry free list: by carving, from the next pool, or from a new one.
@@ -357,7 +366,7 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
         if arena.is_null() {
             return false;
         }
-        if !Self::IS_RANGE && !self.map.mark(arena.addr(), &mut self.raw) {
+        if !self.lookup.mark(arena.addr(), &mut self.raw) {
             self.range.shrink();
             return false;
         }
@@ -464,7 +473,7 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
     /// As for [`free`](Self::free).
     #[inline(never)]
     unsafe extern "C" fn free_far(&mut self, block: *mut u8) {
-        if !Self::IS_RANGE && self.map.covers_by_walk(block.addr()) {
+        if self.lookup.covers_far(block.addr()) {
             // SAFETY: the block lies in an arena; the caller gives it up.
             return unsafe { self.free_to_pool(block) };
         }
@@ -482,7 +491,7 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
         if block.is_null() {
             return self.allocate(bytes);
         }
-        if !Self::IS_RANGE && self.map.covers_by_walk(block.addr()) {
+        if self.lookup.covers_far(block.addr()) {
             // SAFETY: the block lies in an arena and is live.
             return unsafe { self.reallocate_in_pool(block, bytes) };
         }
@@ -513,7 +522,7 @@ impl<R: RawAllocator, const POLICIES: u32> Drop for Tuned<R, POLICIES> {
     fn drop(&mut self) {
         // SAFETY: nobody can use a block of a pool any more.
         unsafe { self.range.clear() };
-        self.map.clear(&mut self.raw);
+        self.lookup.clear(&mut self.raw);
     }
 }
 

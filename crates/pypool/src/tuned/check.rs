@@ -73,18 +73,22 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
         ensure(listed == expected, "what is neither in use nor empty is purged", 0)
     }
 
-    /// Without [`policy::RANGE`], that the address map knows the arenas and what is beside them.
+    /// That arenas are found by their addresses, and what is beside them is not.
     fn check_arenas(&self) -> Result<(), Violation> {
-        if POLICIES & policy::RANGE != 0 || self.range.pools() == 0 {
+        if self.range.pools() == 0 {
             return Ok(());
         }
         let (first, end) = (self.range.pool(0).addr(), self.range.pool(self.range.pools()).addr());
         let (outside, inside) = ([first - 1, end], (first..end).step_by(POOL_BYTES).chain([end - 1]));
         for address in outside {
-            ensure(!self.map_finds(address), "the address map ends where the arenas end", address)?;
+            ensure(
+                !self.lookup.finds(&self.range, address),
+                "no address beside the arenas is taken for one of theirs",
+                address,
+            )?;
         }
         for address in inside {
-            ensure(self.map_finds(address), "the address map covers the arenas", address)?;
+            ensure(self.lookup.finds(&self.range, address), "every address of the arenas is found", address)?;
         }
         Ok(())
     }

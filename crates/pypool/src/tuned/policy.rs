@@ -75,8 +75,8 @@ pub const POLICIES: [Policy; 7] = [
     Policy {
         name: "wide",
         bit: WIDE,
-        what: "Requests of 513 to 2048 bytes are served too, in twelve classes 128 bytes apart. Without it they go to \
-               the raw allocator, as in pymalloc.",
+        what: "Requests of 513 to 2048 bytes are served too, in twelve classes 128 bytes apart, each from its 257th \
+               request on. Without it they go to the raw allocator, as in pymalloc.",
     },
 ];
 

@@ -40,7 +40,7 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
             pool_header_bytes: sum(|row| row.pools) * Range::<POLICIES>::SKIPPED_BYTES,
             quantization_bytes: rows.iter().map(|row| row.pools * (room_bytes % row.block_bytes)).sum(),
             arena_alignment_bytes: 0,
-            map: self.map_statistics(),
+            map: self.lookup.statistics(),
             raw_blocks: self.raw_blocks,
             classes,
             classes_len: Self::CLASSES,

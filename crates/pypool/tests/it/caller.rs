@@ -124,7 +124,7 @@ impl<S: Subject> Caller<S> {
         let usable = self.usable_size(block);
         match usable {
             Some(usable) => {
-                assert!(small, "pools serve small requests only");
+                assert!((1..=S::POOLED_BYTES_MAX).contains(&bytes), "pools serve small requests only");
                 assert!(block.addr().is_multiple_of(S::ALIGNMENT_BYTES));
                 assert!(bytes <= usable && (usable < bytes + S::step_bytes(bytes) || usable * 3 < bytes * 4));
             }

@@ -9,9 +9,12 @@ use crate::sources::{CountingRaw, TestAllocator, allocator};
 
 /// What a caller has to know of an allocator under test.
 pub(crate) trait Subject {
-    /// Alignment of a pool's block, and the largest request that pools serve, bytes.
+    /// Alignment of a pool's block, bytes.
     const ALIGNMENT_BYTES: usize;
+    /// Largest request that pools always serve, bytes.
     const SMALL_BYTES_MAX: usize;
+    /// Largest request that pools may serve, bytes.
+    const POOLED_BYTES_MAX: usize;
 
     /// A new one; what `place` means is its own.
     fn fresh(place: usize) -> Box<Self>;
@@ -39,30 +42,30 @@ pub(crate) trait Subject {
     unsafe fn usable_size(&mut self, block: *mut u8) -> Option<usize>;
 }
 
-/// The calls that both have under the same names.
+/// The calls that both have under the same names: by a path, which means a type's own function before a trait's.
 macro_rules! calls {
     () => {
         fn allocate(&mut self, bytes: usize) -> *mut u8 {
-            self.allocate(bytes)
+            Self::allocate(self, bytes)
         }
 
         fn allocate_zeroed(&mut self, count: usize, element_bytes: usize) -> *mut u8 {
-            self.allocate_zeroed(count, element_bytes)
+            Self::allocate_zeroed(self, count, element_bytes)
         }
 
         unsafe fn reallocate(&mut self, block: *mut u8, bytes: usize) -> *mut u8 {
             // SAFETY: the caller's promise.
-            unsafe { self.reallocate(block, bytes) }
+            unsafe { Self::reallocate(self, block, bytes) }
         }
 
         unsafe fn free(&mut self, block: *mut u8) {
             // SAFETY: the caller's promise.
-            unsafe { self.free(block) }
+            unsafe { Self::free(self, block) }
         }
 
         unsafe fn usable_size(&mut self, block: *mut u8) -> Option<usize> {
             // SAFETY: the caller's promise.
-            unsafe { self.usable_size(block) }
+            unsafe { Self::usable_size(self, block) }
         }
     };
 }
@@ -71,6 +74,7 @@ macro_rules! calls {
 impl<G: Geometry> Subject for TestAllocator<G> {
     const ALIGNMENT_BYTES: usize = G::ALIGNMENT_BYTES;
     const SMALL_BYTES_MAX: usize = G::SMALL_BYTES_MAX;
+    const POOLED_BYTES_MAX: usize = G::SMALL_BYTES_MAX;
 
     fn fresh(place: usize) -> Box<Self> {
         allocator::<G>(place)
@@ -109,7 +113,8 @@ const ARENAS_MAX: usize = 3;
 /// `place` is not used: addresses come from the kernel.
 impl<const POLICIES: u32> Subject for Tuned<CountingRaw, POLICIES> {
     const ALIGNMENT_BYTES: usize = 16;
-    const SMALL_BYTES_MAX: usize = Self::POOL_REQUEST_BYTES_MAX;
+    const SMALL_BYTES_MAX: usize = 512;
+    const POOLED_BYTES_MAX: usize = Self::POOL_REQUEST_BYTES_MAX;
 
     fn fresh(_: usize) -> Box<Self> {
         Box::new(Self::with_room(CountingRaw::default(), ARENAS_MAX << 20))

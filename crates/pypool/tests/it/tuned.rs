@@ -149,6 +149,12 @@ fn populates() -> bool {
 fn wide_requests_come_from_pools_and_others_do_not() {
     let (mut wide, mut small) = (tuned::<{ policy::ALL }>(), tuned::<{ policy::ALL & !policy::WIDE }>());
     for (bytes, usable) in [(1, 16), (512, 512), (513, 640), (640, 640), (641, 768), (2048, 2048)] {
+        if bytes > 512 {
+            let few = blocks(&mut wide, bytes, 256);
+            let is_first_of_class = bytes != 640;
+            assert!(!is_first_of_class || few.iter().all(|block| !wide.owns(*block)), "seldom asked: {bytes}");
+            free(&mut wide, few);
+        }
         let block = wide.allocate(bytes);
         // SAFETY: live.
         assert_eq!(unsafe { wide.usable_size(block) }, Some(usable), "{bytes}");
