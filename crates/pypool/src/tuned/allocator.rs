@@ -32,7 +32,7 @@ const WIDE_CLASSES: usize = (WIDE_BYTES_MAX - SMALL_BYTES_MAX) / WIDE_STEP_BYTES
 /// Requests that a class beyond 512 bytes passes on before it has pools: one that is seldom asked is not worth one.
 const WIDE_REQUESTS_BEFORE_POOLS: u32 = 256;
 /// Full pools of a class from which on its next pool is expected to be filled as well.
-const FULL_POOLS_OF_GROWTH: u32 = 8;
+const FULL_POOLS_OF_GROWTH: u32 = 32;
 /// Address space that is wished for.
 const ROOM_BYTES: usize = 64 << 30;
 
@@ -341,6 +341,9 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
     /// Gives an empty list of a class a pool. False if there is none to be had.
     #[cold]
     fn add_pool(&mut self, class: usize) -> bool {
+        if !self.empties.has_warm() {
+            self.end_linger();
+        }
         if self.empties.is_dry(&self.range) && !self.add_arena() {
             return false;
         }
@@ -358,6 +361,28 @@ impl<R: RawAllocator, const POLICIES: u32> Tuned<R, POLICIES> {
             self.link_front(header, class);
         }
         true
+    }
+
+    /// Has one lingering pool serve another class, before that takes a pool which has no memory yet.
+    fn end_linger(&mut self) {
+        if !Self::LINGERS {
+            return;
+        }
+        for front in &mut self.front {
+            let header = *front;
+            // SAFETY: what is at the front may be read; only a pool that is alone in its list lingers there.
+            unsafe {
+                if header != NONE && (*header).countdown == 0 {
+                    let next = (*header).next;
+                    *front = NONE;
+                    if !next.is_null() {
+                        (*next).previous = ptr::null_mut();
+                        *front = next;
+                    }
+                    return self.empties.put(header, &self.range);
+                }
+            }
+        }
     }
 
     /// One more arena of virgin pools. False if there is no address space, or no memory for the address map.

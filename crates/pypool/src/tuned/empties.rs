@@ -50,6 +50,11 @@ impl<const POLICIES: u32> Empties<POLICIES> {
         self.newest.is_null() && self.purged.is_null() && self.virgin == range.pools()
     }
 
+    /// Whether there is a pool that is empty and has its memory.
+    pub(super) fn has_warm(&self) -> bool {
+        !self.newest.is_null()
+    }
+
     /// A pool for a class; `is_growing` when it will probably fill it.
     ///
     /// The caller sets state, links and countdown. Class, free list and carve state are those of the pool's last life,

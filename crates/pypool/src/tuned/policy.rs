@@ -56,8 +56,8 @@ pub const POLICIES: [Policy; 7] = [
     Policy {
         name: "linger",
         bit: LINGER,
-        what: "The only pool of a class stays with it when its last block is freed, for the next request. Without it \
-               each such free gives the pool back and the next request takes one, as in pymalloc.",
+        what: "The only pool of a class stays with it when its last block is freed, for the next request, or \
+               until another class would have to take a pool without memory. Without it each such free gives the pool back and the next request takes one, as in pymalloc.",
     },
     Policy {
         name: "purge",
@@ -69,7 +69,7 @@ pub const POLICIES: [Policy; 7] = [
     Policy {
         name: "populate",
         bit: POPULATE,
-        what: "A pool for a class that has eight full ones and more gets its four OS pages by one system call \
+        what: "A pool for a class that has 32 full ones and more gets its four OS pages by one system call \
                (MADV_POPULATE_WRITE, Linux 5.14). Without it each page costs a fault when it is touched.",
     },
     Policy {
