@@ -176,6 +176,14 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_it_names_every_policy() {
+        let page = include_str!("../../docs/POOL_TUNED.md");
+        for policy in policy::POLICIES {
+            assert!(page.contains(&format!("| `{}` |", policy.name)), "{}", policy.name);
+        }
+    }
+
+    #[test]
     fn every_variant_keeps_the_contract_and_says_what_it_is() {
         for name in TUNED_VARIANTS {
             BACKEND.check(name).unwrap();
