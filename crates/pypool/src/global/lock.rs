@@ -167,6 +167,7 @@ fn wait_while(_state: &AtomicU32, _value: u32) {
 fn wake_one(_state: &AtomicU32) {}
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use std::sync::mpsc;
@@ -204,6 +205,17 @@ mod tests {
         // SAFETY: kept just now.
         unsafe { locked.give_back() };
         assert!(locked.try_lock().is_some());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn waiting_leaves_errno_alone() {
+        // SAFETY: `errno` is this thread's own.
+        unsafe { *errno() = 7 };
+        // Refused by the kernel, with EAGAIN, since the word is another.
+        wait_while(&AtomicU32::new(HELD), AWAITED);
+        // SAFETY: as above.
+        assert_eq!(unsafe { *errno() }, 7);
     }
 
     /// Every sleeper gets its turn: a lost wake-up would leave a thread, and this test, waiting for ever.

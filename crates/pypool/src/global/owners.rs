@@ -18,7 +18,8 @@
 //!
 //! An address that is in no arena, such as a block of `malloc`, was in none since the block was handed out, for mappings
 //! do not overlap; its entry says nobody by the same argument. An arena is forgotten *before* it is unmapped, or else
-//! another shard could map one at the same address in between, and lose its entry.
+//! another shard could map one at the same address in between, and lose its entry. Between two owners of one address
+//! stands the kernel, which gives it to the second after the first has given it back, and orders the writes of both.
 //!
 //! **Invariant:** the entry of a piece names a shard exactly while that shard has an arena mapped there.
 

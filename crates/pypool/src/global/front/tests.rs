@@ -1,6 +1,7 @@
 //! The front by itself, with arenas of four pools, so that they come and go all the time.
 //!
 //! **Invariant:** each test has a front of its own and leaves it without a block in use.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::{ptr, thread};
@@ -105,6 +106,27 @@ fn without_arenas_blocks_are_the_c_librarys_and_are_counted() {
         FRONT.refuse_arenas(false);
         [grown, moved].into_iter().chain(filling).for_each(|block| FRONT.free(block));
     }
+    finish(&FRONT);
+}
+
+#[test]
+fn a_table_of_owners_that_is_wrong_is_found() {
+    static FRONT: Front<Tiny> = Front::new();
+    let block = FRONT.allocate(4, 48);
+    let arena = block.addr() & !(Tiny::ARENA_BYTES - 1);
+    let found = |price| FRONT.check(price).err().map(|violation| violation.invariant);
+    for wrong in [None, Some(5)] {
+        FRONT.owners.forget(arena);
+        assert!(wrong.is_none_or(|shard| FRONT.owners.note(arena, shard)));
+        assert_eq!(found(Price::None), None);
+        assert_eq!(found(Price::Cheap), Some("the table of owners names an arena's shard"));
+    }
+    assert!(FRONT.owners.note(arena, 4) && FRONT.owners.note(7 * Tiny::ARENA_BYTES, 0));
+    assert_eq!(found(Price::Cheap), None);
+    assert_eq!(found(Price::Full), Some("the table of owners names mapped arenas alone"));
+    FRONT.owners.forget(7 * Tiny::ARENA_BYTES);
+    // SAFETY: live until here.
+    unsafe { FRONT.free(block) };
     finish(&FRONT);
 }
 
