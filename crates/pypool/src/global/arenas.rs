@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn arenas_are_aligned_usable_and_owned_while_mapped() {
-        let owners: &'static Owners<Current> = Box::leak(Box::new(Owners::new()));
-        let mut source = OwnedArenas::new();
+        static OWNERS: Owners<Current> = Owners::new();
+        let (owners, mut source) = (&OWNERS, OwnedArenas::new());
         assert!(source.map(ARENA_BYTES).is_null(), "it does not know yet whom it serves");
         source.serve(owners, 11);
         source.serve(owners, 12);
