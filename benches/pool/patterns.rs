@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
-use pypool::{Allocator, GilCell, LibcRaw, MappedArenas};
+use pypool::{Allocator, GilCell, GlobalPool, LibcRaw, MappedArenas};
 
 /// How a pattern allocates and frees.
 trait Calls {
@@ -198,6 +198,8 @@ fn pool(criterion: &mut Criterion) {
 
 fn global_alloc(criterion: &mut Criterion) {
     let contestants = [
+        // Takes a lock per call, as its users have to; the pool above takes none.
+        ("pool", RustCalls(&GlobalPool)),
         ("system", RustCalls(&System)),
         ("mimalloc", RustCalls(&mimalloc::MiMalloc)),
         ("jemalloc", RustCalls(&tikv_jemallocator::Jemalloc)),

@@ -17,9 +17,10 @@
 //! - `statistics`, `check`: where every byte is; whether everything holds.
 //! - `tuned`: another allocator of the same structure, faster, with policies that CPython's does not have.
 //! - `gil`: a cell that makes a process-wide allocator out of it.
+//! - `global`: several of them, with locks, as the allocator of a Rust program.
 //!
 //! # Where it departs from CPython
-//! - Nothing is thread-safe and there is no interpreter: the caller's lock stands for the GIL.
+//! - [`Allocator`] is not thread-safe and there is no interpreter: the caller's lock stands for the GIL.
 //! - The address map remembers the leaf that it used last, and answers with one comparison; the answers are the same.
 //! - Lists of used pools end in null instead of running in a ring through a sentinel; the order is the same.
 //! - [`Before310`] finds an address's owner by the address map too, not by reading memory that may not be its own.
@@ -29,6 +30,7 @@ mod arena;
 mod check;
 mod geometry;
 mod gil;
+mod global;
 pub mod guide;
 mod pool;
 mod radix;
@@ -41,6 +43,7 @@ pub use arena::ArenaCounts;
 pub use check::{Price, Violation};
 pub use geometry::{Before310, Current, Geometry};
 pub use gil::GilCell;
+pub use global::GlobalPool;
 pub use radix::MapStatistics;
 pub use source::{ArenaSource, LibcRaw, MappedArenas, RawAllocator};
 pub use statistics::{ArenaOccupancy, ClassStatistics, Statistics};

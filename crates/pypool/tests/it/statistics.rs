@@ -129,7 +129,9 @@ fn dropping_returns_everything() {
     let (raw, arenas) = (Cell::new(0), Cell::new(0));
     let mut pymalloc: Box<Allocator<_, _, Current>> = Box::new(Allocator::new(Tally(&raw), Tally(&arenas)));
     (0..5_000).for_each(|_| assert!(!pymalloc.allocate(512).is_null()));
-    assert_eq!((raw.get(), arenas.get()), (3, 3));
+    // The descriptors' table, and nodes of the map: how many leaves depends on where the kernel put the arenas.
+    let nodes = pymalloc.statistics().map;
+    assert_eq!((raw.get(), arenas.get()), ((1 + nodes.middle_nodes + nodes.leaf_nodes) as isize, 3));
     drop(pymalloc);
     assert_eq!((raw.get(), arenas.get()), (0, 0));
 }
