@@ -15,6 +15,7 @@
 //! - `arena`: which arena gives the next pool, and when an arena goes back.
 //! - `allocator`: allocate, reallocate, free.
 //! - `statistics`, `check`: where every byte is; whether everything holds.
+//! - `debug`: CPython's debug hooks, over this allocator or any raw one.
 //! - `gil`: a cell that makes a process-wide allocator out of it.
 //!
 //! # Where it departs from CPython
@@ -26,6 +27,7 @@
 mod allocator;
 mod arena;
 mod check;
+mod debug;
 mod geometry;
 mod gil;
 pub mod guide;
@@ -37,6 +39,7 @@ mod statistics;
 pub use allocator::Allocator;
 pub use arena::ArenaCounts;
 pub use check::{Price, Violation};
+pub use debug::{DebugHooks, Domain, Misuse, MisuseKind};
 pub use geometry::{Before310, Current, Geometry};
 pub use gil::GilCell;
 pub use radix::MapStatistics;
