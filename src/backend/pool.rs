@@ -7,7 +7,7 @@ use super::{Arena, Backend, PoolReader, Ready, Role, system};
 use crate::heap::Entry;
 use crate::run::{Held, PoolClass, PoolStatistics};
 use libc::c_void;
-use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas};
+use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas, Statistics};
 use std::collections::BTreeMap;
 
 /// `pool`.
@@ -22,7 +22,7 @@ pub(super) const BACKEND: Backend = Backend {
             holds: Some(Box::new(holds)),
             own_bytes_max: Some(Current::SMALL_BYTES_MAX as u64),
             one_thread_at_a_time: true,
-            version: Box::new(version),
+            version: Box::new(|| version_of("pypool")),
             options: Box::new(options),
             ..below
         })
@@ -30,7 +30,14 @@ pub(super) const BACKEND: Backend = Backend {
 };
 
 const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size, sized: None };
-const READER: PoolReader = PoolReader { arenas, statistics };
+const READER: PoolReader = PoolReader {
+    // SAFETY: as in `malloc`: the footprint pass reads between two calls, on the thread that makes them.
+    arenas: |each| arenas(unsafe { pool() }, each),
+    // SAFETY: as above.
+    statistics: |into| fill(&unsafe { pool() }.statistics(), into),
+};
+/// Version of the library, which is that of the workspace.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 static POOL: GilCell<Allocator> = GilCell::new(Allocator::new(LibcRaw, MappedArenas));
 
@@ -69,9 +76,9 @@ unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
     unsafe { pool().usable_size(block.cast()).unwrap_or_else(|| libc::malloc_usable_size(block)) }
 }
 
-/// Version of the library, which is that of the workspace, and of the C library below it.
-fn version() -> String {
-    format!("pypool {} over {}", env!("CARGO_PKG_VERSION"), system::version())
+/// A name, the version, and the C library below.
+pub(super) fn version_of(name: &str) -> String {
+    format!("{name} {VERSION} over {}", system::version())
 }
 
 /// The pool's geometry, and the tunables of the C library below it.
@@ -84,24 +91,22 @@ pub(super) fn options() -> BTreeMap<String, String> {
 }
 
 /// Every mapped arena, in the order of the pool's own table.
-fn arenas(each: &mut dyn FnMut(Arena)) {
-    // SAFETY: as in `malloc`: the footprint pass reads between two calls, on the thread that makes them.
-    for arena in unsafe { pool() }.occupancy() {
+pub(super) fn arenas(pool: &Allocator, each: &mut dyn FnMut(Arena)) {
+    for arena in pool.occupancy() {
         each(Arena { address: arena.address, pools: arena.pools_total, pools_in_use: arena.pools_in_use });
     }
 }
 
 /// Its arenas; larger blocks are the C library's.
 fn holds() -> Held {
-    // SAFETY: as in `arenas`.
+    // SAFETY: as for `READER`.
     let count = unsafe { pool() }.occupancy().count() as u64;
     let mapped = Some(count * Current::ARENA_BYTES as u64);
     Held { mapped_bytes: mapped, resident_bytes_max: mapped }
 }
 
-fn statistics(into: &mut PoolStatistics) {
-    // SAFETY: as in `arenas`.
-    let now = unsafe { pool() }.statistics();
+/// Replaces what is there by what a pool's statistics say.
+pub(super) fn fill(now: &Statistics, into: &mut PoolStatistics) {
     let mut classes = std::mem::take(&mut into.classes);
     classes.clear();
     classes.extend(now.classes().iter().take(PoolReader::CLASSES_MAX).map(|class| PoolClass {
