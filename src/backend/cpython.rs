@@ -8,7 +8,9 @@
 //! which makes the same system calls as CPython's own; they are only noted on the way, so that a block of a pool can be
 //! told from one of the C library.
 
-use super::{Backend, Need, Ready, Role, pool, system};
+use super::family::mimalloc::Copy;
+use super::family::symbols::Object;
+use super::{Backend, Need, Ready, Role, family, pool, system};
 use crate::heap::{Entry, Promise};
 use crate::probe::sys::Mapping;
 use libc::c_void;
@@ -56,7 +58,7 @@ fn prepare(_: &Need) -> Result<Ready, String> {
     Ok(Ready { version, options, one_thread_at_a_time: true, ..below })
 }
 
-/// Its functions for sizes, options and purging are exported under no name, so it cannot be asked.
+/// Its functions for sizes and purging are exported under no name. Options it says as it starts.
 fn prepare_mimalloc(_: &Need) -> Result<Ready, String> {
     let mimalloc = BROUGHT_UP.get_or_init(bring_up_mimalloc).as_ref().map_err(Clone::clone)?;
     let libpython::Functions { malloc, calloc, realloc, free } = mimalloc.functions;
@@ -65,13 +67,16 @@ fn prepare_mimalloc(_: &Need) -> Result<Ready, String> {
         Some(Ok(mimalloc)) => named(&mimalloc.version(), "mimalloc"),
         _ => "no libpython in this process".to_owned(),
     };
-    let options = || {
-        let build = BROUGHT_UP.get().and_then(|brought| Some(brought.as_ref().ok()?.build()));
-        let build = build.map(|build| ("build".to_owned(), build));
-        build.into_iter().chain([("interpreter".to_owned(), linkage())]).collect()
+    let file = Object::of(malloc as *const c_void).map(|object| object.file);
+    let options = move || {
+        let mut options = file.clone().map_or_else(BTreeMap::new, |file| family::mimalloc::options(&Copy::File(file)));
+        options.insert("interpreter".to_owned(), linkage());
+        options.extend(BROUGHT_UP.get().and_then(|brought| Some(("build".to_owned(), brought.as_ref().ok()?.build()))));
+        options
     };
     let promise = Promise { alignment_bytes_max: 16, tells_usable_size: false };
-    Ok(Ready { promise, one_thread_at_a_time: true, ..Ready::new(entry, version, options, || {}) })
+    let family = family::MIMALLOC;
+    Ok(Ready { family, promise, one_thread_at_a_time: true, ..Ready::new(entry, version, options, || {}) })
 }
 
 /// Called once, whatever comes of it.

@@ -39,7 +39,7 @@ pub(super) const POOL: Backend = Backend {
             holds: None,
             own_bytes_max: Some(POOL_BYTES_MAX as u64),
             one_thread_at_a_time: true,
-            version: Box::new(|| pool::version_of("pypool with debug hooks")),
+            version: Box::new(pool::version),
             options: Box::new(|| options(pool::options(), "mo")),
             ..below
         })
@@ -59,7 +59,7 @@ pub(super) const MALLOC: Backend = Backend {
             // Nothing is its own.
             holds: None,
             own_bytes_max: Some(0),
-            version: Box::new(|| format!("debug hooks of pypool {} over {}", pool::VERSION, system::version())),
+            version: Box::new(pool::version),
             options: Box::new(|| options(system::options(), "rmo")),
             ..below
         })

@@ -22,7 +22,7 @@ pub(super) const BACKEND: Backend = Backend {
             holds: Some(Box::new(holds)),
             own_bytes_max: Some(Current::SMALL_BYTES_MAX as u64),
             one_thread_at_a_time: true,
-            version: Box::new(|| version_of("pypool")),
+            version: Box::new(version),
             options: Box::new(options),
             ..below
         })
@@ -36,8 +36,6 @@ const READER: PoolReader = PoolReader {
     // SAFETY: as above.
     statistics: |into| fill(&unsafe { pool() }.statistics(), into),
 };
-/// Version of the library, which is that of the workspace.
-pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 static POOL: GilCell<Allocator> = GilCell::new(Allocator::new(LibcRaw, MappedArenas));
 
@@ -76,9 +74,9 @@ unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
     unsafe { pool().usable_size(block.cast()).unwrap_or_else(|| libc::malloc_usable_size(block)) }
 }
 
-/// A name, the version, and the C library below.
-pub(super) fn version_of(name: &str) -> String {
-    format!("{name} {VERSION} over {}", system::version())
+/// Version of the library, which is that of the workspace, and of the C library below it.
+pub(super) fn version() -> String {
+    format!("pypool {} over {}", env!("CARGO_PKG_VERSION"), system::version())
 }
 
 /// The pool's geometry, and the tunables of the C library below it.

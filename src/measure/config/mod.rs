@@ -297,7 +297,7 @@ mod tests {
         };
         let what_ifs = ["pool", "system", "mimalloc", "jemalloc", "cpython[:PROGRAM]", "cpython-mimalloc[:PROGRAM]"];
         assert_eq!(of(false), [&what_ifs[..], &["null", "loop"]].concat());
-        assert_eq!(of(true)[..4], ["today", "nopool", "debug", "arrow-system"]);
+        assert_eq!(of(true)[..5], ["today", "nopool", "debug", "nopool-debug", "arrow-system"]);
         assert_eq!(floor().iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["null", "loop"]);
     }
 
