@@ -79,40 +79,46 @@ unsafe fn pool() -> &'static mut DebugHooks<Allocator> {
     unsafe { DEBUG_POOL.get() }
 }
 
-/// Hooks over the C library; they hold nothing, so each call may have its own.
-#[inline(always)]
-fn raw() -> DebugHooks<LibcRaw> {
-    DebugHooks::new(LibcRaw)
+/// The hooks that a call goes through.
+macro_rules! hooks {
+    (pool) => {
+        // SAFETY: whoever calls an entry of this backend holds what stands for the GIL.
+        unsafe { pool() }
+    };
+    // They hold nothing, so each call may have its own.
+    (malloc) => {
+        &mut DebugHooks::<LibcRaw>::new(LibcRaw)
+    };
 }
 
 /// Entry points of one domain.
 macro_rules! entry {
-    ($hooks:expr, $letter:expr) => {{
+    ($below:ident, $letter:expr) => {{
         unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
-            let hooks = &mut $hooks;
+            let hooks = hooks!($below);
             hooks.allocate($letter, size).cast()
         }
         unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
-            let hooks = &mut $hooks;
+            let hooks = hooks!($below);
             hooks.allocate_zeroed($letter, count, size).cast()
         }
         unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
-            let hooks = &mut $hooks;
+            let hooks = hooks!($below);
             // SAFETY: a live block of this entry is the caller's promise; so in the functions below.
             unsafe { hooks.reallocate($letter, block.cast(), size).cast() }
         }
         unsafe extern "C" fn free(block: *mut c_void) {
-            let hooks = &mut $hooks;
+            let hooks = hooks!($below);
             // SAFETY: as in `realloc`.
             unsafe { hooks.free($letter, block.cast()) }
         }
         // Python's domains have no such call, and the hooks none that could free its block.
         unsafe extern "C" fn aligned(alignment: usize, size: usize) -> *mut c_void {
-            let hooks = &mut $hooks;
+            let hooks = hooks!($below);
             if alignment > ALIGNMENT_BYTES { std::ptr::null_mut() } else { hooks.allocate($letter, size).cast() }
         }
         unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
-            let hooks = &$hooks;
+            let hooks = hooks!($below);
             // SAFETY: as in `realloc`. Behind what was requested lie the hooks' own bytes.
             unsafe { hooks.requested_bytes(block.cast()) }
         }
@@ -120,13 +126,11 @@ macro_rules! entry {
     }};
 }
 
-// SAFETY: whoever calls an entry of this backend holds what stands for the GIL.
-const POOL_MEM: Entry = entry!(*unsafe { pool() }, Letter::Mem);
-// SAFETY: as above.
-const POOL_OBJ: Entry = entry!(*unsafe { pool() }, Letter::Obj);
-const MALLOC_RAW: Entry = entry!(raw(), Letter::Raw);
-const MALLOC_MEM: Entry = entry!(raw(), Letter::Mem);
-const MALLOC_OBJ: Entry = entry!(raw(), Letter::Obj);
+const POOL_MEM: Entry = entry!(pool, Letter::Mem);
+const POOL_OBJ: Entry = entry!(pool, Letter::Obj);
+const MALLOC_RAW: Entry = entry!(malloc, Letter::Raw);
+const MALLOC_MEM: Entry = entry!(malloc, Letter::Mem);
+const MALLOC_OBJ: Entry = entry!(malloc, Letter::Obj);
 
 /// What is below, and the letters of the domains that have hooks.
 fn options(below: BTreeMap<String, String>, letters: &str) -> BTreeMap<String, String> {

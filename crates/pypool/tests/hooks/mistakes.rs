@@ -29,19 +29,21 @@ struct Mistake {
 const MISTAKES: [Mistake; 4] = [
     Mistake {
         python: "ctypes.memset(block + 300, 0x78, 3); API.PyObject_Free(block)",
-        // SAFETY: the hooks' own bytes after the block; so in the others.
+        // SAFETY: the hooks' own bytes after the block; in the others those before it.
         ours: |block| unsafe { block.add(300).write_bytes(0x78, 3) },
         freed_in: Domain::Obj,
         name: "bad trailing pad byte",
     },
     Mistake {
         python: "ctypes.memset(block - 2, 0x78, 1); API.PyObject_Free(block)",
+        // SAFETY: as above.
         ours: |block| unsafe { block.sub(2).write(0x78) },
         freed_in: Domain::Obj,
         name: "bad leading pad byte",
     },
     Mistake {
         python: "ctypes.memset(block - 8, 0x78, 1); API.PyObject_Free(block)",
+        // SAFETY: as above.
         ours: |block| unsafe { block.sub(8).write(0x78) },
         freed_in: Domain::Obj,
         name: "bad ID",

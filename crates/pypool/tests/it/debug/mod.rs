@@ -38,11 +38,14 @@ fn every_domain_has_cpythons_layout() {
             let block = hooks.allocate(domain, bytes);
             assert_eq!(around(block, bytes), expected(letter, &vec![0xCD; bytes]));
             assert!(block.addr().is_multiple_of(16));
-            // SAFETY: the block is live; so in all that follow.
-            assert_eq!(unsafe { hooks.requested_bytes(block) }, bytes);
-            unsafe { hooks.free(domain, block) };
+            // SAFETY: the block is live.
+            unsafe {
+                assert_eq!(hooks.requested_bytes(block), bytes);
+                hooks.free(domain, block);
+            }
             let zeroed = hooks.allocate_zeroed(domain, bytes, 1);
             assert_eq!(around(zeroed, bytes), expected(letter, &vec![0; bytes]));
+            // SAFETY: the block is live.
             unsafe { hooks.free(domain, zeroed) };
         }
     }

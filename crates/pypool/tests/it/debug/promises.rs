@@ -41,7 +41,7 @@ impl Live {
     }
 }
 
-fn keep_their_promises<A: RawAllocator, const N: usize>(mut hooks: Box<DebugHooks<A, N>>, steps: &[Step]) {
+fn keep_their_promises<A: RawAllocator, const N: usize>(hooks: &mut DebugHooks<A, N>, steps: &[Step]) {
     let mut live: Vec<Live> = Vec::new();
     for (fill, step) in steps.iter().enumerate() {
         let fill = fill as u8;
@@ -99,20 +99,20 @@ proptest! {
 
     #[test]
     fn hooks_over_the_pool_keep_their_promises(steps in steps()) {
-        let hooks: Box<DebugHooks<Allocator>> = Box::new(DebugHooks::new(Allocator::new(LibcRaw, MappedArenas)));
-        keep_their_promises(hooks, &steps);
+        let mut hooks: Box<DebugHooks<Allocator>> = Box::new(DebugHooks::new(Allocator::new(LibcRaw, MappedArenas)));
+        keep_their_promises(&mut hooks, &steps);
     }
 
     #[test]
     fn hooks_over_the_c_library_keep_their_promises(steps in steps()) {
-        keep_their_promises(Box::new(DebugHooks::<LibcRaw>::new(LibcRaw)), &steps);
+        keep_their_promises(&mut DebugHooks::<LibcRaw, 0>::new(LibcRaw), &steps);
     }
 
     /// Also: a quarantine finds nothing where nothing is wrong, whatever is below.
     #[test]
     fn a_quarantine_is_silent_for_those_without_fault(steps in steps()) {
         let pool = Allocator::new(LibcRaw, MappedArenas);
-        keep_their_promises(Box::new(DebugHooks::<_, 20>::new(pool)), &steps);
-        keep_their_promises(Box::new(DebugHooks::<_, 3>::new(LibcRaw)), &steps);
+        keep_their_promises(&mut Box::new(DebugHooks::<_, 20>::new(pool)), &steps);
+        keep_their_promises(&mut DebugHooks::<_, 3>::new(LibcRaw), &steps);
     }
 }
