@@ -11,9 +11,9 @@ use libc::c_void;
 /// What each promises, and what [`check`] checks:
 /// - a block is aligned to 16 bytes; to 8 bytes only when at most 8 were requested (mimalloc and jemalloc do so);
 /// - live blocks do not overlap, and `usable_size` of a block is at least what was requested, or 0 where
-///   an allocator with [`SizedCalls`] cannot tell;
+///   an allocator cannot tell ([`Promise`], [`SizedCalls`]);
 /// - `calloc`ed blocks read as zero; `realloc` keeps the shorter of both contents; `aligned` keeps its alignment, save
-///   that of a block of no bytes (jemalloc 5.3.0 forgets it);
+///   that of a block of no bytes (jemalloc 5.3.0 forgets it), and up to what its [`Promise`] says;
 /// - null means that the request failed and nothing changed.
 ///
 /// The floor backends keep none of this: see [`crate::backend::Role::Floor`].
@@ -30,7 +30,7 @@ pub struct Entry {
     pub free: unsafe extern "C" fn(*mut c_void),
     /// `aligned_alloc(alignment, size)`; the alignment is a power of two, the size need not be a multiple of it.
     pub aligned: unsafe extern "C" fn(usize, usize) -> *mut c_void,
-    /// Bytes of the block that may be used; 0 when an allocator with [`SizedCalls`] cannot tell.
+    /// Bytes of the block that may be used; 0 when the allocator cannot tell.
     pub usable_size: unsafe extern "C" fn(*mut c_void) -> usize,
     /// What takes the place of `realloc` and `free` in an allocator that cannot do without a block's size. It serves
     /// the domain `arrow` alone, and the two above must not be called.
@@ -78,6 +78,20 @@ impl Entry {
     }
 }
 
+/// How much of the contract of [`Entry`] an allocator keeps; the rest it keeps whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Largest alignment that `aligned` can give, at least 16 bytes; it refuses a larger one.
+    pub alignment_bytes_max: usize,
+    /// Whether `usable_size` can tell; else it says 0, and what was requested counts.
+    pub tells_usable_size: bool,
+}
+
+impl Promise {
+    /// All of it.
+    pub const ALL: Self = Self { alignment_bytes_max: usize::MAX, tells_usable_size: true };
+}
+
 /// Blocks that [`check`] keeps alive at once.
 const CHECK_BLOCKS: usize = 600;
 /// Calls that [`check`] makes.
@@ -91,14 +105,15 @@ struct Block {
     fill: u8,
 }
 
-/// Drives an allocator through a fixed pseudo-random sequence and checks the contract of [`Entry`].
+/// Drives an allocator through a fixed pseudo-random sequence and checks the contract of [`Entry`], as far as it is
+/// promised.
 ///
 /// # Errors
 /// The first broken promise, as a sentence.
 ///
 /// # Safety
 /// The entry points must belong to one working allocator that may be called from this thread.
-pub unsafe fn check(entry: &Entry) -> Result<(), String> {
+pub unsafe fn check(entry: &Entry, promise: Promise) -> Result<(), String> {
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = move || {
         random ^= random << 13;
@@ -107,7 +122,7 @@ pub unsafe fn check(entry: &Entry) -> Result<(), String> {
         random as usize
     };
     let mut live: Vec<Block> = Vec::with_capacity(CHECK_BLOCKS);
-    let alignment_max = entry.sized.map_or(4096, |sized| sized.alignment_bytes_max);
+    let alignment_max = entry.sized.map_or(4096, |sized| sized.alignment_bytes_max).min(promise.alignment_bytes_max);
     for call in 0..CHECK_CALLS {
         let bytes = match next() % 100 {
             0 => next() % 3_000_000,
@@ -118,14 +133,16 @@ pub unsafe fn check(entry: &Entry) -> Result<(), String> {
         if live.len() < CHECK_BLOCKS && (live.is_empty() || next() % 100 < 55) {
             let fill = (call % 251) as u8 + 1;
             // SAFETY: the caller's promise; sizes are small and the alignment is a power of two.
-            live.push(unsafe { allocate(entry, next() % 10, bytes, alignment_max.min(16 << (next() % 9)), fill) }?);
+            live.push(unsafe {
+                allocate(entry, promise, next() % 10, bytes, alignment_max.min(16 << (next() % 9)), fill)
+            }?);
         } else {
             let at = next() % live.len();
             let block = live[at];
             intact(&block, block.bytes, "before it was freed or resized")?;
             if next() % 4 == 0 {
                 // SAFETY: the block is live and stays known only under its new address.
-                live[at] = unsafe { resize(entry, block, bytes.max(1)) }?;
+                live[at] = unsafe { resize(entry, promise, block, bytes.max(1)) }?;
             } else {
                 // SAFETY: the block is live and leaves the list.
                 unsafe { entry.release(block.address.cast(), block.bytes) };
@@ -148,7 +165,14 @@ pub unsafe fn check(entry: &Entry) -> Result<(), String> {
 ///
 /// # Safety
 /// As [`check`].
-unsafe fn allocate(entry: &Entry, how: usize, bytes: usize, alignment: usize, fill: u8) -> Result<Block, String> {
+unsafe fn allocate(
+    entry: &Entry,
+    promise: Promise,
+    how: usize,
+    bytes: usize,
+    alignment: usize,
+    fill: u8,
+) -> Result<Block, String> {
     let (name, wanted) = match how {
         0 => ("aligned", if bytes == 0 { 8 } else { alignment }),
         1 => ("calloc", if bytes > 8 { 16 } else { 8 }),
@@ -173,14 +197,14 @@ unsafe fn allocate(entry: &Entry, how: usize, bytes: usize, alignment: usize, fi
         return Err(format!("calloc of {bytes} bytes returned a block that does not read as zero"));
     }
     // SAFETY: the block was just allocated.
-    unsafe { fill_block(entry, name, address, bytes, fill) }
+    unsafe { fill_block(entry, promise, name, address, bytes, fill) }
 }
 
 /// Resizes a block, checks that its content was kept, and fills it again.
 ///
 /// # Safety
 /// As [`check`]; the block must be live.
-unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, String> {
+unsafe fn resize(entry: &Entry, promise: Promise, block: Block, bytes: usize) -> Result<Block, String> {
     // SAFETY: the caller's promise.
     let address = unsafe { entry.resize(block.address.cast(), block.bytes, bytes) }.cast::<u8>();
     if address.is_null() {
@@ -192,17 +216,24 @@ unsafe fn resize(entry: &Entry, block: Block, bytes: usize) -> Result<Block, Str
     }
     intact(&Block { address, ..block }, bytes.min(block.bytes), "after it was resized")?;
     // SAFETY: the block was just allocated.
-    unsafe { fill_block(entry, "realloc", address, bytes, block.fill.wrapping_add(1).max(1)) }
+    unsafe { fill_block(entry, promise, "realloc", address, bytes, block.fill.wrapping_add(1).max(1)) }
 }
 
 /// Checks the usable size and writes every requested byte.
 ///
 /// # Safety
 /// `address` must be a live block of `entry` of at least `bytes` bytes.
-unsafe fn fill_block(entry: &Entry, name: &str, address: *mut u8, bytes: usize, fill: u8) -> Result<Block, String> {
+unsafe fn fill_block(
+    entry: &Entry,
+    promise: Promise,
+    name: &str,
+    address: *mut u8,
+    bytes: usize,
+    fill: u8,
+) -> Result<Block, String> {
     // SAFETY: the caller's promise.
     let usable = unsafe { (entry.usable_size)(address.cast()) };
-    let is_untold = usable == 0 && entry.sized.is_some();
+    let is_untold = usable == 0 && (entry.sized.is_some() || !promise.tells_usable_size);
     if usable < bytes && !is_untold {
         return Err(format!("{name} of {bytes} bytes returned a block of only {usable} usable bytes"));
     }

@@ -1,5 +1,5 @@
 //! The allocator `cpython` against `pool`, its model, on every interpreter that this machine has: the same recording
-//! gives the same usable sizes, since both are pymalloc.
+//! gives the same usable sizes, since both are pymalloc. And the mimalloc of the latest of them.
 //!
 //! Invariant: where no interpreter can serve, this says `NOT RUN`.
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -91,6 +91,41 @@ fn every_interpreter_gives_what_its_model_gives() {
             assert!(apart < 3 << 19, "{name}: {} against {} bytes mapped", real.mapped_bytes, model.mapped_bytes);
         }
     }
+}
+
+#[test]
+fn the_mimalloc_of_an_interpreter_serves_what_was_recorded() {
+    let Some(interpreter) = interpreters().into_iter().rfind(|interpreter| interpreter.minor >= 13) else {
+        println!("NOT RUN: no CPython 3.13 or later with a shared libpython is here");
+        return;
+    };
+    let config = parse_config(&format!("cpython-mimalloc:{}", interpreter.program.display())).unwrap();
+    let ask = |arguments: &[&str], without: &str| {
+        let variables = config.variables.iter().filter(|(name, _)| name != without);
+        let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));
+        let output = worker.arg("worker").args(arguments).env_clear().envs(variables.cloned()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let facts = ask(&["--facts", "cpython-mimalloc"], "");
+    let version = format!("CPython {}'s mimalloc (shared libpython", interpreter.version);
+    assert!(facts.contains(&version) && facts.contains("purge_delay"), "{facts}");
+    let held = ask(&["--self-test", "cpython-mimalloc"], "");
+    assert!(held.contains("cpython-mimalloc keeps the heap contract"), "{held}");
+    // Without the variable the library has chosen its pools, and says so.
+    let refused = ask(&["--facts", "cpython-mimalloc"], "PYTHONMALLOC");
+    assert!(refused.contains("does not run on its mimalloc") && refused.contains("pymalloc"), "{refused}");
+
+    let prepared = prepared(vec![config]);
+    let Observation::Throughput(timed) = observe(&prepared, 0, Pass::Throughput) else { panic!("another pass") };
+    assert_eq!(timed.failed_allocations, 0);
+    check_seal(timed.seal, &interpreter);
+    let read = footprint(&prepared, 0);
+    check_seal(read.seal, &interpreter);
+    assert!(
+        read.failed_allocations == 0
+            && read.pools.is_none()
+            && read.peak.resident_bytes > read.peak.requested_bytes / 2
+    );
 }
 
 #[test]

@@ -191,7 +191,17 @@ fn python() -> Option<&'static Path> {
 #[test]
 fn every_interpreter_tells_whether_its_pools_are_in_use() {
     for interpreter in support::interpreters() {
-        hold(&interpreter.path, &[("PYTHONMALLOC", "malloc")], &[], true);
+        // The first version with a mimalloc is 3.13; a build may be without.
+        let has_mimalloc = || verified(&interpreter.path, &[], &[("PYTHONMALLOC", "mimalloc")], false).0;
+        let values = ["malloc", "debug", "pymalloc_debug", "malloc_debug"].into_iter();
+        for value in values.chain((interpreter.minor >= 13 && has_mimalloc()).then_some("mimalloc")) {
+            hold(&interpreter.path, &[("PYTHONMALLOC", value)], &[], true);
+        }
+        for (wanted, set) in [("debug", "pymalloc"), ("malloc", "malloc_debug"), ("pymalloc_debug", "malloc_debug")] {
+            let pairs = [("PYTHONMALLOC", wanted)];
+            let (is_found, said) = verified(&interpreter.path, &pairs, &[("PYTHONMALLOC", set)], true);
+            assert!(!is_found && said.contains("did NOT take effect"), "{wanted} under {set}: {said}");
+        }
     }
 }
 

@@ -93,8 +93,8 @@ fn job(pass: Pass, key: &str, image: &Image, source: ImageSource) -> Job {
         pass,
         mode: Mode::Merged,
         backends: Domain::ALL.map(|domain| match (key, domain) {
-            ("pool" | "cpython", Domain::Mem | Domain::Obj) => key.to_owned(),
-            ("pool" | "cpython", _) => "system".to_owned(),
+            ("pool" | "cpython" | "pool-debug" | "malloc-debug", Domain::Mem | Domain::Obj) => key.to_owned(),
+            ("pool" | "cpython" | "pool-debug" | "malloc-debug", _) => "system".to_owned(),
             _ => key.to_owned(),
         }),
         image: image.summary.clone(),
@@ -156,7 +156,10 @@ fn footprint(key: &str, image: &Image) -> Footprint {
 }
 
 fn contestants() -> impl Iterator<Item = &'static str> {
-    backend::ALL.iter().filter(|b| matches!(b.role, Role::Contestant | Role::Instrument)).map(|b| b.key)
+    backend::ALL
+        .iter()
+        .filter(|b| matches!(b.role, Role::Contestant | Role::Instrument | Role::ByVariable))
+        .map(|b| b.key)
 }
 
 #[test]

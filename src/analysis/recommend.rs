@@ -75,6 +75,8 @@ pub enum Exclusion {
     OutOfMemory,
     /// Nothing measured what the objective is about.
     NotMeasured,
+    /// It looks for mistakes in the program; nobody runs a service with it.
+    Diagnostic,
 }
 
 /// A configuration as a choice.
@@ -343,9 +345,9 @@ fn flips(candidates: &[Candidate], workload: &WorkloadAnalysis, wish: &Wish, dec
     let is_lower =
         |c: &&Candidate| best.zip(c.value(wish.objective)).is_none_or(|(b, v)| wish.objective.is_lower(v, b));
     let what_ifs = candidates.iter().filter(|c| c.deploy.is_none() && c.value(wish.objective).is_some());
-    let about_constraints =
-        |e: &Exclusion| matches!(e, Exclusion::Failed(_) | Exclusion::OutOfMemory | Exclusion::NotMeasured);
-    let unconstrained = |c: &Candidate| c.deploy.is_some() && !c.exclusions.iter().any(about_constraints);
+    use Exclusion::{Diagnostic, Failed, NotMeasured, OutOfMemory};
+    let whatever_is_asked = |e: &Exclusion| matches!(e, Failed(_) | OutOfMemory | NotMeasured | Diagnostic);
+    let unconstrained = |c: &Candidate| c.deploy.is_some() && !c.exclusions.iter().any(whatever_is_asked);
     Flips {
         objectives: objectives.collect(),
         delays: delays.into_iter().filter_map(|ms| Some((ms, lowest(&reading(RestState::Idle, Some(ms)))?))).collect(),

@@ -1,4 +1,5 @@
-//! The pools of a real CPython: `PyObject_Malloc` and its kin of the libpython that the process was started with.
+//! The pools of a real CPython, or its mimalloc: `PyObject_Malloc` and its kin of the libpython that the process was
+//! started with.
 //!
 //! What those functions are is known only in a process that has them, so they are looked up when the backend is
 //! prepared; they are then called through the same table as all others, and nothing of ours lies between.
@@ -7,11 +8,13 @@
 //! which makes the same system calls as CPython's own; they are only noted on the way, so that a block of a pool can be
 //! told from one of the C library.
 
-use super::{Backend, Need, Ready, Role, pool, system};
-use crate::heap::Entry;
+use super::family::mimalloc::Copy;
+use super::family::symbols::Object;
+use super::{Backend, Need, Ready, Role, family, pool, system};
+use crate::heap::{Entry, Promise};
 use crate::probe::sys::Mapping;
 use libc::c_void;
-use libpython::{Arenas, Linkage, Pymalloc};
+use libpython::{Arenas, Linkage, Mimalloc, Pymalloc};
 use pypool::{ArenaSource as _, Current, Geometry as _, MappedArenas};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -19,11 +22,17 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 /// Key of the backend that needs an interpreter's library in its process: see [`libpython::Interpreter`].
 pub const CPYTHON_KEY: &str = "cpython";
+/// Key of the backend that is the mimalloc of such a library, which has to be of 3.13 or later.
+pub const CPYTHON_MIMALLOC_KEY: &str = "cpython-mimalloc";
 /// The variable that tells a child how the interpreter is linked whose library it has: [`Linkage::name`].
 pub const LINKAGE_VARIABLE: &str = "PYALLOC_BENCH_PYTHON_LINKAGE";
 
 /// `cpython`.
 pub(super) const BACKEND: Backend = Backend { key: CPYTHON_KEY, label: "CPython", role: Role::OptIn, prepare };
+
+/// `cpython-mimalloc`.
+pub(super) const MIMALLOC: Backend =
+    Backend { key: CPYTHON_MIMALLOC_KEY, label: "CPython's mimalloc", role: Role::OptIn, prepare: prepare_mimalloc };
 
 const ARENA_BYTES: usize = Current::ARENA_BYTES;
 /// Where a pool's header holds the index of its size class, a C `unsigned int`.
@@ -33,6 +42,7 @@ const CLASS_OFFSET: usize = 36;
 const ADDRESS_BITS: u32 = 48;
 const OS_PAGE_BYTES: usize = 4096;
 
+static BROUGHT_UP: OnceLock<Result<Mimalloc, String>> = OnceLock::new();
 static PYMALLOC: OnceLock<Result<Pymalloc, String>> = OnceLock::new();
 /// By address in units of an arena's size: the OS page within that unit at which an arena begins, plus 1; 0 where none
 /// does. At most one can. Shared memory, which does not count as anonymous; only what is written becomes memory.
@@ -46,6 +56,51 @@ fn prepare(_: &Need) -> Result<Ready, String> {
     let below = Ready { holds: None, own_bytes_max: Some(crate::run::SMALL_BYTES_MAX), ..system::ready(entry)? };
     let (version, options) = (Box::new(version), Box::new(options));
     Ok(Ready { version, options, one_thread_at_a_time: true, ..below })
+}
+
+/// Its functions for sizes and purging are exported under no name. Options it says as it starts.
+fn prepare_mimalloc(_: &Need) -> Result<Ready, String> {
+    let mimalloc = BROUGHT_UP.get_or_init(bring_up_mimalloc).as_ref().map_err(Clone::clone)?;
+    let libpython::Functions { malloc, calloc, realloc, free } = mimalloc.functions;
+    let entry = Entry { malloc, calloc, realloc, free, aligned: refuse_aligned, usable_size: unknown, sized: None };
+    let version = || match BROUGHT_UP.get() {
+        Some(Ok(mimalloc)) => named(&mimalloc.version(), "mimalloc"),
+        _ => "no libpython in this process".to_owned(),
+    };
+    let file = Object::of(malloc as *const c_void).map(|object| object.file);
+    let options = move || {
+        let mut options = file.clone().map_or_else(BTreeMap::new, |file| family::mimalloc::options(&Copy::File(file)));
+        options.insert("interpreter".to_owned(), linkage());
+        options.extend(BROUGHT_UP.get().and_then(|brought| Some(("build".to_owned(), brought.as_ref().ok()?.build()))));
+        options
+    };
+    let promise = Promise { alignment_bytes_max: 16, tells_usable_size: false };
+    let family = family::MIMALLOC;
+    Ok(Ready { family, promise, one_thread_at_a_time: true, ..Ready::new(entry, version, options, || {}) })
+}
+
+/// Called once, whatever comes of it.
+fn bring_up_mimalloc() -> Result<Mimalloc, String> {
+    if std::env::var_os(LINKAGE_VARIABLE).is_none() {
+        return Err(format!(
+            "this process was started for no interpreter; name one with -c {CPYTHON_MIMALLOC_KEY}:PROGRAM"
+        ));
+    }
+    // SAFETY: the variable is set for workers alone; those have one thread and use Python for nothing else.
+    unsafe { Mimalloc::bring_up() }.map_err(|error| error.to_string())
+}
+
+/// Python's domains have no such call, and CPython no function that could free its block.
+unsafe extern "C" fn refuse_aligned(alignment: usize, bytes: usize) -> *mut c_void {
+    match BROUGHT_UP.get() {
+        // SAFETY: any size may be asked for. Every block of 16 bytes and more is aligned to 16.
+        Some(Ok(mimalloc)) if alignment <= 16 => unsafe { (mimalloc.functions.malloc)(bytes.max(16)) },
+        _ => std::ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn unknown(_: *mut c_void) -> usize {
+    0
 }
 
 /// Called once, whatever comes of it.
@@ -129,8 +184,14 @@ unsafe extern "C" fn usable_size(block: *mut c_void) -> usize {
 /// Version of CPython as the library reports it, how it came to be a library, and the C library below it.
 fn version() -> String {
     let Some(pymalloc) = pymalloc() else { return "no libpython in this process".to_owned() };
+    format!("{} over {}", named(&pymalloc.version(), ""), system::version())
+}
+
+/// A version of CPython, what of it serves, and how it came to be a library.
+fn named(version: &str, what: &str) -> String {
     let linkage = if linkage() == Linkage::Static.name() { Linkage::Static } else { Linkage::Shared };
-    format!("CPython {} ({}) over {}", pymalloc.version(), linkage.describe(), system::version())
+    let what = if what.is_empty() { String::new() } else { format!("'s {what}") };
+    format!("CPython {version}{what} ({})", linkage.describe())
 }
 
 /// What the parent said of the interpreter.

@@ -7,6 +7,7 @@ use super::family::jemalloc::Jemalloc;
 use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
 use crate::heap::{Entry, SizedCalls};
 use libc::{c_int, c_void};
+use trace::Domain;
 
 const ENTRY: Entry = Entry {
     malloc: tikv_jemalloc_sys::malloc,
@@ -40,7 +41,12 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || COPY.options(), || COPY.release());
-        Ok(Ready { family: JEMALLOC, arrow: Some(ARROW), holds: Some(Box::new(|| COPY.holds())), ..ready })
+        Ok(Ready {
+            family: JEMALLOC,
+            others: &[(Domain::Arrow, ARROW)],
+            holds: Some(Box::new(|| COPY.holds())),
+            ..ready
+        })
     },
 };
 

@@ -8,6 +8,7 @@ use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
 use crate::heap::Entry;
 use crate::run::Held;
 use libc::c_void;
+use trace::Domain;
 
 const ENTRY: Entry = Entry {
     malloc: libmimalloc_sys::mi_malloc,
@@ -31,7 +32,7 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || options(&Copy::Linked), || COPY.release());
-        Ok(Ready { family: MIMALLOC, arrow: Some(ARROW), holds: Some(Box::new(holds)), ..ready })
+        Ok(Ready { family: MIMALLOC, others: &[(Domain::Arrow, ARROW)], holds: Some(Box::new(holds)), ..ready })
     },
 };
 

@@ -5,6 +5,7 @@
 
 mod cpython;
 mod family;
+mod hooks;
 mod jemalloc;
 mod library;
 mod mimalloc;
@@ -15,17 +16,19 @@ mod pool_tuned;
 mod system;
 mod wheel;
 
-pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
+pub use cpython::{CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LINKAGE_VARIABLE};
 pub use family::mimalloc::{said as mimalloc_options_said, written as mimalloc_version};
 pub use family::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC, UNKNOWN};
+pub use hooks::{MALLOC_DEBUG_KEY, POOL_DEBUG_KEY};
 pub use library::LIBRARY_KEY;
 pub use pool_tuned::{TUNED_KEY, TUNED_VARIANTS};
 pub use system::libc_version;
 pub use wheel::{LIBARROW_VARIABLE, WHEEL_KEY, WHEEL_POOLS};
 
-use crate::heap::Entry;
+use crate::heap::{Entry, Promise};
 use crate::run::{AllocatorFacts, Held, PoolStatistics};
 use std::collections::BTreeMap;
+use trace::Domain;
 
 /// What a backend may know before the seal.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +51,8 @@ pub enum Role {
     OptIn,
     /// Is many allocators: which, an argument says.
     ByArgument,
+    /// What a variable's value puts in, for another end than speed. It has no name of its own in a configuration.
+    ByVariable,
     /// Not offered: checks the harness itself.
     Instrument,
     /// Not an allocator to choose: it does not keep the contract of [`Entry`].
@@ -102,8 +107,11 @@ pub struct Backend {
 pub struct Ready {
     /// Its entry points.
     pub entry: Entry,
-    /// Its entry points as Arrow calls it, where those are others: 64 bytes of alignment, also when a block is resized.
-    pub arrow: Option<Entry>,
+    /// Its entry points for single domains, where those are others: for Arrow, which wants 64 bytes of alignment also
+    /// when a block is resized; for domains whose blocks are marked.
+    pub others: &'static [(Domain, Entry)],
+    /// How much of the contract of [`Entry`] it keeps.
+    pub promise: Promise,
     /// Version that the library reports.
     pub version: Box<dyn Fn() -> String + Send + Sync>,
     /// Effective options that the library reports, by the library's own names.
@@ -133,7 +141,8 @@ impl Ready {
         let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
         Self {
             entry,
-            arrow: None,
+            others: &[],
+            promise: Promise::ALL,
             version,
             options,
             release,
@@ -146,6 +155,14 @@ impl Ready {
     }
 }
 
+impl Ready {
+    /// Its entry points for a domain.
+    #[must_use]
+    pub fn entry_for(&self, domain: Domain) -> Entry {
+        self.others.iter().find(|(other, _)| *other == domain).map_or(self.entry, |(_, entry)| *entry)
+    }
+}
+
 /// Every backend.
 pub const ALL: &[Backend] = &[
     pool::BACKEND,
@@ -154,11 +171,14 @@ pub const ALL: &[Backend] = &[
     jemalloc::BACKEND,
     pool_tuned::BACKEND,
     cpython::BACKEND,
+    cpython::MIMALLOC,
     library::BACKEND,
     wheel::BACKEND,
     null::BACKEND,
     null::LOOP,
     system::AGAIN,
+    hooks::POOL,
+    hooks::MALLOC,
     planted::TEN_NS,
     planted::TEN_PERCENT,
     planted::SIXTY_FOUR_MIB,
@@ -202,12 +222,13 @@ impl Backend {
             return Ok(());
         }
         let ready = (self.prepare)(&Need { argument: argument.to_owned(), ..Need::default() })?;
-        // SAFETY: the entry points belong to one working allocator. `pool` and `cpython` may not be called from two
-        // threads at once; one test calls the first, none the second, and the worker has one thread.
-        unsafe {
-            crate::heap::check(&ready.entry)?;
-            ready.arrow.map_or(Ok(()), |arrow| crate::heap::check(&arrow))
+        let entries = std::iter::once(&ready.entry).chain(ready.others.iter().map(|(_, entry)| entry));
+        for entry in entries {
+            // SAFETY: the entry points belong to one working allocator. Those that may not be called from two threads
+            // at once are called by one test or none, and the worker has one thread.
+            unsafe { crate::heap::check(entry, ready.promise) }?;
         }
+        Ok(())
     }
 
     /// What the library says of itself, in the state in which a worker calls it. `argument` as in [`Need`].
@@ -233,7 +254,7 @@ mod tests {
             backend.check("").unwrap_or_else(|broken| panic!("{}: {broken}", backend.key));
             checked += 1;
         }
-        assert_eq!(checked, 8);
+        assert_eq!(checked, 10);
     }
 
     #[test]
@@ -258,7 +279,7 @@ mod tests {
         let system = (system.prepare)(&Need::default()).expect("it needs nothing").entry;
         let broken = Entry { malloc: overlapping, realloc: forgetful, free: nothing, usable_size: anything, ..system };
         // SAFETY: the blocks lie in a static of 8 MiB, with room for the largest request behind every address.
-        let found = unsafe { crate::heap::check(&broken) };
+        let found = unsafe { crate::heap::check(&broken, Promise::ALL) };
         assert!(found.is_err_and(|broken| broken.contains("overlaps")));
     }
 

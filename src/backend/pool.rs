@@ -7,7 +7,7 @@ use super::{Arena, Backend, PoolReader, Ready, Role, system};
 use crate::heap::Entry;
 use crate::run::{Held, PoolClass, PoolStatistics};
 use libc::c_void;
-use pypool::{Allocator, Current, Geometry as _, GilCell, LibcRaw, MappedArenas, Statistics};
+use pypool::{Allocator, ArenaOccupancy, Current, Geometry as _, GilCell, LibcRaw, MappedArenas, Statistics};
 use std::collections::BTreeMap;
 
 /// `pool`.
@@ -30,7 +30,12 @@ pub(super) const BACKEND: Backend = Backend {
 };
 
 const ENTRY: Entry = Entry { malloc, calloc, realloc, free, aligned: libc::memalign, usable_size, sized: None };
-const READER: PoolReader = PoolReader { arenas, statistics };
+const READER: PoolReader = PoolReader {
+    // SAFETY: as in `malloc`: the footprint pass reads between two calls, on the thread that makes them.
+    arenas: |each| arenas(unsafe { pool() }.occupancy(), each),
+    // SAFETY: as above.
+    statistics: |into| fill(&unsafe { pool() }.statistics(), into),
+};
 
 static POOL: GilCell<Allocator> = GilCell::new(Allocator::new(LibcRaw, MappedArenas));
 
@@ -83,29 +88,23 @@ pub(super) fn options() -> BTreeMap<String, String> {
     options
 }
 
-/// Every mapped arena, in the order of the pool's own table.
-fn arenas(each: &mut dyn FnMut(Arena)) {
-    // SAFETY: as in `malloc`: the footprint pass reads between two calls, on the thread that makes them.
-    for arena in unsafe { pool() }.occupancy() {
+/// Every mapped arena, in the order in which the pool tells of them.
+pub(super) fn arenas(occupancy: impl Iterator<Item = ArenaOccupancy>, each: &mut dyn FnMut(Arena)) {
+    for arena in occupancy {
         each(Arena { address: arena.address, pools: arena.pools_total, pools_in_use: arena.pools_in_use });
     }
 }
 
 /// Its arenas; larger blocks are the C library's.
 fn holds() -> Held {
-    // SAFETY: as in `arenas`.
+    // SAFETY: as for `READER`.
     let count = unsafe { pool() }.occupancy().count() as u64;
     let mapped = Some(count * Current::ARENA_BYTES as u64);
     Held { mapped_bytes: mapped, resident_bytes_max: mapped }
 }
 
-fn statistics(into: &mut PoolStatistics) {
-    // SAFETY: as in `arenas`.
-    copy(&unsafe { pool() }.statistics(), into);
-}
-
 /// Statistics as results keep them; the list of classes keeps its memory.
-pub(super) fn copy(now: &Statistics, into: &mut PoolStatistics) {
+pub(super) fn fill(now: &Statistics, into: &mut PoolStatistics) {
     let mut classes = std::mem::take(&mut into.classes);
     classes.clear();
     classes.extend(now.classes().iter().take(PoolReader::CLASSES_MAX).map(|class| PoolClass {

@@ -76,14 +76,12 @@ macro_rules! variants {
 
             fn arenas(each: &mut dyn FnMut(Arena)) {
                 // SAFETY: as in `malloc`: the footprint pass reads between two calls, on the thread that makes them.
-                for arena in unsafe { pool() }.occupancy() {
-                    each(Arena { address: arena.address, pools: arena.pools_total, pools_in_use: arena.pools_in_use });
-                }
+                super::pool::arenas(unsafe { pool() }.occupancy(), each);
             }
 
             fn statistics(into: &mut PoolStatistics) {
                 // SAFETY: as in `arenas`.
-                super::pool::copy(&unsafe { pool() }.statistics(), into);
+                super::pool::fill(&unsafe { pool() }.statistics(), into);
             }
 
             /// Its arenas, of which pools that the kernel has back are not present; larger blocks are the C library's.

@@ -9,6 +9,7 @@ use super::{ARROW_ALIGNMENT_BYTES, Backend, Holds, Ready, Role};
 use crate::heap::Entry;
 use libc::c_void;
 use std::collections::BTreeMap;
+use trace::Domain;
 
 /// The entry points of the C library, or of what stands in for them.
 pub(super) const ENTRY: Entry = Entry {
@@ -29,7 +30,7 @@ pub(super) const BACKEND: Backend = Backend {
     key: "system",
     label: "system (glibc)",
     role: Role::Contestant,
-    prepare: |_| Ok(Ready { arrow: Some(ARROW), ..ready(ENTRY)? }),
+    prepare: |_| Ok(Ready { others: &[(Domain::Arrow, ARROW)], ..ready(ENTRY)? }),
 };
 
 /// `system-again`: the same under another name.

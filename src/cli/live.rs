@@ -174,7 +174,7 @@ fn configs(args: &LiveArgs, metadata: &Metadata) -> Result<(Vec<Config>, Option<
         let more: &[&str] = if has_arrow { &CONFIGS_ARROW } else { &[] };
         words = CONFIGS.iter().chain(more).map(|word| (*word).to_owned()).collect();
     }
-    let mut configs = measure::parse_configs(&words, &named).map_err(Stop::Unusable)?;
+    let mut configs = measure::parse_configs(&words, &named, interpreter(args).as_deref()).map_err(Stop::Unusable)?;
     configs.iter_mut().for_each(|config| config.allow_unverified = args.allow_unverified);
     if !has_arrow {
         return Ok((configs, None));
@@ -188,15 +188,20 @@ fn configs(args: &LiveArgs, metadata: &Metadata) -> Result<(Vec<Config>, Option<
     })
 }
 
+/// The interpreter that was named, or the program's own, if it begins with one.
+fn interpreter(args: &LiveArgs) -> Option<String> {
+    let first = args.command.first().map(|word| word.to_string_lossy().into_owned());
+    let is_python =
+        |word: &String| Path::new(word).file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    args.python.clone().or_else(|| first.filter(is_python))
+}
+
 /// The pyarrow of the interpreter that was named, or of the program's own; the inner error says why there is none.
 fn wheel(args: &LiveArgs) -> Result<Result<Wheel, String>, String> {
     if let Some(place) = &args.python {
         return Wheel::find(place).map(Ok);
     }
-    let first = args.command.first().map(|word| word.to_string_lossy());
-    let is_python =
-        |word: &str| Path::new(word).file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
-    Ok(match first.filter(|word| is_python(word)) {
+    Ok(match interpreter(args) {
         Some(word) => Wheel::find(&word),
         None => Err("no interpreter was named. Give --python.".to_owned()),
     })

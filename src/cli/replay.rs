@@ -25,7 +25,8 @@ pub(super) struct RunOptions {
     #[arg(short, long = "config", value_name = "CONFIG")]
     configs: Vec<String>,
     /// The service's Python, its virtual environment, or a folder with its pyarrow: the pools of that Arrow library
-    /// then serve Arrow wherever variables choose its pool (for one configuration: -c arrow=wheel:mimalloc[:PYTHON])
+    /// then serve Arrow wherever variables choose its pool (for one configuration: -c arrow=wheel:mimalloc[:PYTHON]),
+    /// and the mimalloc of that CPython is the one of PYTHONMALLOC=mimalloc [default there: python3]
     #[arg(long, value_name = "PYTHON")]
     python: Option<String>,
     /// File of configurations of your own: [config.NAME] with words = "...", for -c NAME
@@ -249,13 +250,18 @@ fn limits(window_ops: Option<u64>) -> ImageLimits {
 /// The contestants asked for, or all of them, the floor, and the controls.
 fn configs(options: &RunOptions) -> Result<Vec<Config>, Stop> {
     let words = &options.configs;
-    let mut configs = measure::parse_configs(words, &named(options)?).map_err(Stop::Unusable)?;
+    let mut configs =
+        measure::parse_configs(words, &named(options)?, options.python.as_deref()).map_err(Stop::Unusable)?;
     if words.is_empty() {
         configs = measure::contestants();
     }
     if let Some(place) = &options.python {
-        let wheel = Wheel::find(place).map_err(Stop::Unusable)?;
-        configs = configs.into_iter().map(|config| config.on_wheel(&wheel)).collect();
+        match Wheel::find(place) {
+            Ok(wheel) => configs = configs.into_iter().map(|config| config.on_wheel(&wheel)).collect(),
+            // It may be named for its interpreter alone.
+            Err(_) if configs.iter().any(Config::has_interpreter) => {}
+            Err(reason) => return Err(Stop::Unusable(reason)),
+        }
     }
     for config in &mut configs {
         config.allow_unverified = options.allow_unverified;
@@ -305,6 +311,7 @@ fn list(bundle: &Bundle, named: &Named) -> Result<String, String> {
     text.push_str(
         "cpython is the pools of an interpreter of this machine, whose PROGRAM is a name or a path (python3 if none is \
          given)\nand which must have a shared libpython. It is measured where it is named: -c cpython:python3.11\n\
+         cpython-mimalloc is what PYTHONMALLOC=mimalloc puts in its place, in 3.13 and later\n\
          wheel:mimalloc, wheel:jemalloc and wheel:system are the pools of a pyarrow: -c arrow=wheel:mimalloc takes \
          that of python3,\n-c arrow=wheel:mimalloc:venv/bin/python another one; --python has variables \
          choose among them\n\

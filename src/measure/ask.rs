@@ -72,7 +72,10 @@ fn facts(exe: &Path, config: &Config) -> Result<(Vec<AllocatorFacts>, String), S
 /// # Errors
 /// The first broken promise, as a sentence.
 pub fn self_test(exe: &Path) -> Result<String, String> {
-    let own = backend::ALL.iter().filter(|b| matches!(b.role, Role::Contestant | Role::Instrument)).map(|b| b.key);
+    let own = backend::ALL
+        .iter()
+        .filter(|b| matches!(b.role, Role::Contestant | Role::Instrument | Role::ByVariable))
+        .map(|b| b.key);
     let arguments: Vec<&str> = [WORKER_VERB, "--self-test"].into_iter().chain(own).collect();
     let mut text = said(ask(exe, &arguments, &Config::default())?);
     text.push('\n');

@@ -167,6 +167,7 @@ fn reason(exclusion: Exclusion, candidate: &Candidate, found: &Recommendation) -
         Exclusion::Failed(runs) => format!("{} of it failed", words::plural(runs as usize, "run")),
         Exclusion::OutOfMemory => "it could not serve every allocation".to_owned(),
         Exclusion::NotMeasured => format!("{} was not measured", found.wish.objective.words()),
+        Exclusion::Diagnostic => "debug hooks look for mistakes; no service runs with them".to_owned(),
     }
 }
 

@@ -196,9 +196,7 @@ fn prepare(
         };
         &ready[distinct.iter().position(is_it).unwrap_or(0)]
     });
-    let mut entries = serving.map(|ready| ready.entry);
-    let arrow = Domain::Arrow as usize;
-    entries[arrow] = serving[arrow].arrow.unwrap_or(entries[arrow]);
+    let entries = Domain::ALL.map(|domain| serving[domain as usize].entry_for(domain));
     let is_alone = serving.map(|ready| ready.one_thread_at_a_time);
     Ok(Prepared { entries, ready, is_alone, libc_bytes })
 }
@@ -340,7 +338,7 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
     let served_by = |domain: trace::Domain, small: bool| {
         let key = &job.backends[domain as usize];
         let own = keys.iter().position(|own| own == key).and_then(|at| own_bytes_max[at]);
-        if own.is_some() && !small { backend::LIBC_KEY.to_owned() } else { backend::shown_key(key) }
+        if own.is_some_and(|most| most == 0 || !small) { backend::LIBC_KEY.to_owned() } else { backend::shown_key(key) }
     };
     let log = OwnerLog::new(holders, served_by);
     (ready, log)

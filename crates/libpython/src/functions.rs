@@ -86,6 +86,58 @@ impl Symbols {
             initialise: function!(c"Py_InitializeEx")?,
         })
     }
+
+    /// Version and build, the two parts of what an interactive interpreter prints first.
+    pub(crate) fn banner(&self) -> (String, String) {
+        // SAFETY: may be called at any time and returns a static string.
+        let whole = unsafe { text((self.version)()) };
+        let mut words = whole.split_whitespace().map(str::to_owned);
+        (words.next().unwrap_or_default(), words.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// `PyStatus`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Status {
+    /// 0: well; 1: an error; 2: the process should end.
+    kind: c_int,
+    function: *const c_char,
+    message: *const c_char,
+    exit_code: c_int,
+}
+
+/// Room for a `PyPreConfig`, which is 10 C `int`s long in 3.13.
+type PreConfig = [c_int; 64];
+
+/// Has the library read `PYTHONMALLOC` and choose its allocators, as it does first of all when Python starts.
+///
+/// # Errors
+/// The name of a function that this version has not, or what the library says against it.
+///
+/// # Safety
+/// One thread, and nothing of the library was used before.
+pub(crate) unsafe fn choose_allocators() -> Result<(), String> {
+    let missing = |name: &CStr| name.to_string_lossy().into_owned();
+    let fill: unsafe extern "C" fn(*mut PreConfig) = function!(c"PyPreConfig_InitPythonConfig").map_err(missing)?;
+    let start: unsafe extern "C" fn(*const PreConfig) -> Status = function!(c"Py_PreInitialize").map_err(missing)?;
+    let mut config: PreConfig = [0; 64];
+    // SAFETY: the caller's promise; there is more room than any version needs, and a message is a static string.
+    unsafe {
+        fill(&raw mut config);
+        let status = start(&raw const config);
+        if status.kind == 0 { Ok(()) } else { Err(text(status.message)) }
+    }
+}
+
+/// # Safety
+/// `pointer` is null or a terminated string.
+pub(crate) unsafe fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return "nothing known".to_owned();
+    }
+    // SAFETY: by contract.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
 /// Sets one of CPython's global flags, if this version still has it.

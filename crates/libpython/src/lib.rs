@@ -19,6 +19,8 @@
 //! # }
 //! ```
 //!
+//! [`Mimalloc`] is the same for the other allocator that 3.13 and later contain.
+//!
 //! Tested on Linux with CPython 3.10 to 3.13, and by the oracle alone with 3.9: shared builds with the GIL. 3.14 is let
 //! through, untested.
 //!
@@ -27,10 +29,12 @@
 
 mod functions;
 mod interpreter;
+mod mimalloc;
 pub mod oracle;
 mod private_heap;
 mod pymalloc;
 
 pub use functions::Functions;
 pub use interpreter::{FindError, Interpreter, Linkage, candidates, distinct, distinct_since};
+pub use mimalloc::Mimalloc;
 pub use pymalloc::{Arenas, BringUpError, Pymalloc};

@@ -6,10 +6,9 @@
 //!
 //! **Invariant:** a [`Pymalloc`] exists only after the library itself has said that its objects come from pymalloc.
 
-use crate::functions::{ArenaAllocator, DOMAINS, Functions, MemAllocator, Symbols, set_flag};
+use crate::functions::{ArenaAllocator, DOMAINS, Functions, MemAllocator, Symbols, set_flag, text};
 use crate::private_heap;
 use libc::c_void;
-use std::ffi::{CStr, c_char};
 use std::fmt;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -51,6 +50,8 @@ pub enum BringUpError {
     NoAddressSpace,
     /// The library's objects come from somewhere else; its own word for it.
     NotPymalloc(String),
+    /// The library cannot be had on its mimalloc: its version, and why.
+    NotMimalloc(String, String),
 }
 
 impl fmt::Display for BringUpError {
@@ -65,6 +66,9 @@ impl fmt::Display for BringUpError {
             Self::NoAddressSpace => write!(f, "no address space for an interpreter; raise the limit (ulimit -v)"),
             Self::NotPymalloc(name) => {
                 write!(f, "the objects of this libpython come from {name:?}; name a release build with the GIL")
+            }
+            Self::NotMimalloc(version, why) => {
+                write!(f, "CPython {version} does not run on its mimalloc ({why}); name a CPython of 3.13 or later")
             }
         }
     }
@@ -103,21 +107,13 @@ impl Pymalloc {
     /// Version of CPython that the library reports, such as `3.11.7`.
     #[must_use]
     pub fn version(&self) -> String {
-        self.banner().0
+        self.symbols.banner().0
     }
 
     /// How the library was built, as it reports it: such as `(main, Dec 4 2023, 18:25:24) [GCC 12.2.0]`.
     #[must_use]
     pub fn build(&self) -> String {
-        self.banner().1
-    }
-
-    /// Both parts of what an interactive interpreter prints first.
-    fn banner(&self) -> (String, String) {
-        // SAFETY: may be called at any time and returns a static string.
-        let whole = unsafe { text((self.symbols.version)()) };
-        let mut words = whole.split_whitespace().map(str::to_owned);
-        (words.next().unwrap_or_default(), words.collect::<Vec<_>>().join(" "))
+        self.symbols.banner().1
     }
 
     /// Whether arenas have 1 MiB and pools 16 KiB, as since 3.10; else they have 256 KiB and 4 KiB.
@@ -176,7 +172,7 @@ impl fmt::Debug for Pymalloc {
 ///
 /// # Safety
 /// As for [`Pymalloc::bring_up`].
-unsafe fn initialise(symbols: &Symbols) -> Result<(), BringUpError> {
+pub(crate) unsafe fn initialise(symbols: &Symbols) -> Result<(), BringUpError> {
     let mut private = private_heap::allocator().ok_or(BringUpError::NoAddressSpace)?;
     let mut before = [MemAllocator::NONE; DOMAINS.len()];
     // No `site` and no byte code: nothing is imported but what an interpreter cannot start without.
@@ -198,19 +194,9 @@ unsafe fn initialise(symbols: &Symbols) -> Result<(), BringUpError> {
 }
 
 /// The 11 of `3.11.7`, of Python 3 only.
-fn minor(version: &str) -> Option<u32> {
+pub(crate) fn minor(version: &str) -> Option<u32> {
     let rest = version.strip_prefix("3.")?;
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
-}
-
-/// # Safety
-/// `pointer` is null or a terminated string.
-unsafe fn text(pointer: *const c_char) -> String {
-    if pointer.is_null() {
-        return "nothing known".to_owned();
-    }
-    // SAFETY: by contract.
-    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
 fn memory_file() -> io::Result<std::fs::File> {

@@ -16,6 +16,7 @@
 //! - `allocator`: allocate, reallocate, free.
 //! - `statistics`, `check`: where every byte is; whether everything holds.
 //! - `tuned`: another allocator of the same structure, faster, with policies that CPython's does not have.
+//! - `debug`: CPython's debug hooks, over this allocator or any raw one.
 //! - `gil`: a cell that makes a process-wide allocator out of it.
 //! - `global`: several of them, with locks, as the allocator of a Rust program.
 //!
@@ -28,6 +29,7 @@
 mod allocator;
 mod arena;
 mod check;
+mod debug;
 mod geometry;
 mod gil;
 mod global;
@@ -41,6 +43,7 @@ mod tuned;
 pub use allocator::Allocator;
 pub use arena::ArenaCounts;
 pub use check::{Price, Violation};
+pub use debug::{DebugHooks, Domain, Misuse, MisuseKind};
 pub use geometry::{Before310, Current, Geometry};
 pub use gil::GilCell;
 pub use global::GlobalPool;

@@ -14,6 +14,8 @@ use trace::{Domain, Metadata, Phase};
 const P999: usize = 3;
 /// The variables that choose allocators.
 const PYTHON_VARIABLE: &str = "PYTHONMALLOC";
+/// What ends its values with debug hooks.
+const HOOKED: &str = "debug";
 const ARROW_VARIABLE: &str = "ARROW_DEFAULT_MEMORY_POOL";
 /// Names of what-ifs that variables may stand for, and how Python's own domains are served in them.
 const STAND_INS: [&str; 2] = ["pool", "system"];
@@ -98,6 +100,8 @@ pub(super) fn candidates(
         };
         constrain(&mut candidate, &environment.workloads[workload.facts], wish);
         candidate.exclusions.extend(faults(config, runs, workload, wish.objective));
+        let is_hooked = |(name, value): &(String, String)| name == PYTHON_VARIABLE && value.ends_with(HOOKED);
+        candidate.exclusions.extend(candidate.deploy.iter().flatten().any(is_hooked).then_some(Exclusion::Diagnostic));
         candidate
     })
     .collect()

@@ -112,6 +112,17 @@ fn a_limit_excludes_and_says_so() {
 }
 
 #[test]
+fn debug_hooks_are_never_proposed_however_well_they_do() {
+    let (mut environment, runs) = result(6, &[("system", ""), ("pool", "PYTHONMALLOC=debug")]);
+    environment.configs.retain(|config| ["system", "pool"].contains(&config.name.as_str()));
+    let found = decided((environment, runs), &WISH);
+    let hooked = found.candidates.iter().find(|candidate| candidate.name == "pool").unwrap();
+    assert!(hooked.value(WISH.objective) < found.candidates[0].value(WISH.objective), "it would be chosen");
+    assert_eq!(hooked.exclusions, [Exclusion::Diagnostic]);
+    assert_eq!((&found.decision, found.flips.unconstrained.as_deref()), (&Decision::Keep { today: 0 }, Some("system")));
+}
+
+#[test]
 fn twins_are_no_reason_to_change() {
     let (mut environment, mut runs) = result(6, &[("system", "")]);
     environment.configs.retain(|config| config.name == "system");

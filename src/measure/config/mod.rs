@@ -17,10 +17,11 @@ pub(super) use variables::{ARROW, MIMALLOC_PREFIX, PRELOAD, PYTHON as PYTHON_VAR
 pub(super) use verify::{is_same, reached, verify};
 pub use wheel::Wheel;
 
-use crate::backend::{self, Backend, CPYTHON_KEY, LINKAGE_VARIABLE, Role, TUNED_KEY};
+use crate::backend::{self, Backend, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LINKAGE_VARIABLE, Role, TUNED_KEY};
 use crate::run::{AllocatorFacts, ConfigFacts};
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
+use std::path::Path;
 use trace::Domain;
 
 /// A configuration.
@@ -59,8 +60,10 @@ const POOL: &str = "pool";
 /// The key of Arrow's default pool on Linux, from 18 on.
 const ARROW_DEFAULT: &str = "mimalloc";
 /// The backends that are the allocator of the Python domains alone, as CPython's own is.
-const PYTHON_ALONE: [&str; 3] = [POOL, TUNED_KEY, CPYTHON_KEY];
-/// The interpreter of `cpython` without a program.
+const PYTHON_ALONE: [&str; 4] = [POOL, TUNED_KEY, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY];
+/// Those of them that are an interpreter's own.
+const OF_INTERPRETER: [&str; 2] = [CPYTHON_KEY, CPYTHON_MIMALLOC_KEY];
+/// The interpreter of words that need one and name none.
 const DEFAULT_PROGRAM: &str = "python3";
 /// What CPython's pools serve.
 const PYTHON: [Domain; 2] = [Domain::Mem, Domain::Obj];
@@ -69,14 +72,15 @@ const PYTHON: [Domain; 2] = [Domain::Mem, Domain::Obj];
 /// elsewhere, and each allocator for everything.
 #[must_use]
 pub fn contestants() -> Vec<Config> {
-    let today = words::parse(presets::TODAY, &Named::default(), &no_interpreter);
+    let today = words::parse(presets::TODAY, &Named::default(), DEFAULT_PROGRAM, &find);
     let today = today.map(|config| Config { only: Some(Domain::Arrow), ..config });
     today.into_iter().chain(with_role(Role::Contestant).map(|backend| preset(backend, backend.key))).collect()
 }
 
-/// For words that name no interpreter.
-fn no_interpreter(program: &str) -> Result<Interpreter, FindError> {
-    Interpreter::find(program.as_ref())
+/// The interpreter of a program, or in the folder of a virtual environment.
+fn find(program: &str) -> Result<Interpreter, FindError> {
+    let inside = Path::new(program).join("bin").join("python");
+    Interpreter::find(if inside.exists() { &inside } else { program.as_ref() })
 }
 
 /// The floor: what the harness itself costs.
@@ -125,12 +129,12 @@ pub fn presets(named: &Named) -> Result<Vec<Preset>, String> {
     let deployed = presets::DEPLOYED.iter().map(|(name, _)| *name).chain(named.iter().map(|(name, _)| name));
     let mut all = Vec::new();
     for name in deployed {
-        let Config { words, backends, deploy, .. } = words::parse(name, named, &no_interpreter)?;
+        let Config { words, backends, deploy, .. } = words::parse(name, named, DEFAULT_PROGRAM, &find)?;
         all.push(Preset { name: name.to_owned(), words, backends, deployable: deploy.is_some() });
     }
     let shown = |backend: &Backend| {
         let argument = match backend.key {
-            CPYTHON_KEY => "[:PROGRAM]",
+            CPYTHON_KEY | CPYTHON_MIMALLOC_KEY => "[:PROGRAM]",
             TUNED_KEY => "[:VARIANT]",
             _ => "",
         };
@@ -150,14 +154,16 @@ fn is_taken(name: &str) -> bool {
     backend::find(name).is_some() || presets::DEPLOYED.iter().any(|(known, _)| *known == name)
 }
 
-/// Reads the words of one `-c` after another; `named` are the user's own names.
+/// Reads the words of one `-c` after another; `named` are the user's own names, `python` the interpreter of variables
+/// that need one, `python3` if there is none.
 ///
 /// # Errors
 /// A sentence that lists what is known, or says what is wrong with an interpreter.
-pub fn parse_all(texts: &[String], named: &Named) -> Result<Vec<Config>, String> {
+pub fn parse_all(texts: &[String], named: &Named, python: Option<&str>) -> Result<Vec<Config>, String> {
+    let python = python.unwrap_or(DEFAULT_PROGRAM);
     let mut configs: Vec<Config> = Vec::new();
     for text in texts {
-        let config = distinct(words::parse(text, named, &no_interpreter)?, &configs);
+        let config = distinct(words::parse(text, named, python, &find)?, &configs);
         configs.push(config.ok_or_else(|| format!("The configuration {text:?} is given twice. Leave one out."))?);
     }
     Ok(configs)
@@ -168,7 +174,7 @@ pub fn parse_all(texts: &[String], named: &Named) -> Result<Vec<Config>, String>
 /// # Errors
 /// As [`parse_all`].
 pub fn parse(text: &str) -> Result<Config, String> {
-    words::parse(text, &Named::default(), &no_interpreter)
+    words::parse(text, &Named::default(), DEFAULT_PROGRAM, &find)
 }
 
 /// Two interpreters may have the same version: the second is `cpython:3.11.7-2`; so with two libraries whose files have
@@ -227,6 +233,12 @@ impl Config {
         }
     }
 
+    /// Whether an interpreter's own allocators serve in it.
+    #[must_use]
+    pub fn has_interpreter(&self) -> bool {
+        OF_INTERPRETER.iter().any(|key| self.keys().contains(key))
+    }
+
     /// Whether a library of the user's is in it, about which nothing is known beforehand.
     pub(super) fn has_library(&self) -> bool {
         let is_preloaded = self.typed.iter().any(|(name, _)| name == variables::PRELOAD);
@@ -269,7 +281,7 @@ mod tests {
     use libpython::Linkage;
 
     fn parse_with(text: &str, find: &dyn Fn(&str) -> Result<Interpreter, FindError>) -> Result<Config, String> {
-        words::parse(text, &Named::default(), find)
+        words::parse(text, &Named::default(), DEFAULT_PROGRAM, find)
     }
 
     #[test]
@@ -293,11 +305,10 @@ mod tests {
         let of = |deployable| -> Vec<&str> {
             all.iter().filter(|preset| preset.deployable == deployable).map(|preset| preset.name.as_str()).collect()
         };
-        assert_eq!(
-            of(false),
-            ["pool", "system", "mimalloc", "jemalloc", "pool-tuned[:VARIANT]", "cpython[:PROGRAM]", "null", "loop"]
-        );
-        assert_eq!(of(true)[..3], ["today", "nopool", "arrow-system"]);
+        let own = ["pool", "system", "mimalloc", "jemalloc", "pool-tuned[:VARIANT]"];
+        let interpreters = ["cpython[:PROGRAM]", "cpython-mimalloc[:PROGRAM]"];
+        assert_eq!(of(false), [&own[..], &interpreters, &["null", "loop"]].concat());
+        assert_eq!(of(true)[..5], ["today", "nopool", "debug", "nopool-debug", "arrow-system"]);
         assert_eq!(floor().iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["null", "loop"]);
     }
 
@@ -305,7 +316,7 @@ mod tests {
     fn every_possible_baseline_has_a_control() {
         let names = |texts: &[&str]| -> Vec<String> {
             let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-            let configs = parse_all(&texts, &Named::default()).unwrap();
+            let configs = parse_all(&texts, &Named::default(), None).unwrap();
             controls(&configs).into_iter().map(|control| control.name).collect()
         };
         assert_eq!(
@@ -341,6 +352,10 @@ mod tests {
             ("MALLOC_ARENA_MAX=2 pool", "first"),
             ("MALLOC_ARENA_MAX=2 arenas-1", "given twice"),
             ("PYTHONMALLOC=malloc python=mimalloc", "takes the place of PYTHONMALLOC=malloc"),
+            ("debug libc=jemalloc", "takes the place of PYTHONMALLOC=debug"),
+            ("debug PYTHONMALLOC=malloc", "given twice"),
+            ("pool-debug", "Give one of: PYTHONMALLOC=debug, PYTHONMALLOC=pymalloc_debug."),
+            ("libc=malloc-debug", "is what variables put in"),
             ("ARROW_DEFAULT_MEMORY_POOL=system arrow=jemalloc", "takes the place of ARROW_DEFAULT"),
             ("JE_ARROW_MALLOC_CONF=dirty_decay_ms:0", "Arrow is not on its jemalloc"),
             ("arrow-jemalloc numpy=jemalloc", "one copy of jemalloc"),
@@ -376,6 +391,32 @@ mod tests {
     }
 
     #[test]
+    fn debug_hooks_lie_over_every_domain_of_python() {
+        let of = |text: &str| parse(text).unwrap().backends;
+        let hooked = ["system", "malloc-debug", "pool-debug", "pool-debug", "system", "mimalloc"];
+        assert_eq!(of("debug"), hooked);
+        assert_eq!(of("PYTHONMALLOC=pymalloc_debug"), hooked);
+        let all_malloc = ["system", "malloc-debug", "malloc-debug", "malloc-debug", "system", "mimalloc"];
+        assert_eq!(of("PYTHONMALLOC=malloc_debug"), all_malloc);
+        assert_eq!(of("PYTHONMALLOC=default"), of("today"));
+        let config = parse("debug").unwrap();
+        assert_eq!(config.deploy, Some(vec![("PYTHONMALLOC".to_owned(), "debug".into())]));
+        assert_eq!((config.variables, config.words.as_str()), (vec![], "PYTHONMALLOC=debug"));
+    }
+
+    #[test]
+    fn mimalloc_of_cpython_is_chosen_by_its_variable_and_can_be_deployed() {
+        let config =
+            words::parse("PYTHONMALLOC=mimalloc", &Named::default(), "/opt/bin/python3.13", &invented).unwrap();
+        assert_eq!(config.backends[2..4], ["cpython-mimalloc", "cpython-mimalloc"]);
+        assert_eq!((config.backends[1].as_str(), config.name.as_str()), ("system", "PYTHONMALLOC=mimalloc"));
+        assert_eq!(config.deploy, Some(vec![("PYTHONMALLOC".to_owned(), "mimalloc".into())]));
+        assert_eq!(config.variables[0], ("PYTHONMALLOC".to_owned(), "mimalloc".into()));
+        assert_eq!(config.variables[1].1, "/lib/of//opt/bin/python3.13.so");
+        assert_eq!(parse_with("cpython-mimalloc:python3.13", &invented).unwrap().deploy, None);
+    }
+
+    #[test]
     fn arrow_s_jemalloc_has_arrow_s_options() {
         let config = parse("arrow-jemalloc JE_ARROW_MALLOC_CONF=dirty_decay_ms:0").unwrap();
         let [(name, value)] = &config.variables[..] else { panic!("{config:?}") };
@@ -406,7 +447,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "[config.lean]\nwords = \"arenas-2 MALLOC_TRIM_THRESHOLD_=65536\"\n").unwrap();
         let named = Named::read(file.path()).unwrap();
-        let config = parse_all(&["lean".to_owned()], &named).unwrap().remove(0);
+        let config = parse_all(&["lean".to_owned()], &named, None).unwrap().remove(0);
         assert_eq!((config.name.as_str(), config.label.as_str()), ("lean", "lean"));
         assert_eq!(config.words, "MALLOC_ARENA_MAX=2 MALLOC_TRIM_THRESHOLD_=65536");
         assert_eq!(config.deploy.map(|deploy| deploy.len()), Some(2));
@@ -471,6 +512,10 @@ mod tests {
             ("libc=cpython:python3.12", "nothing but Python's own domains"),
             ("cpython:python3.11 python=cpython:python3.13", "one interpreter"),
             ("cpython:", "interpreter is missing"),
+            ("numpy=cpython-mimalloc:python3.13", "nothing but Python's own domains"),
+            ("PYTHONMALLOC=mimalloc", "python3 is CPython 3.11.7, which has no mimalloc"),
+            ("cpython-mimalloc:python3.12", "python3.12 is CPython 3.12.7"),
+            ("PYTHONMALLOC=mimalloc python=pool", "takes the place of PYTHONMALLOC=mimalloc"),
             ("pool:python3", "only cpython takes"),
             ("cpython:python3.9", "CPython 3.9.0"),
             ("python=cpython:python3.9", "Name a CPython"),

@@ -10,6 +10,8 @@ use std::path::Path;
 pub(super) const DEPLOYED: &[(&str, &str)] = &[
     (TODAY, ""),
     ("nopool", "PYTHONMALLOC=malloc"),
+    ("debug", "PYTHONMALLOC=debug"),
+    ("nopool-debug", "PYTHONMALLOC=malloc_debug"),
     ("arrow-system", "ARROW_DEFAULT_MEMORY_POOL=system"),
     ("arrow-mimalloc", "ARROW_DEFAULT_MEMORY_POOL=mimalloc"),
     ("arrow-jemalloc", "ARROW_DEFAULT_MEMORY_POOL=jemalloc"),

@@ -4,11 +4,12 @@
 
 use super::variables::{self, ARROW, ARROW_JEMALLOC, PRELOAD, Reach, TUNABLES, is_variable};
 use super::{
-    ARROW_DEFAULT, Config, DEFAULT_PROGRAM, LINKAGE_VARIABLE, Named, POOL, PYTHON, SYSTEM, Wheel, keys, library,
-    preset, presets, with_role,
+    ARROW_DEFAULT, Config, DEFAULT_PROGRAM, LINKAGE_VARIABLE, Named, OF_INTERPRETER, POOL, PYTHON, SYSTEM, Wheel, keys,
+    library, preset, presets, with_role,
 };
 use crate::backend::{
-    self, Backend, CPYTHON_KEY, LIBRARY_KEY, Role, TUNED_KEY, TUNED_VARIANTS, WHEEL_KEY, WHEEL_POOLS,
+    self, Backend, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LIBRARY_KEY, MALLOC_DEBUG_KEY, POOL_DEBUG_KEY, Role, TUNED_KEY,
+    TUNED_VARIANTS, WHEEL_KEY, WHEEL_POOLS,
 };
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
@@ -22,6 +23,24 @@ const DOMAIN_WORDS: &[(&str, &[Domain])] = &[
     ("numpy", &[Domain::Numpy]),
     ("arrow", &[Domain::Arrow]),
 ];
+
+/// Domains, and the key that serves them.
+type Chosen<'a> = (&'static [Domain], &'a str);
+
+/// What the hooks of `PYTHONMALLOC=debug` stand on: the C library in the domain raw, the pools in the others.
+const HOOKED_POOL: &[Chosen<'static>] = &[(&PYTHON, POOL_DEBUG_KEY), (&[Domain::Raw], MALLOC_DEBUG_KEY)];
+/// What each value of `PYTHONMALLOC` puts in, in a release build with the GIL.
+const PYTHON_VALUES: &[(&str, &[Chosen<'static>])] = &[
+    ("default", &[(&PYTHON, POOL)]),
+    ("pymalloc", &[(&PYTHON, POOL)]),
+    ("malloc", &[(&PYTHON, SYSTEM)]),
+    ("debug", HOOKED_POOL),
+    ("pymalloc_debug", HOOKED_POOL),
+    ("malloc_debug", &[(&[Domain::Raw, Domain::Mem, Domain::Obj], MALLOC_DEBUG_KEY)]),
+    ("mimalloc", &[(&PYTHON, CPYTHON_MIMALLOC_KEY)]),
+];
+/// First minor version of CPython with a mimalloc in it.
+const MINOR_WITH_MIMALLOC: u32 = 13;
 
 /// The variable that our linked copy of jemalloc reads.
 pub(super) const LINKED_JEMALLOC: &str = "_RJEM_MALLOC_CONF";
@@ -38,7 +57,7 @@ struct Served<'a> {
     backend: &'static Backend,
     /// What a job calls it by.
     key: String,
-    /// `cpython` alone: the interpreter's program.
+    /// Allocators of an interpreter alone: its program.
     program: Option<&'a str>,
     /// `wheel` alone: the word after `=`, and where the wheel is.
     wheel: Option<(&'a str, &'a str)>,
@@ -49,6 +68,8 @@ struct Words<'a> {
     backends: [String; 6],
     /// The interpreter that they name.
     program: Option<&'a str>,
+    /// The interpreter of variables that need one.
+    python: &'a str,
     /// The wheel whose pool serves Arrow: the word that names it, and where it is.
     wheel: Option<(&'a str, &'a str)>,
     typed: Vec<(String, String)>,
@@ -62,7 +83,8 @@ impl<'a> Words<'a> {
         if let Some(program) = by.program {
             if domains.iter().any(|domain| !PYTHON.contains(domain)) {
                 return Err(format!(
-                    "{whole}: CPython's pools serve nothing but Python's own domains. Give python={CPYTHON_KEY}."
+                    "{whole}: what is CPython's serves nothing but Python's own domains. Give python={}.",
+                    by.key
                 ));
             }
             if self.program.is_some_and(|other| other != program) {
@@ -90,8 +112,11 @@ impl<'a> Words<'a> {
         if self.typed.iter().any(|(other, _)| other == name) {
             return Err(format!("{name} is given twice. Leave one out."));
         }
-        if let Some((domains, key)) = chosen(reach, value) {
+        for (domains, key) in chosen(reach, value) {
             domains.iter().for_each(|domain| self.backends[*domain as usize] = key.to_owned());
+            if OF_INTERPRETER.contains(&key) {
+                self.program = Some(self.python);
+            }
         }
         self.typed.push((name.to_owned(), value.to_owned()));
         Ok(())
@@ -121,9 +146,9 @@ impl<'a> Words<'a> {
         for (name, value) in &self.typed {
             let reach = variables::read(name, value)?;
             let word = format!("{name}={value}");
-            if let Some((domains, key)) = chosen(reach, value)
-                && domains.iter().all(|domain| self.backends[*domain as usize] != key)
-            {
+            let is_gone =
+                |(domains, key): &Chosen<'_>| domains.iter().all(|domain| self.backends[*domain as usize] != *key);
+            if chosen(reach, value).iter().any(is_gone) {
                 return Err(format!("In {text:?} a later word takes the place of {word}. Leave one of them out."));
             }
             let arrow = &self.backends[Domain::Arrow as usize];
@@ -173,22 +198,26 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The domains that a variable gives to an allocator, and its key.
-fn chosen(reach: Reach, value: &str) -> Option<(&'static [Domain], &str)> {
+/// The domains that a variable gives to allocators, and their keys.
+fn chosen(reach: Reach, value: &str) -> Vec<Chosen<'_>> {
     match reach {
-        Reach::Python => Some((&PYTHON, if value == "malloc" { SYSTEM } else { POOL })),
-        Reach::ArrowPool => Some((&[Domain::Arrow], value)),
-        _ => None,
+        Reach::Python => {
+            let chosen = PYTHON_VALUES.iter().find(|(known, _)| *known == value).map(|(_, chosen)| chosen.to_vec());
+            chosen.unwrap_or_default()
+        }
+        Reach::ArrowPool => vec![(&[Domain::Arrow], value)],
+        _ => Vec::new(),
     }
 }
 
-/// Reads the words of one configuration.
+/// Reads the words of one configuration. `python` is the interpreter of variables that need one.
 ///
 /// # Errors
 /// A sentence.
 pub(super) fn parse(
     text: &str,
     named: &Named,
+    python: &str,
     find: &dyn Fn(&str) -> Result<Interpreter, FindError>,
 ) -> Result<Config, String> {
     let typed: Vec<&str> = text.split_whitespace().collect();
@@ -199,7 +228,7 @@ pub(super) fn parse(
     let list: Vec<&str> = own.map_or(typed.clone(), |words| words.split_whitespace().collect());
     let mut backends = keys(POOL, SYSTEM);
     ARROW_DEFAULT.clone_into(&mut backends[Domain::Arrow as usize]);
-    let mut words = Words { backends, program: None, wheel: None, typed: Vec::new(), is_what_if: false };
+    let mut words = Words { backends, program: None, python, wheel: None, typed: Vec::new(), is_what_if: false };
     for (place, word) in list.iter().enumerate() {
         match word.split_once('=') {
             Some((left, right)) if is_variable(left) => words.set(left, right)?,
@@ -228,10 +257,21 @@ pub(super) fn parse(
         control_of: None,
     };
     if let Some(program) = words.program {
-        if !config.keys().contains(&CPYTHON_KEY) {
+        let Some(key) = OF_INTERPRETER.into_iter().find(|key| config.keys().contains(key)) else {
             return Err(format!("In {text:?} a later word takes the place of {CPYTHON_KEY}. Leave one of them out."));
-        }
+        };
         let interpreter = find(program).map_err(|error| error.to_string())?;
+        if key == CPYTHON_MIMALLOC_KEY && interpreter.minor < MINOR_WITH_MIMALLOC {
+            return Err(format!(
+                "{text}: {program} is CPython {}, which has no mimalloc: the first with one is 3.{MINOR_WITH_MIMALLOC}. \
+                 Name a later interpreter (--python, or {CPYTHON_MIMALLOC_KEY}:PROGRAM).",
+                interpreter.version
+            ));
+        }
+        if key == CPYTHON_MIMALLOC_KEY {
+            // The library chooses its allocators by this while it starts.
+            config.variables.push((variables::PYTHON.to_owned(), "mimalloc".into()));
+        }
         config.run_on(&interpreter, program, single.is_some());
     }
     if let Some((word, place)) = words.wheel {
@@ -293,7 +333,8 @@ fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
     if key == WHEEL_KEY {
         return pool_of_wheel(word, argument);
     }
-    if key != CPYTHON_KEY && (word.contains('/') || key == LIBRARY_KEY) {
+    let is_of_interpreter = OF_INTERPRETER.contains(&key);
+    if !is_of_interpreter && (word.contains('/') || key == LIBRARY_KEY) {
         let path = library::path(word.strip_prefix("library:").unwrap_or(word), whole)?;
         let (backend, _) = backend::find(LIBRARY_KEY).ok_or("There is no allocator by path. Please report this.")?;
         return Ok(Served { backend, key: format!("{LIBRARY_KEY}:{}", path.display()), program: None, wheel: None });
@@ -303,6 +344,11 @@ fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
         let hint = near.map_or(String::new(), |near| format!(" Did you mean {near}?"));
         return Err(format!("{key:?} is no allocator or configuration. Give one of: {}.{hint}", known()));
     };
+    if backend.role == Role::ByVariable {
+        let values = PYTHON_VALUES.iter().filter(|(_, chosen)| chosen.iter().any(|(_, chosen)| *chosen == key));
+        let values: Vec<String> = values.map(|(value, _)| format!("{}={value}", variables::PYTHON)).collect();
+        return Err(format!("{whole}: {key} is what variables put in. Give one of: {}.", values.join(", ")));
+    }
     match argument {
         Some(variant) if key == TUNED_KEY => {
             if !TUNED_VARIANTS.contains(&variant) {
@@ -311,12 +357,12 @@ fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
             }
             Ok(Served { backend, key: word.to_owned(), program: None, wheel: None })
         }
-        Some(_) if key != CPYTHON_KEY => {
+        Some(_) if !is_of_interpreter => {
             Err(format!("{word}: only {CPYTHON_KEY} takes the program of an interpreter. Give {key}."))
         }
-        Some("") => Err(format!("{word}: the interpreter is missing. Give a program, as in {CPYTHON_KEY}:python3.11.")),
+        Some("") => Err(format!("{word}: the interpreter is missing. Give a program, as in {key}:python3.13.")),
         _ => {
-            let program = (key == CPYTHON_KEY).then_some(argument.unwrap_or(DEFAULT_PROGRAM));
+            let program = is_of_interpreter.then_some(argument.unwrap_or(DEFAULT_PROGRAM));
             Ok(Served { backend, key: key.to_owned(), program, wheel: None })
         }
     }

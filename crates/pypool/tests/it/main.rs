@@ -7,6 +7,7 @@
 mod caller;
 mod calls;
 mod contents;
+mod debug;
 mod failures;
 mod naive;
 mod policy;
