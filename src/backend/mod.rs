@@ -9,6 +9,7 @@ mod jemalloc;
 mod library;
 mod mimalloc;
 mod null;
+mod numpy_cache;
 mod planted;
 mod pool;
 mod system;
@@ -18,6 +19,7 @@ pub use cpython::{CPYTHON_KEY, LINKAGE_VARIABLE};
 pub use family::mimalloc::{said as mimalloc_options_said, written as mimalloc_version};
 pub use family::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC, UNKNOWN};
 pub use library::LIBRARY_KEY;
+pub use numpy_cache::CACHED_KEY;
 pub use system::libc_version;
 pub use wheel::{LIBARROW_VARIABLE, WHEEL_KEY, WHEEL_POOLS};
 
@@ -153,6 +155,7 @@ pub const ALL: &[Backend] = &[
     cpython::BACKEND,
     library::BACKEND,
     wheel::BACKEND,
+    numpy_cache::BACKEND,
     null::BACKEND,
     null::LOOP,
     system::AGAIN,
@@ -180,11 +183,18 @@ pub fn find(key: &str) -> Option<(&'static Backend, &str)> {
     ALL.iter().find(|backend| backend.key == key).map(|backend| (backend, argument))
 }
 
+/// The key of whose memory a block is in: what stands behind a cache.
+#[must_use]
+pub fn behind(key: &str) -> &str {
+    key.split_once(':').filter(|(name, _)| *name == CACHED_KEY).map_or(key, |(_, behind)| behind)
+}
+
 /// A key without the folders of the file in it: results name no machine.
 #[must_use]
 pub fn shown_key(key: &str) -> String {
     match key.split_once(':') {
         Some((LIBRARY_KEY, path)) => format!("{LIBRARY_KEY}:{}", path.rsplit('/').next().unwrap_or_default()),
+        Some((CACHED_KEY, behind)) => format!("{CACHED_KEY}:{}", shown_key(behind)),
         _ => key.to_owned(),
     }
 }

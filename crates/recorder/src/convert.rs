@@ -17,7 +17,8 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use trace::{
-    Event, MarkReading, MemoryReading, Metadata, Phase, ProcessMemory, Python, Totals, TraceWriter, WriteOptions,
+    Event, MarkReading, MemoryReading, Metadata, NumpyData, Phase, ProcessMemory, Python, Totals, TraceWriter,
+    WriteOptions,
 };
 
 /// What a library maps for itself is worth a note from here on.
@@ -180,6 +181,9 @@ fn describe(
     let packages = packages::versions(&raw.imports);
     let mut notes = outside.notes.clone();
     notes.extend(notes_of(raw, python.as_ref(), dropped));
+    if sites.numpy_data() == NumpyData::Invisible {
+        notes.push("NumPy's handler used a library's own functions: no array data was recorded through it".to_owned());
+    }
     let end = raw.marks.iter().rev().find(|entry| entry.name == Phase::Finalising.name());
     let end = end.or_else(|| raw.marks.iter().rev().find(|entry| entry.by() == mark::AT_EXIT));
     let is_start =
@@ -188,6 +192,7 @@ fn describe(
         source: "recorder".to_owned(),
         source_version: env!("CARGO_PKG_VERSION").to_owned(),
         hook_mask: hook_mask(raw),
+        numpy_data: packages.contains_key("numpy").then(|| sites.numpy_data()),
         arrow_pool: python.is_some().then(|| arrow_pool(raw, &packages).to_owned()),
         python,
         packages,

@@ -2,9 +2,10 @@
 //!
 //! Invariant: entry 0 is "unknown"; an address that lies in no known mapping is unknown, never guessed.
 
+use crate::library::HANDLER_FILE;
 use crate::reader::Mapping;
 use std::collections::HashMap;
-use trace::Site;
+use trace::{NumpyData, Site};
 
 /// The table of call sites as it grows.
 pub(crate) struct Sites {
@@ -12,11 +13,18 @@ pub(crate) struct Sites {
     by_address: HashMap<u64, u32>,
     by_site: HashMap<Site, u32>,
     list: Vec<Site>,
+    /// The module whose requests are NumPy's array data.
+    of_numpy: &'static str,
 }
+
+/// NumPy's own allocating module: the start of its name.
+const NUMPY: &str = "_multiarray_umath";
 
 impl Sites {
     pub(crate) fn new(mappings: &[Mapping]) -> Self {
+        let has_handler = mappings.iter().any(|mapping| mapping.module == HANDLER_FILE);
         Self {
+            of_numpy: if has_handler { HANDLER_FILE } else { NUMPY },
             mappings: mappings.to_vec(),
             by_address: HashMap::from([(0, 0)]),
             by_site: HashMap::new(),
@@ -56,6 +64,23 @@ impl Sites {
     /// The module of a call site.
     pub(crate) fn module(&self, index: u32) -> &str {
         &self.list[index as usize].module
+    }
+
+    /// Whether a call site asks for array data. NumPy does so itself, with `malloc` or, from 2.5 on, `PyMem_RawMalloc`.
+    /// Where our handler was loaded, array data is what went through it: the work space that NumPy's own code goes on
+    /// asking for is nothing that a handler reaches.
+    pub(crate) fn is_of_numpy(&self, index: u32) -> bool {
+        self.module(index).starts_with(self.of_numpy)
+    }
+
+    /// How array data was asked for, in a process that has NumPy.
+    pub(crate) fn numpy_data(&self) -> NumpyData {
+        let is_handler = |site: &Site| site.module == HANDLER_FILE;
+        match self.of_numpy {
+            NUMPY => NumpyData::Cached,
+            _ if self.list.iter().any(is_handler) => NumpyData::Handler,
+            _ => NumpyData::Invisible,
+        }
     }
 
     /// The table for the trace's metadata.

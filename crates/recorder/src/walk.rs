@@ -281,10 +281,10 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
         self.survey.touched.get(&self.ordinal).map(|&bytes| bytes.min(record.size))
     }
 
-    /// NumPy takes array data from `malloc`, or from 2.5 on from `PyMem_RawMalloc`: the call site tells.
+    /// Array data comes from `malloc` as other requests do: the call site tells.
     fn domain(&self, bits: u8, site: u32) -> Domain {
         match Domain::from_bits(bits).unwrap_or(Domain::Libc) {
-            Domain::Libc | Domain::Raw if self.sites.module(site).starts_with("_multiarray_umath") => Domain::Numpy,
+            Domain::Libc | Domain::Raw if self.sites.is_of_numpy(site) => Domain::Numpy,
             domain => domain,
         }
     }

@@ -17,11 +17,11 @@ pub(super) use variables::{ARROW, MIMALLOC_PREFIX, PRELOAD, PYTHON as PYTHON_VAR
 pub(super) use verify::{is_same, reached, verify};
 pub use wheel::Wheel;
 
-use crate::backend::{self, Backend, CPYTHON_KEY, LINKAGE_VARIABLE, Role};
+use crate::backend::{self, Backend, CACHED_KEY, CPYTHON_KEY, LINKAGE_VARIABLE, Role};
 use crate::run::{AllocatorFacts, ConfigFacts};
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
-use trace::Domain;
+use trace::{Domain, Metadata, NumpyData};
 
 /// A configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Config {
     pub typed: Vec<(String, String)>,
     /// Measured only where the program calls this domain: elsewhere it is another configuration's twin.
     pub only: Option<Domain>,
+    /// Whether a word says what serves NumPy: then in place of NumPy's own handler, and of its cache.
+    pub says_numpy: bool,
     /// Whether a setting that cannot be read back is taken on trust. It then says so.
     pub allow_unverified: bool,
 }
@@ -227,6 +229,30 @@ impl Config {
     pub(super) fn has_library(&self) -> bool {
         let is_preloaded = self.typed.iter().any(|(name, _)| name == variables::PRELOAD);
         is_preloaded || self.backends.iter().any(|key| is_users(key))
+    }
+
+    /// The backends, by domain, on a trace: where it was recorded under a handler that has no cache, and no word says
+    /// what serves NumPy, its own handler does, and with it its cache.
+    pub(super) fn backends_on(&self, metadata: &Metadata) -> [String; 6] {
+        let mut backends = self.backends.clone();
+        let own = &mut backends[Domain::Numpy as usize];
+        let is_floor = backend::find(own).is_some_and(|(backend, _)| backend.role == Role::Floor);
+        if metadata.numpy_data == Some(NumpyData::Handler) && !self.says_numpy && !is_floor {
+            *own = format!("{CACHED_KEY}:{own}");
+        }
+        backends
+    }
+
+    /// What somebody has to know who replays a trace under a handler of NumPy's, when the trace cannot tell all.
+    #[must_use]
+    pub fn numpy_note(&self, metadata: &Metadata) -> Option<String> {
+        let (name, value) = self.typed.iter().find(|(name, _)| name == variables::NUMPY)?;
+        (metadata.numpy_data != Some(NumpyData::Handler)).then(|| {
+            format!(
+                "{name}={}: NumPy's cache of small blocks served requests that are in no recording of its own handler,                  and a program on this handler has no such cache. Record it with {name}=system for all of them.",
+                library::without_folders(value)
+            )
+        })
     }
 
     /// Whether one of its words reaches nothing but a domain, so that it means nothing where that is not called.

@@ -28,7 +28,7 @@ use std::thread;
 use trace::{Domain, Metadata, Phase};
 
 /// Variables that choose or set allocators: a real run has those of its configuration and no other.
-const ALLOCATOR_VARIABLES: [&str; 7] = [
+const ALLOCATOR_VARIABLES: [&str; 8] = [
     "PYTHONMALLOC",
     "PYTHONDEVMODE",
     "LD_PRELOAD",
@@ -36,6 +36,7 @@ const ALLOCATOR_VARIABLES: [&str; 7] = [
     "ARROW_DEFAULT_MEMORY_POOL",
     "JE_ARROW_MALLOC_CONF",
     "_RJEM_MALLOC_CONF",
+    "PYALLOC_NUMPY",
 ];
 const ALLOCATOR_PREFIXES: [&str; 2] = ["MALLOC_", "MIMALLOC_"];
 /// A configuration whose program fails so often without ever ending well is not tried again.
@@ -268,7 +269,8 @@ fn mapped_bytes(metadata: &Metadata) -> Option<BTreeMap<String, u64>> {
 fn config_facts(config: &Config, metadata: &Metadata) -> FidelityConfig {
     let is_used = |domain: &Domain| metadata.totals.calls_by_domain.get(domain.name()).is_some_and(|calls| *calls > 0);
     let domains = Domain::ALL.into_iter().filter(is_used);
-    let served = domains.map(|domain| format!("{}={}", domain.name(), base_names(&config.backends[domain as usize])));
+    let backends = config.backends_on(metadata);
+    let served = domains.map(|domain| format!("{}={}", domain.name(), base_names(&backends[domain as usize])));
     let variables =
         config.variables.iter().map(|(name, value)| format!("{name}={}", base_names(&value.to_string_lossy())));
     FidelityConfig {
