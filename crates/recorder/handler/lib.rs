@@ -8,13 +8,17 @@
 //! through here. NumPy advises huge pages in its own handler alone, so that is done here, by the same rule.
 //!
 //! Invariant: a block goes back to the library that it came from, under whatever handler is set by then. Nothing is
-//! allocated beside the requests, and a handler once made is never unmade, since arrays may outlive everything else.
+//! allocated beside the requests, so a recording has those alone; and a handler once made is never unmade, since arrays may
+//! outlive everything else.
 
 mod library;
 
+use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::hint::black_box;
+use core::mem::MaybeUninit;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use library::Functions;
 
 /// From so many bytes on NumPy advises huge pages.
@@ -60,6 +64,17 @@ struct Context {
     advises: bool,
 }
 
+/// A handler and what its context points at; both are written before NumPy is told of them.
+struct Made(UnsafeCell<MaybeUninit<(Context, Handler)>>);
+
+// SAFETY: each place is written once, by the one thread that took it, and only read from then on.
+unsafe impl Sync for Made {}
+
+/// Handlers of one process, each on another library.
+const HANDLERS_MAX: usize = 16;
+static HANDLERS: [Made; HANDLERS_MAX] = [const { Made(UnsafeCell::new(MaybeUninit::uninit())) }; HANDLERS_MAX];
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
 /// Makes a handler on the functions of a library, or on the process's own `malloc` where `path` is null; null, and a
 /// sentence in `error`, where there is none. It lives as long as the process. May be called on any thread.
 ///
@@ -75,13 +90,12 @@ pub unsafe extern "C" fn pyalloc_numpy_handler(
 ) -> *mut c_void {
     // SAFETY: the caller's word.
     let path = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
-    match library::functions(path) {
-        Ok(functions) => {
-            let context = Box::leak(Box::new(Context { functions, advises: advises != 0 }));
-            let file = path.map_or(&b"system"[..], library::base_name);
-            let allocator = Allocator { context: (&raw mut *context).cast(), malloc, calloc, realloc, free };
-            (&raw mut *Box::leak(Box::new(Handler { name: name(file), version: 1, allocator }))).cast()
-        }
+    let made = library::functions(path).and_then(|functions| {
+        let file = path.map_or(&b"system"[..], library::base_name);
+        make(Context { functions, advises: advises != 0 }, name(file))
+    });
+    match made {
+        Ok(handler) => handler,
         Err(reason) => {
             let kept = reason.len().min(error_bytes.saturating_sub(1));
             if error_bytes > 0 {
@@ -93,6 +107,21 @@ pub unsafe extern "C" fn pyalloc_numpy_handler(
             }
             null_mut()
         }
+    }
+}
+
+fn make(context: Context, name: [u8; NAME_BYTES]) -> Result<*mut c_void, String> {
+    let made = HANDLERS
+        .get(TAKEN.fetch_add(1, Ordering::Relaxed))
+        .ok_or_else(|| format!("this process has {HANDLERS_MAX} handlers already. Have it use fewer libraries"))?;
+    let place: *mut (Context, Handler) = made.0.get().cast();
+    // SAFETY: this call took the place, and nobody knows of it yet.
+    unsafe {
+        let (own, handler) = (&raw mut (*place).0, &raw mut (*place).1);
+        let allocator = Allocator { context: own.cast(), malloc, calloc, realloc, free };
+        own.write(context);
+        handler.write(Handler { name, version: 1, allocator });
+        Ok(handler.cast())
     }
 }
 
@@ -109,7 +138,7 @@ fn name(file: &[u8]) -> [u8; NAME_BYTES] {
 /// # Safety
 /// NumPy passes what [`pyalloc_numpy_handler`] has put into the handler.
 unsafe fn of<'a>(context: *mut c_void) -> &'a Context {
-    // SAFETY: a leaked box.
+    // SAFETY: written before NumPy was told of it, and never again.
     unsafe { &*context.cast::<Context>() }
 }
 

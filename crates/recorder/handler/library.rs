@@ -108,7 +108,11 @@ fn file_of<'a>(handle: *mut c_void) -> Option<&'a CStr> {
 
 fn of_library(handle: *mut c_void, prefix: &str, file: &CStr) -> Option<Functions> {
     let find = |name: &str| {
-        let name = std::ffi::CString::new(format!("{prefix}{name}")).ok()?;
+        let mut whole = [0_u8; 32];
+        for (to, from) in whole.iter_mut().zip(prefix.bytes().chain(name.bytes())) {
+            *to = from;
+        }
+        let name = CStr::from_bytes_until_nul(&whole).ok()?;
         // SAFETY: a handle of the loader's, and a NUL-terminated name.
         let found = unsafe { dlsym(handle, name.as_ptr()) };
         (!found.is_null() && lies_in(found, file)).then_some(found)

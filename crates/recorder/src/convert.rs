@@ -71,7 +71,8 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
     let read = |error| RecordError::Raw { path: raw.path.clone(), error };
     let plan = MarkPlan::of(raw, outside);
     let survey = survey(raw).map_err(read)?;
-    let mut sites = Sites::new(&raw.mappings);
+    let packages = packages::versions(&raw.imports);
+    let mut sites = Sites::new(&raw.mappings, packages.get("numpy").map(String::as_str));
 
     let mut counting = Walk::new(&survey, &mut sites, &plan.marks, plan.injected.clone(), |_| Ok::<_, Infallible>(()));
     feed(raw, |thread, record| counting.feed(thread, record).map_err(|never| match never {})).map_err(read)?;
@@ -79,7 +80,7 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
     let mapped = mapped_by_others(raw, std::mem::take(&mut counting.mapped));
     drop(counting);
 
-    let mut metadata = describe(raw, &plan, &mark_events, dropped, &sites, outside);
+    let mut metadata = describe(raw, packages, &plan, &mark_events, dropped, &sites, outside);
     note_mapped(&mut metadata, &mark_events, &mapped);
     let file = File::create(to).map_err(|error| RecordError::Output { path: to.to_owned(), error })?;
     let mut writer = TraceWriter::new(BufWriter::new(file), &metadata, WriteOptions::default())?;
@@ -171,6 +172,7 @@ impl MarkPlan {
 
 fn describe(
     raw: &RawFile,
+    packages: BTreeMap<String, String>,
     plan: &MarkPlan,
     mark_events: &[(Option<usize>, u32, u64)],
     dropped: Dropped,
@@ -178,7 +180,6 @@ fn describe(
     outside: &Outside,
 ) -> Metadata {
     let python = python(raw);
-    let packages = packages::versions(&raw.imports);
     let mut notes = outside.notes.clone();
     notes.extend(notes_of(raw, python.as_ref(), dropped));
     if sites.numpy_data() == NumpyData::Invisible {

@@ -13,7 +13,9 @@ mod wheel;
 mod words;
 
 pub use presets::Named;
-pub(super) use variables::{ARROW, MIMALLOC_PREFIX, PRELOAD, PYTHON as PYTHON_VARIABLE, TUNABLES, is_variable, pairs};
+pub(super) use variables::{
+    ARROW, MIMALLOC_PREFIX, NUMPY, PRELOAD, PYTHON as PYTHON_VARIABLE, TUNABLES, is_variable, pairs,
+};
 pub(super) use verify::{is_same, reached, verify};
 pub use wheel::Wheel;
 
@@ -362,6 +364,14 @@ mod tests {
             ("numpy=mimaloc", "Did you mean mimalloc?"),
             ("numpy=null", "floor"),
             ("numpy=jemalloc pool", "first"),
+            ("PYALLOC_NUMPY=system numpy=jemalloc", "takes the place of PYALLOC_NUMPY=system"),
+            ("PYALLOC_NUMPY=jemalloc", "with a slash"),
+            ("libc=cached:system", "nothing but NumPy. Give numpy=cached:system"),
+            ("cached:system", "nothing but NumPy. Give numpy=cached:system"),
+            ("numpy=cached:cached:system", "cannot stand behind"),
+            ("numpy=cached:cpython", "cannot stand behind"),
+            ("numpy=cached:null", "floor"),
+            ("numpy=cached", "no allocator"),
             ("pool jemalloc", "first"),
         ] {
             let error = parse(text).unwrap_err();
@@ -385,6 +395,39 @@ mod tests {
         assert_eq!(lean.only, Some(Domain::Arrow));
         assert_eq!(parse("arenas-2 numpy=jemalloc").unwrap().deploy, None);
         assert_eq!(parse("pool").unwrap().deploy, None);
+    }
+
+    #[test]
+    fn numpy_s_cache_stands_where_numpy_s_own_handler_does() {
+        let own = std::env::current_exe().unwrap();
+        let on = |text: &str, data| {
+            let metadata = Metadata { numpy_data: data, ..Metadata::default() };
+            let config = parse(text).unwrap();
+            (config.backends_on(&metadata)[Domain::Numpy as usize].clone(), config.numpy_note(&metadata).is_some())
+        };
+        let handler = format!("PYALLOC_NUMPY={}", own.display());
+        let library = format!("library:{}", own.display());
+        for (text, data, expected) in [
+            ("today", Some(NumpyData::Handler), ("cached:system", false)),
+            ("jemalloc", Some(NumpyData::Handler), ("cached:jemalloc", false)),
+            ("null", Some(NumpyData::Handler), ("null", false)),
+            ("PYALLOC_NUMPY=system", Some(NumpyData::Handler), ("system", false)),
+            (&handler, Some(NumpyData::Handler), (&library, false)),
+            ("numpy=jemalloc", Some(NumpyData::Handler), ("jemalloc", false)),
+            ("numpy=cached:jemalloc", Some(NumpyData::Cached), ("cached:jemalloc", false)),
+            ("today", Some(NumpyData::Cached), ("system", false)),
+            ("today", None, ("system", false)),
+            ("PYALLOC_NUMPY=system", Some(NumpyData::Cached), ("system", true)),
+            (&handler, None, (&library, true)),
+        ] {
+            let (key, is_noted) = on(text, data);
+            assert_eq!((key.as_str(), is_noted), expected, "{text} on {data:?}");
+        }
+        let config = parse(&handler).unwrap();
+        assert_eq!((config.only, config.variables.len()), (Some(Domain::Numpy), 1), "{:?}", config.variables);
+        // A program is no library that needs room for its thread-local variables.
+        assert_eq!(config.deploy, Some(vec![("PYALLOC_NUMPY".to_owned(), own.clone().into())]));
+        assert_eq!(config.words, format!("PYALLOC_NUMPY={}", own.file_name().unwrap().to_string_lossy()));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel as results;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use trace::{Domain, Metadata, Phase};
+use trace::{Domain, Metadata, NumpyData, Phase};
 
 /// Variables that choose or set allocators: a real run has those of its configuration and no other.
 const ALLOCATOR_VARIABLES: [&str; 8] = [
@@ -39,6 +39,8 @@ const ALLOCATOR_VARIABLES: [&str; 8] = [
     "PYALLOC_NUMPY",
 ];
 const ALLOCATOR_PREFIXES: [&str; 2] = ["MALLOC_", "MIMALLOC_"];
+/// What a program is recorded under so that its trace has every request for array data.
+const HANDLER_RECORDED: &str = "PYALLOC_NUMPY=system";
 /// A configuration whose program fails so often without ever ending well is not tried again.
 const FAILURES_MAX: usize = 2;
 /// A thread allocates if it made this share of the calls.
@@ -245,6 +247,7 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         mode: Some(Mode::Merged),
         threads: calls.values().filter(|own| **own * THREAD_SHARE >= all).count() as u32,
         idle_ms: prepared.settings.idle_ms.clone(),
+        recorded_as: (metadata.numpy_data == Some(NumpyData::Handler)).then(|| HANDLER_RECORDED.to_owned()),
         steady_calls: image.compiled.summary.calls_by_phase[Phase::Steady as usize],
         recorded_no_heap_bytes: peak.map(|peak| peak.file_bytes + peak.relocated_bytes + peak.stack_bytes),
         recorded_heap_bytes: peak

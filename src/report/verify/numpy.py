@@ -2,7 +2,7 @@ def numpy_handler(value):
     try:
         import pyalloc_numpy
     except ImportError as why:
-        raise NoEffect(f"this Python finds no pyalloc_numpy ({why}); run it where the program runs, with its PYTHONPATH")
+        raise NoEffect(f"this Python finds no pyalloc_numpy ({why}); run it as the program is run")
     try:
         pyalloc_numpy.install()
         import numpy
