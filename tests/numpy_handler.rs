@@ -73,6 +73,7 @@ fn tiny() -> &'static str {
 /// The allocator of a screen notes the size before each block; no other's header says the plain number.
 const ARRAYS: &str = "\
 import ctypes, json, os, sys
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np, pyalloc_numpy
 def is_tiny(array):
     return ctypes.c_size_t.from_address(array.__array_interface__['data'][0] - 8).value == max(array.nbytes, 1)
@@ -92,6 +93,10 @@ del small, old, after
 said['again'] = pyalloc_numpy.install('system')
 said['system'] = is_tiny(np.empty(1000, np.uint8))
 said['view'] = pyalloc_numpy.handler(zeros) == pyalloc_numpy.handler(large) and int(large[-1])
+def in_thread(**how):
+    with ThreadPoolExecutor(1, **how) as pool:
+        return pool.submit(lambda: pyalloc_numpy.handler(np.empty(3))).result()
+said['threads'] = [in_thread(), in_thread(initializer=pyalloc_numpy.install)]
 print(json.dumps(said))
 ";
 
@@ -103,7 +108,7 @@ fn arrays_come_from_the_library_that_was_named_and_go_back_to_it() {
         "installed": "pyalloc:libtiny.so", "in force": "pyalloc:libtiny.so", "of it": [true, true, true, true, true],
         "zeros": 0, "before": [false, "default_allocator"],
         "after": [false, "default_allocator", "pyalloc:libtiny.so"],
-        "again": "pyalloc:system", "system": false, "view": 7,
+        "again": "pyalloc:system", "system": false, "view": 7, "threads": ["default_allocator", "pyalloc:libtiny.so"],
     });
     assert_eq!(said, expected);
     let unset = "import numpy, pyalloc_numpy; print(pyalloc_numpy.install(), pyalloc_numpy.handler())";
@@ -240,8 +245,11 @@ fn a_recording_on_the_handler_has_what_the_cache_would_have_served() {
     let _one = support::one_at_a_time();
     let Some(place) = Place::new() else { return };
     let count = |events: &[Event], bytes: u64| {
-        let is_it = |event: &&Event| matches!(event.kind, EventKind::Alloc { size, domain: Domain::Numpy, .. } if size == bytes);
-        events.iter().filter(is_it).count()
+        let of_numpy = |event: &Event| match event.kind {
+            EventKind::Alloc { size, domain: Domain::Numpy, .. } => Some(size),
+            _ => None,
+        };
+        events.iter().filter(|event| of_numpy(event) == Some(bytes)).count()
     };
     let advised = |events: &[Event]| events.iter().filter(|e| matches!(e.kind, EventKind::Advise { .. })).count();
     let (_, metadata, events) = place.record(CHURN, &[]);

@@ -4,8 +4,8 @@
 //! hands out the last one first; zeroed ones too, which it then clears. Resized blocks pass it by. A recording that was
 //! made under another handler has every request in it, and this puts back what NumPy would have served by itself.
 //!
-//! Invariant: a block of `n` bytes is handed out for a request of `n` bytes and for no other; what is not in the cache is
-//! the other allocator's, called as if it were alone.
+//! Invariant: a block of `n` bytes is handed out for a request of `n` bytes and for no other; what is not in the cache
+//! is the other allocator's, called as if it were alone.
 
 use super::{Backend, Need, Ready, Role};
 use crate::heap::{Entry, SizedCalls};

@@ -8,8 +8,8 @@
 //! through here. NumPy advises huge pages in its own handler alone, so that is done here, by the same rule.
 //!
 //! Invariant: a block goes back to the library that it came from, under whatever handler is set by then. Nothing is
-//! allocated beside the requests, so a recording has those alone; and a handler once made is never unmade, since arrays may
-//! outlive everything else.
+//! allocated beside the requests, so a recording has those alone; and a handler once made is never unmade, since arrays
+//! may outlive everything else.
 
 mod library;
 

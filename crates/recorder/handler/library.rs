@@ -1,7 +1,7 @@
 //! The four functions of an allocator: those of the process, or of a library that is loaded for it.
 //!
-//! Invariant: every function of a named library lies in the very file that was named. A lookup goes on into the libraries
-//! that one stands on, and would find the C library's `malloc` where it has none of its own.
+//! Invariant: every function of a named library lies in the very file that was named. A lookup goes on into the
+//! libraries that one stands on, and would find the C library's `malloc` where it has none of its own.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::{transmute, zeroed};

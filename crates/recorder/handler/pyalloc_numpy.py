@@ -9,9 +9,9 @@
 Put this file and libpyalloc_numpy.so beside the program, or their folder on PYTHONPATH; `pyalloc-bench numpy-handler`
 writes both. NumPy 1.22 or later, CPython on Linux (x86-64, glibc).
 
-An array keeps the allocator that it was born with, so installing and uninstalling are safe at any time. NumPy keeps its
-handler in a context variable: `install` holds for the calling thread, and for tasks that are started from it. A new
-thread begins with NumPy's own handler; give thread pools `initializer=pyalloc_numpy.install`.
+An array keeps the allocator that it was born with, so installing and uninstalling are safe at any time. NumPy keeps
+its handler in a context variable: `install` holds for the calling thread, and for tasks that are started from it. A
+new thread begins with NumPy's own handler; give thread pools `initializer=pyalloc_numpy.install`.
 """
 
 import os
@@ -33,8 +33,8 @@ class HandlerError(RuntimeError):
 def install(word=None):
     """Take the data of this context's new arrays from `word`: "system", or the path of a library with a malloc.
 
-    Without a word the variable PYALLOC_NUMPY says it, and where that is not set nothing happens. Returns the name of the
-    handler that is now in force, or None when nothing was done. Raises HandlerError.
+    Without a word the variable PYALLOC_NUMPY says it, and where that is not set nothing happens. Returns the name of
+    the handler that is now in force, or None when nothing was done. Raises HandlerError.
     """
     said = f"{VARIABLE}={os.environ[VARIABLE]}" if word is None and VARIABLE in os.environ else f"install({word!r})"
     if word is None:

@@ -2,8 +2,8 @@
 //!
 //! The library (`preload/`, compiled by the build script and embedded here) writes raw files while the program runs;
 //! [`record`] starts the program with it, waits, and converts what it left into traces. A second library
-//! (`announcer/`) records nothing and only says when marks fall. A third (`handler/`) is loaded by the program itself: NumPy's
-//! data-memory handler.
+//! (`announcer/`) records nothing and only says when marks fall. A third (`handler/`) is loaded by the
+//! program itself: NumPy's data-memory handler.
 //!
 //! Invariant: the recorded program behaves as without the recorder, whatever becomes of the recording.
 

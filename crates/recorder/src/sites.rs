@@ -78,9 +78,9 @@ impl Sites {
         &self.list[index as usize].module
     }
 
-    /// Whether a request of `domain` from a call site is for array data. NumPy itself asks `malloc` for it, or from 2.5 on
-    /// `PyMem_RawMalloc`, which before gave it work space only. Where our handler was loaded, array data is what went
-    /// through it: the work space that NumPy's own code goes on asking for is nothing that a handler reaches.
+    /// Whether a request of `domain` from a call site is for array data. NumPy itself asks `malloc` for it, or from 2.5
+    /// on `PyMem_RawMalloc`, which before gave it work space only. Where our handler was loaded, array data is what
+    /// went through it: the work space that NumPy's own code goes on asking for is nothing that a handler reaches.
     pub(crate) fn is_of_numpy(&self, domain: Domain, index: u32) -> bool {
         let may_be = domain == Domain::Libc || domain == Domain::Raw && self.of_numpy_raw;
         may_be && self.module(index).starts_with(self.of_numpy)

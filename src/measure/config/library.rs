@@ -75,8 +75,9 @@ fn described(header: &[u8; HEADER_BYTES]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a library is built to be linked and has more thread-local variables than the loader keeps room for beside those
-/// that are there from the start: it can then be loaded late only if room was made. One that cannot be read says no.
+/// Whether a library is built to be linked and has more thread-local variables than the loader keeps room for beside
+/// those that are there from the start: it can then be loaded late only if room was made. One that cannot be read says
+/// no.
 pub(super) fn needs_static_tls(path: &str) -> bool {
     std::fs::read(path)
         .ok()

@@ -177,7 +177,10 @@ fn distinct(mut config: Config, before: &[Config]) -> Option<Config> {
     let is_same = |other: &Config| match config.variables.as_slice() {
         [] => other.name == config.name && other.backends == config.backends,
         // Names differ where one program is named in two ways.
-        variables => other.variables == variables && other.backends == config.backends,
+        variables => {
+            let keys = |config: &Config| (config.backends.clone(), config.says_numpy);
+            other.variables == variables && keys(other) == keys(&config)
+        }
     };
     if before.iter().any(is_same) {
         return None;
@@ -251,7 +254,8 @@ impl Config {
         let (name, value) = self.typed.iter().find(|(name, _)| name == variables::NUMPY)?;
         (metadata.numpy_data != Some(NumpyData::Handler)).then(|| {
             format!(
-                "{name}={}: NumPy's cache of small blocks served requests that are in no recording of its own handler,                  and a program on this handler has no such cache. Record it with {name}=system for all of them.",
+                "{name}={}: NumPy's cache of small blocks served requests that are in no recording of its own handler, \
+                 and a program on this handler has no such cache. Record it with {name}=system for all of them.",
                 library::without_folders(value)
             )
         })
@@ -423,6 +427,8 @@ mod tests {
             let (key, is_noted) = on(text, data);
             assert_eq!((key.as_str(), is_noted), expected, "{text} on {data:?}");
         }
+        let both = ["arenas-2".to_owned(), "arenas-2 PYALLOC_NUMPY=system".to_owned()];
+        assert_eq!(parse_all(&both, &Named::default()).unwrap().len(), 2, "the second has no cache");
         let config = parse(&handler).unwrap();
         assert_eq!((config.only, config.variables.len()), (Some(Domain::Numpy), 1), "{:?}", config.variables);
         // A program is no library that needs room for its thread-local variables.

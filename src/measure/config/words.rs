@@ -306,8 +306,8 @@ fn shown(word: &str) -> String {
     }
 }
 
-/// The words with presets of variables written out, and what has to stand beside them; a variable that was added to takes
-/// the place of the one that was typed.
+/// The words with presets of variables written out, and what has to stand beside them; a variable that was added to
+/// takes the place of the one that was typed.
 fn expanded(list: &[&str], added: &[String], short: &dyn Fn(&[&str]) -> String) -> String {
     let words = list.iter().flat_map(|word| {
         let preset = presets::DEPLOYED.iter().find(|(name, _)| name == word);

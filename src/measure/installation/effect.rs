@@ -150,8 +150,8 @@ fn arrow(found: &Installation, value: &str) -> Result<String, String> {
     if taken == value { Ok(text) } else { Err(text) }
 }
 
-/// Whether arrays come from where the variable says, once a program has installed the handler. Where the module lies is the
-/// one thing that the environment has to tell.
+/// Whether arrays come from where the variable says, once a program has installed the handler. Where the module lies is
+/// the one thing that the environment has to tell.
 fn numpy(found: &Installation, value: &str) -> Result<String, String> {
     let mut variables = config::parse(&format!("{NUMPY}={value}"))?.deploy.unwrap_or_default();
     variables.extend(std::env::var_os("PYTHONPATH").map(|path| ("PYTHONPATH".to_owned(), path)));

@@ -1,12 +1,13 @@
 """Particles and frames in NumPy, with the allocator of its array data to choose.
 
-`PYALLOC_NUMPY` says what serves the arrays (see `pyalloc_numpy`); without it NumPy's own handler does, with its cache of
-small blocks. A tracker predicts and corrects some hundred particles with arrays of a few numbers each, as code does that
-was written for one object at a time: nearly all of its requests are below 1,024 bytes, where that cache works. Beside
-it frames are filtered with temporaries of some hundred KiB, a volume of more than 4 MiB is rebuilt every few steps, and
-tracks of uneven length pile up. Then the frames are dropped; every track's summary stays.
+`PYALLOC_NUMPY` says what serves the arrays (see `pyalloc_numpy`); without it NumPy's own handler does, with its cache
+of small blocks. A tracker predicts and corrects some hundred particles with arrays of a few numbers each, as code
+does that was written for one object at a time: nearly all of its requests are below 1,024 bytes, where that cache
+works. Beside it frames are filtered with temporaries of some hundred KiB, a volume of more than 4 MiB is rebuilt
+every few steps, and tracks of uneven length pile up. Then the frames are dropped; every track's summary stays.
 
-The module lies where `pyalloc-bench numpy-handler` has put it, on PYTHONPATH; `scripts/numpy-handler` does all of that.
+The module lies where `pyalloc-bench numpy-handler` has put it, on PYTHONPATH; `scripts/numpy-handler` does all of
+that.
 """
 
 import argparse
