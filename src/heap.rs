@@ -2,7 +2,7 @@
 //!
 //! Invariant: all backends are reached through the same opaque path, plain C function pointers read from memory, so
 //! that no call is inlined, removed or devirtualised for one of them and not for another. Python frees without a
-//! size, so `free` takes none; Arrow's pools want to be told one, so an allocator may have [`SizedCalls`] as well.
+//! size, so `free` takes none; NumPy and Arrow tell one, so an allocator of theirs may have [`SizedCalls`] as well.
 
 use libc::c_void;
 
@@ -33,7 +33,7 @@ pub struct Entry {
     /// Bytes of the block that may be used; 0 when the allocator cannot tell.
     pub usable_size: unsafe extern "C" fn(*mut c_void) -> usize,
     /// What takes the place of `realloc` and `free` in an allocator that cannot do without a block's size. It serves
-    /// the domain `arrow` alone, and the two above must not be called.
+    /// `numpy` or `arrow` alone, whose callers tell one, and the two above must not be called.
     pub sized: Option<SizedCalls>,
 }
 

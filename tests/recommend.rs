@@ -304,6 +304,28 @@ fn arrow_s_pool_is_the_one_that_was_asked_for() {
 }
 
 #[test]
+fn numpy_s_handler_is_the_one_that_was_asked_for() {
+    let Some(python) = support::python_with_packages() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    recorder::write_numpy_handler(folder.path()).unwrap();
+    let at = ("PYTHONPATH", folder.path().to_str().unwrap());
+    hold(&python, &[("PYALLOC_NUMPY", "system")], &[at], false);
+    let library = built::mimalloc_2().to_str().unwrap();
+    let name = Path::new(library).file_name().unwrap().to_str().unwrap();
+    let asked = [("PYALLOC_NUMPY", name)];
+    for (set, expected) in [
+        (vec![("PYALLOC_NUMPY", library), at], ""),
+        (vec![("PYALLOC_NUMPY", library)], "finds no pyalloc_numpy"),
+        (vec![("PYALLOC_NUMPY", "system"), at], "it is 'system' here"),
+        (vec![("PYALLOC_NUMPY", "/nowhere/libmimalloc-two.so"), at], "no such file"),
+        (vec![("PYALLOC_NUMPI", library), at], "perhaps that is misspelt"),
+    ] {
+        let (is_found, said) = verified(&python, &asked, &set, false);
+        assert!(is_found == expected.is_empty() && said.contains(expected), "{set:?}: {said}");
+    }
+}
+
+#[test]
 fn the_printed_command_runs_in_a_shell() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().unwrap();

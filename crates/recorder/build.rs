@@ -1,4 +1,5 @@
-//! Compiles the preloaded libraries, so that this crate carries them: the recorder, and the announcer of `live`.
+//! Compiles the libraries that go into other processes, so that this crate carries them: the recorder, the announcer of
+//! `live`, and NumPy's handler.
 //!
 //! Invariant: dependency-free source, compiled by the same compiler, with the same flags, and linked by the same linker
 //! for the same target as everything else, so that a build for an old C library embeds libraries for it. Where the
@@ -8,11 +9,14 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-const LIBRARIES: [(&str, &str); 2] =
-    [("pyalloc_recorder", "preload/lib.rs"), ("pyalloc_announcer", "announcer/lib.rs")];
+const LIBRARIES: [(&str, &str); 3] = [
+    ("pyalloc_recorder", "preload/lib.rs"),
+    ("pyalloc_announcer", "announcer/lib.rs"),
+    ("pyalloc_numpy", "handler/lib.rs"),
+];
 
 fn main() {
-    for watched in ["preload", "announcer", "src/raw.rs", "build.rs"] {
+    for watched in ["preload", "announcer", "handler", "src/raw.rs", "build.rs"] {
         println!("cargo::rerun-if-changed={watched}");
     }
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));

@@ -378,7 +378,11 @@ fn unseen_bytes(found: &Fidelity) -> Option<f64> {
 }
 
 fn as_recorded(found: &Fidelity) -> Option<&FidelityConfig> {
-    AS_RECORDED.iter().find_map(|name| found.configs.iter().find(|config| config.name == *name))
+    let of = |name: &str| found.configs.iter().find(|config| config.name == name);
+    match &found.recorded_as {
+        Some(name) => of(name),
+        None => AS_RECORDED.iter().find_map(|name| of(name)),
+    }
 }
 
 /// CPU time of the program in `steady` under a configuration, nanoseconds: the recorded program's, less what the
@@ -543,5 +547,8 @@ mod tests {
         assert_eq!(predicted_cpu_ns(&all, &all.configs[1]), Some(1_400.0));
         assert_eq!(predicted_rss_bytes_peak(&all, &all.configs[1]), Some((106 * MIB) as f64));
         assert_eq!(predicted_cpu_ns(&found(vec![]), &all.configs[1]), None);
+        let name = all.configs[1].name.clone();
+        let other = Fidelity { recorded_as: Some(name), ..all };
+        assert_eq!(predicted_cpu_ns(&other, &other.configs[1]), Some(1_000.0), "it was recorded under that one");
     }
 }

@@ -10,6 +10,7 @@ mod jemalloc;
 mod library;
 mod mimalloc;
 mod null;
+mod numpy_cache;
 mod planted;
 mod pool;
 mod pool_tuned;
@@ -21,6 +22,7 @@ pub use family::mimalloc::{said as mimalloc_options_said, written as mimalloc_ve
 pub use family::{GLIBC, JEMALLOC, MIMALLOC, TCMALLOC, UNKNOWN};
 pub use hooks::{MALLOC_DEBUG_KEY, POOL_DEBUG_KEY};
 pub use library::LIBRARY_KEY;
+pub use numpy_cache::CACHED_KEY;
 pub use pool_tuned::{TUNED_KEY, TUNED_VARIANTS};
 pub use system::libc_version;
 pub use wheel::{LIBARROW_VARIABLE, WHEEL_KEY, WHEEL_POOLS};
@@ -174,6 +176,7 @@ pub const ALL: &[Backend] = &[
     cpython::MIMALLOC,
     library::BACKEND,
     wheel::BACKEND,
+    numpy_cache::BACKEND,
     null::BACKEND,
     null::LOOP,
     system::AGAIN,
@@ -203,11 +206,18 @@ pub fn find(key: &str) -> Option<(&'static Backend, &str)> {
     ALL.iter().find(|backend| backend.key == key).map(|backend| (backend, argument))
 }
 
+/// The key of whose memory a block is in: what stands behind a cache.
+#[must_use]
+pub fn behind(key: &str) -> &str {
+    key.split_once(':').filter(|(name, _)| *name == CACHED_KEY).map_or(key, |(_, behind)| behind)
+}
+
 /// A key without the folders of the file in it: results name no machine.
 #[must_use]
 pub fn shown_key(key: &str) -> String {
     match key.split_once(':') {
         Some((LIBRARY_KEY, path)) => format!("{LIBRARY_KEY}:{}", path.rsplit('/').next().unwrap_or_default()),
+        Some((CACHED_KEY, behind)) => format!("{CACHED_KEY}:{}", shown_key(behind)),
         _ => key.to_owned(),
     }
 }

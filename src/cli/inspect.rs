@@ -10,7 +10,7 @@ use crate::report::document::{self, Section};
 use crate::report::knobs::explained;
 use crate::units::{count, mib, nanoseconds};
 use crate::workload::{Bundle, OpenTrace};
-use ::trace::{Domain, Metadata, Phase, Shape};
+use ::trace::{Domain, Metadata, NumpyData, Phase, Shape};
 use clap::Args;
 
 /// Arguments of `inspect`.
@@ -55,11 +55,23 @@ fn origin(title: &str, metadata: &Metadata) -> String {
     say("CPUs", metadata.cpu_count.map(|n| n.to_string()));
     let hooked = Domain::ALL.iter().filter(|domain| metadata.hook_mask & (1 << **domain as u32) != 0);
     say("domains wrapped", Some(hooked.map(|domain| domain.name()).collect::<Vec<_>>().join(", ")));
+    if let Some(data) = metadata.numpy_data {
+        say("NumPy's array data", Some(array_data(data).to_owned()));
+    }
     say("complete", Some(if metadata.complete { "yes" } else { "no, it ended before the program" }.to_owned()));
     for note in &metadata.notes {
         say("note", Some(note.clone()));
     }
     format!("{title}\n{}", columns(&rows, &[]))
+}
+
+/// How it was asked for, and so what of it is in the trace.
+fn array_data(data: NumpyData) -> &'static str {
+    match data {
+        NumpyData::Cached => "by its own handler: what its cache of small blocks served is in no trace",
+        NumpyData::Handler => "by the handler of pyalloc_numpy: each request, none of which met NumPy's cache",
+        _ => "by a handler on a library's own functions, which the recorder does not see",
+    }
 }
 
 fn totals(metadata: &Metadata) -> String {

@@ -285,6 +285,7 @@ fn notes(found: &mut Fidelity, prepared: &Prepared, args: &LiveArgs) {
     if metadata.cut.is_some() {
         found.notes.push("the trace is a cut of a longer recording; the real program does more".to_owned());
     }
+    found.notes.extend(prepared.configs.iter().find_map(|config| config.numpy_note(metadata)));
     match live::differences(&args.command, metadata) {
         Some(differences) => found.notes.extend(differences),
         None => found.notes.push("whether this is the recorded program's Python is not known".to_owned()),

@@ -7,6 +7,7 @@ mod compare;
 mod doctor;
 mod inspect;
 mod live;
+mod numpy_handler;
 mod out;
 mod quantity;
 mod recommend;
@@ -55,6 +56,8 @@ enum Verb {
     Trace(trace::TraceArgs),
     /// Check this machine and the allocators
     Doctor(doctor::DoctorArgs),
+    /// Write a module that has NumPy take array data from an allocator of your choice
+    NumpyHandler(numpy_handler::NumpyHandlerArgs),
     /// Compile a trace for the harness
     #[command(hide = true)]
     Compile,
@@ -82,6 +85,7 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
         Some(Verb::Report(a)) => report::run(&a),
         Some(Verb::Trace(a)) => trace::run(&a),
         Some(Verb::Doctor(a)) => doctor::run(&a),
+        Some(Verb::NumpyHandler(a)) => numpy_handler::run(&a),
         Some(Verb::Compile) => crate::measure::compile_main().map_err(Stop::Unusable),
     };
     match done {

@@ -97,7 +97,7 @@ impl Worker {
         let job = Job {
             pass,
             mode: image.compiled.mode,
-            backends: config.backends.clone(),
+            backends: config.backends_on(&image.compiled.metadata),
             image: image.compiled.summary.clone(),
             source: feed.source.clone(),
             idle_ms: settings.idle_ms.clone(),

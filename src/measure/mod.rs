@@ -131,6 +131,8 @@ impl Prepared {
             if let Some(remark) = &image.compiled.remark {
                 progress.say(&format!("{}: {remark}", workload.name));
             }
+            let notes = request.configs.iter().filter_map(|config| config.numpy_note(&image.compiled.metadata));
+            notes.take(1).for_each(|note| progress.say(&format!("{}: {note}", workload.name)));
             images.push(image);
         }
         let settings =

@@ -51,8 +51,8 @@ static TOKEN: Mutex<()> = Mutex::new(());
 pub(crate) struct Heap {
     /// The block in each slot, or null.
     blocks: *mut *mut u8,
-    /// The bytes requested for it; kept up for passes that account for them, and for Arrow's blocks, since a pool
-    /// of Arrow's is told a block's size when it is resized or freed.
+    /// The bytes requested for it; kept up for passes that account for them, and for blocks of NumPy and Arrow, which
+    /// tell a block's size when they resize or free it.
     sizes: *mut usize,
     /// The bytes of it that were touched; kept up as the sizes are.
     touched: *mut usize,
@@ -207,7 +207,7 @@ impl Heap {
         let entry = self.table[op.domain_bits()];
         let token = self.enter(op, pass);
         // SAFETY: the slot's block is live and of this domain; its old address is forgotten below. Who wants its size
-        // serves Arrow, of whose blocks it is known.
+        // serves NumPy or Arrow, of whose blocks it is known.
         let resize = || unsafe { entry.resize(old.cast(), old_bytes, bytes) };
         let block = pass.call(CallKind::Realloc, bytes, resize).cast::<u8>();
         drop(token);
@@ -234,8 +234,8 @@ impl Heap {
         if block.is_null() || !P::CALLS {
             return;
         }
-        if is_arrow(op) {
-            return self.free_arrow(op, block, pass);
+        if is_sized(op) {
+            return self.free_sized(op, block, pass);
         }
         let free = self.table[op.domain_bits()].free;
         let _token = self.enter(op, pass);
@@ -243,8 +243,8 @@ impl Heap {
         pass.call(CallKind::Free, op.value() as usize, || unsafe { free(block.cast()) });
     }
 
-    /// Frees a block of Arrow's that its slot has forgotten, with its size if the allocator wants to be told.
-    fn free_arrow<P: Pass>(&mut self, op: Op, block: *mut u8, pass: &mut P) {
+    /// Frees a block of NumPy or Arrow that its slot has forgotten, with its size if the allocator wants to be told.
+    fn free_sized<P: Pass>(&mut self, op: Op, block: *mut u8, pass: &mut P) {
         let (entry, bytes) = (self.table[op.domain_bits()], *self.size(op));
         let _token = self.enter(op, pass);
         // SAFETY: the block is live, of this domain and of the size that was noted when it came to be.
@@ -263,7 +263,7 @@ impl Heap {
     /// Notes the size of the block that the slot holds now, where somebody will want it.
     #[inline(always)]
     fn gain<P: Pass>(&mut self, op: Op, bytes: usize, touched: usize, pass: &mut P) {
-        if P::ACCOUNTS || is_arrow(op) {
+        if P::ACCOUNTS || is_sized(op) {
             *self.size(op) = bytes;
         }
         if P::ACCOUNTS {
@@ -309,9 +309,11 @@ impl Heap {
     }
 }
 
+/// Whether the block's size is told when it is resized or freed: two neighbouring domains, by one comparison.
 #[inline(always)]
-fn is_arrow(op: Op) -> bool {
-    op.domain_bits() == Domain::Arrow as usize
+fn is_sized(op: Op) -> bool {
+    const { assert!(Domain::Numpy as usize == 4 && Domain::Arrow as usize == 5) };
+    op.domain_bits() & !1 == Domain::Numpy as usize
 }
 
 /// Writes the first 16 bytes of a block, or all of a smaller one: what any program does first.

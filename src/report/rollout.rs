@@ -41,6 +41,8 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 /// The variable that puts a library before the C library.
 const PRELOAD: &str = "LD_PRELOAD";
+/// The variable that our handler of NumPy's array data reads.
+const NUMPY: &str = "PYALLOC_NUMPY";
 
 /// For the variables of a configuration; `None` where there are none, which is what runs already.
 #[must_use]
@@ -124,7 +126,8 @@ fn notes(variables: Variables<'_>) -> Vec<String> {
          environment, not inside Python."
             .to_owned(),
     ];
-    for library in variables.iter().filter(|(name, _)| name == PRELOAD).flat_map(|(_, value)| value.split([':', ' '])) {
+    let is_library = |(name, value): &&(String, String)| name == PRELOAD || name == NUMPY && value != "system";
+    for library in variables.iter().filter(is_library).flat_map(|(_, value)| value.split([':', ' '])) {
         notes.push(match PACKAGES.iter().find(|(name, _)| *name == library) {
             Some((_, package)) => format!(
                 "{library} is in the package {package} of Debian and Ubuntu: RUN apt-get update && apt-get install -y \
@@ -148,6 +151,13 @@ fn notes(variables: Variables<'_>) -> Vec<String> {
              KiB. Address space limits (RLIMIT_AS) may be too tight for what it reserves."
                 .to_owned(),
         );
+    }
+    if variables.iter().any(|(name, _)| name == NUMPY) {
+        notes.push(format!(
+            "{NUMPY} is read by pyalloc_numpy.install(), which the program has to call once NumPy may be imported, and \
+             in each thread that it starts; `pyalloc-bench numpy-handler -o FOLDER` writes the module. Arrays that are \
+             there by then keep what they have."
+        ));
     }
     if variables
         .iter()
@@ -203,5 +213,8 @@ mod tests {
             notes.contains("apt-get install -y libjemalloc2.") && notes.contains("libmine.so has to lie"),
             "{notes}"
         );
+        let notes = of(&[("PYALLOC_NUMPY", "libjemalloc.so.2")]).notes.join("\n");
+        assert!(notes.contains("libjemalloc2.") && notes.contains("pyalloc_numpy.install()"), "{notes}");
+        assert!(!of(&[("PYALLOC_NUMPY", "system")]).notes.join("\n").contains("system has to lie"));
     }
 }

@@ -26,6 +26,7 @@ const PROBES: &[Probe] = &[
     of("PYTHONMALLOC", "python_allocator", &[include_str!("verify/python.py")]),
     of("ARROW_DEFAULT_MEMORY_POOL", "arrow_pool", &[include_str!("verify/arrow.py")]),
     of("JE_ARROW_MALLOC_CONF", "arrow_jemalloc", &[include_str!("verify/arrow_jemalloc.py")]),
+    of("PYALLOC_NUMPY", "numpy_handler", &[include_str!("verify/numpy.py")]),
     of("LD_PRELOAD", "preload", &[C, include_str!("verify/preload.py")]),
     of("MALLOC_CONF", "jemalloc", &[C, include_str!("verify/jemalloc.py")]),
     of("MALLOC_ARENA_MAX", "arena_max", &[C, GLIBC, include_str!("verify/arena_max.py")]),

@@ -44,6 +44,9 @@ pub struct Fidelity {
     /// How many times faster than recorded the replays for memory kept recorded gaps; 0: back to back.
     #[serde(default)]
     pub pace: u32,
+    /// The configuration that the program was recorded under, where that is neither `today` nor `pool`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_as: Option<String>,
     /// CPU time of the recorded program in `steady` less the recorder's, nanoseconds.
     pub recorded_cpu_ns: Option<u64>,
     /// Calls of the replay in `steady`.

@@ -325,18 +325,20 @@ fn owner_log(job: &Job, mut ready: Vec<Ready>, distinct: &[(&'static Backend, &s
         "" => backend.key.to_owned(),
         argument => format!("{}:{argument}", backend.key),
     };
-    let keys: Vec<String> = distinct.iter().map(key).collect();
+    let keys: Vec<String> = distinct.iter().map(key).map(|key| backend::behind(&key).to_owned()).collect();
     let own_bytes_max: Vec<Option<u64>> = ready.iter().map(|ready| ready.own_bytes_max).collect();
-    let mut holders: Vec<Holder> = keys
-        .iter()
-        .zip(&mut ready)
-        .map(|(key, ready)| Holder { key: backend::shown_key(key), holds: ready.holds.take() })
-        .collect();
+    let mut holders: Vec<Holder> = Vec::new();
+    for (at, (key, ready)) in keys.iter().zip(&mut ready).enumerate() {
+        // Who also stands behind a cache is asked once.
+        if !keys[..at].contains(key) {
+            holders.push(Holder { key: backend::shown_key(key), holds: ready.holds.take() });
+        }
+    }
     if !keys.iter().any(|key| key == backend::LIBC_KEY) {
         holders.push(Holder { key: backend::LIBC_KEY.to_owned(), holds: backend::libc_holds() });
     }
     let served_by = |domain: trace::Domain, small: bool| {
-        let key = &job.backends[domain as usize];
+        let key = backend::behind(&job.backends[domain as usize]);
         let own = keys.iter().position(|own| own == key).and_then(|at| own_bytes_max[at]);
         if own.is_some_and(|most| most == 0 || !small) { backend::LIBC_KEY.to_owned() } else { backend::shown_key(key) }
     };

@@ -149,7 +149,7 @@ fn a_source_archive_builds_and_finds_its_workloads() {
         assert!(!files.iter().any(|file| file.starts_with(heavy)), "the source archive holds {heavy}");
     }
     let recorder = archived(&root().join("crates/recorder/Cargo.toml"));
-    for needed in ["build.rs", "src/raw.rs", "preload/lib.rs", "announcer/lib.rs"] {
+    for needed in ["build.rs", "src/raw.rs", "preload/lib.rs", "announcer/lib.rs", "handler/pyalloc_numpy.py"] {
         assert!(recorder.contains(needed), "the source archive of the recorder lacks {needed}");
     }
 }

@@ -17,7 +17,8 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use trace::{
-    Event, MarkReading, MemoryReading, Metadata, Phase, ProcessMemory, Python, Totals, TraceWriter, WriteOptions,
+    Event, MarkReading, MemoryReading, Metadata, NumpyData, Phase, ProcessMemory, Python, Totals, TraceWriter,
+    WriteOptions,
 };
 
 /// What a library maps for itself is worth a note from here on.
@@ -70,7 +71,8 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
     let read = |error| RecordError::Raw { path: raw.path.clone(), error };
     let plan = MarkPlan::of(raw, outside);
     let survey = survey(raw).map_err(read)?;
-    let mut sites = Sites::new(&raw.mappings);
+    let packages = packages::versions(&raw.imports);
+    let mut sites = Sites::new(&raw.mappings, packages.get("numpy").map(String::as_str));
 
     let mut counting = Walk::new(&survey, &mut sites, &plan.marks, plan.injected.clone(), |_| Ok::<_, Infallible>(()));
     feed(raw, |thread, record| counting.feed(thread, record).map_err(|never| match never {})).map_err(read)?;
@@ -78,7 +80,7 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
     let mapped = mapped_by_others(raw, std::mem::take(&mut counting.mapped));
     drop(counting);
 
-    let mut metadata = describe(raw, &plan, &mark_events, dropped, &sites, outside);
+    let mut metadata = describe(raw, packages, &plan, &mark_events, dropped, &sites, outside);
     note_mapped(&mut metadata, &mark_events, &mapped);
     let file = File::create(to).map_err(|error| RecordError::Output { path: to.to_owned(), error })?;
     let mut writer = TraceWriter::new(BufWriter::new(file), &metadata, WriteOptions::default())?;
@@ -170,6 +172,7 @@ impl MarkPlan {
 
 fn describe(
     raw: &RawFile,
+    packages: BTreeMap<String, String>,
     plan: &MarkPlan,
     mark_events: &[(Option<usize>, u32, u64)],
     dropped: Dropped,
@@ -177,9 +180,11 @@ fn describe(
     outside: &Outside,
 ) -> Metadata {
     let python = python(raw);
-    let packages = packages::versions(&raw.imports);
     let mut notes = outside.notes.clone();
     notes.extend(notes_of(raw, python.as_ref(), dropped));
+    if sites.numpy_data() == NumpyData::Invisible {
+        notes.push("NumPy's handler used a library's own functions: no array data was recorded through it".to_owned());
+    }
     let end = raw.marks.iter().rev().find(|entry| entry.name == Phase::Finalising.name());
     let end = end.or_else(|| raw.marks.iter().rev().find(|entry| entry.by() == mark::AT_EXIT));
     let is_start =
@@ -188,6 +193,7 @@ fn describe(
         source: "recorder".to_owned(),
         source_version: env!("CARGO_PKG_VERSION").to_owned(),
         hook_mask: hook_mask(raw),
+        numpy_data: packages.contains_key("numpy").then(|| sites.numpy_data()),
         arrow_pool: python.is_some().then(|| arrow_pool(raw, &packages).to_owned()),
         python,
         packages,

@@ -2,7 +2,8 @@
 //!
 //! The library (`preload/`, compiled by the build script and embedded here) writes raw files while the program runs;
 //! [`record`] starts the program with it, waits, and converts what it left into traces. A second library
-//! (`announcer/`) records nothing and only says when marks fall.
+//! (`announcer/`) records nothing and only says when marks fall. A third (`handler/`) is loaded by the
+//! program itself: NumPy's data-memory handler.
 //!
 //! Invariant: the recorded program behaves as without the recorder, whatever becomes of the recording.
 
@@ -34,6 +35,15 @@ use std::path::{Path, PathBuf};
 /// Where the library does not work, or when it cannot be written.
 pub fn announcer(fallback: &Path) -> Result<PathBuf, RecordError> {
     library::extract(&library::ANNOUNCER, fallback)
+}
+
+/// Writes NumPy's data-memory handler and the Python module that installs it to `folder`; the files. A process that has
+/// one of an earlier version loaded keeps it.
+///
+/// # Errors
+/// Where the library does not work, or when a file cannot be written.
+pub fn write_numpy_handler(folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
+    library::write_numpy_handler(folder)
 }
 
 /// Finds the program of a command and checks that a library can be preloaded into it; its path.

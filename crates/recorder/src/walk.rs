@@ -281,10 +281,10 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
         self.survey.touched.get(&self.ordinal).map(|&bytes| bytes.min(record.size))
     }
 
-    /// NumPy takes array data from `malloc`, or from 2.5 on from `PyMem_RawMalloc`: the call site tells.
+    /// Array data comes from `malloc` as other requests do: the call site tells.
     fn domain(&self, bits: u8, site: u32) -> Domain {
         match Domain::from_bits(bits).unwrap_or(Domain::Libc) {
-            Domain::Libc | Domain::Raw if self.sites.module(site).starts_with("_multiarray_umath") => Domain::Numpy,
+            domain if self.sites.is_of_numpy(domain, site) => Domain::Numpy,
             domain => domain,
         }
     }
@@ -360,7 +360,7 @@ mod tests {
             (Kind::Free, LIBC, 0x3000, 0),
             (Kind::Free, ARROW, 0x4000, 0),
         ];
-        let (survey, mut sites, mut events) = (Survey::default(), Sites::new(&[]), Vec::new());
+        let (survey, mut sites, mut events) = (Survey::default(), Sites::new(&[], None), Vec::new());
         let mut walk = Walk::new(&survey, &mut sites, &[], Vec::new(), |event: Event| {
             events.push(event.kind);
             Ok::<_, ()>(())

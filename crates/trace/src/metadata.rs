@@ -23,6 +23,9 @@ pub struct Metadata {
     pub hook_mask: u32,
     /// How Arrow's pool was reached: `interposed`, `system`, `none`, `invisible`.
     pub arrow_pool: Option<String>,
+    /// How NumPy's array data was asked for. Not known in traces of older recorders, and `null` without NumPy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numpy_data: Option<NumpyData>,
     /// Things a reader must know: `untested: ...`, `started late`, `events lost: N`.
     pub notes: Vec<String>,
     /// Recorder options that shape the events, such as `for`, `after`, `max_size`.
@@ -73,6 +76,19 @@ impl Metadata {
     pub fn phase_marks() -> Vec<String> {
         Phase::ALL.map(|phase| phase.name().to_owned()).to_vec()
     }
+}
+
+/// How a recorded program's NumPy asked for array data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum NumpyData {
+    /// By its own handler: a cache of small blocks stands before the C library, and what it served is in no trace.
+    Cached,
+    /// By the handler of `pyalloc_numpy.py` on the process's `malloc`: each request is in the trace, none met a cache.
+    Handler,
+    /// By that handler on a library's own functions, which the recorder does not see.
+    Invisible,
 }
 
 /// The recorded interpreter.

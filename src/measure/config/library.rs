@@ -2,10 +2,15 @@
 //!
 //! Invariant: read only; what a library does is learned from a child that has loaded it, never in this process.
 
+use object::Endianness;
+use object::elf::{DF_STATIC_TLS, DT_FLAGS, FileHeader64, PT_TLS};
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+/// What the loader of glibc surely has left for libraries that come late; it keeps 1,664 bytes for everybody.
+const SPARE_TLS_BYTES: u64 = 512;
 /// Bytes of an ELF header that tell what it is for.
 const HEADER_BYTES: usize = 20;
 /// Where the class is, and what it must be: 64 bits.
@@ -68,6 +73,31 @@ fn described(header: &[u8; HEADER_BYTES]) -> Result<(), String> {
         return Err("a program or an object file and no shared library".to_owned());
     }
     Ok(())
+}
+
+/// Whether a library is built to be linked and has more thread-local variables than the loader keeps room for beside
+/// those that are there from the start: it can then be loaded late only if room was made. One that cannot be read says
+/// no.
+pub(super) fn needs_static_tls(path: &str) -> bool {
+    std::fs::read(path)
+        .ok()
+        .and_then(|bytes| static_tls_bytes(&bytes).ok())
+        .is_some_and(|bytes| bytes > SPARE_TLS_BYTES)
+}
+
+/// Thread-local bytes that have to lie beside those of the program; none of a library that can have them elsewhere.
+fn static_tls_bytes(file: &[u8]) -> object::Result<u64> {
+    let header = FileHeader64::<Endianness>::parse(file)?;
+    let endian = header.endian()?;
+    let segments = header.program_headers(endian, file)?;
+    let mut is_static = false;
+    for segment in segments {
+        let entries = segment.dynamic(endian, file)?.unwrap_or_default();
+        let mut flags = entries.iter().filter(|entry| entry.tag(endian) == DT_FLAGS).map(|entry| entry.val(endian));
+        is_static |= flags.any(|flags| flags & DF_STATIC_TLS.0 != 0);
+    }
+    let tls = segments.iter().filter(|segment| segment.p_type(endian) == PT_TLS).map(|tls| tls.p_memsz(endian));
+    Ok(if is_static { tls.sum() } else { 0 })
 }
 
 /// A word without the folders of the files in it: results name no machine.

@@ -13,16 +13,18 @@ mod wheel;
 mod words;
 
 pub use presets::Named;
-pub(super) use variables::{ARROW, MIMALLOC_PREFIX, PRELOAD, PYTHON as PYTHON_VARIABLE, TUNABLES, is_variable, pairs};
+pub(super) use variables::{
+    ARROW, MIMALLOC_PREFIX, NUMPY, PRELOAD, PYTHON as PYTHON_VARIABLE, TUNABLES, is_variable, pairs,
+};
 pub(super) use verify::{is_same, reached, verify};
 pub use wheel::Wheel;
 
-use crate::backend::{self, Backend, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LINKAGE_VARIABLE, Role, TUNED_KEY};
+use crate::backend::{self, Backend, CACHED_KEY, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LINKAGE_VARIABLE, Role, TUNED_KEY};
 use crate::run::{AllocatorFacts, ConfigFacts};
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
 use std::path::Path;
-use trace::Domain;
+use trace::{Domain, Metadata, NumpyData};
 
 /// A configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct Config {
     pub typed: Vec<(String, String)>,
     /// Measured only where the program calls this domain: elsewhere it is another configuration's twin.
     pub only: Option<Domain>,
+    /// Whether a word says what serves NumPy: then in place of NumPy's own handler, and of its cache.
+    pub says_numpy: bool,
     /// Whether a setting that cannot be read back is taken on trust. It then says so.
     pub allow_unverified: bool,
 }
@@ -183,7 +187,10 @@ fn distinct(mut config: Config, before: &[Config]) -> Option<Config> {
     let is_same = |other: &Config| match config.variables.as_slice() {
         [] => other.name == config.name && other.backends == config.backends,
         // Names differ where one program is named in two ways.
-        variables => other.variables == variables && other.backends == config.backends,
+        variables => {
+            let keys = |config: &Config| (config.backends.clone(), config.says_numpy);
+            other.variables == variables && keys(other) == keys(&config)
+        }
     };
     if before.iter().any(is_same) {
         return None;
@@ -243,6 +250,31 @@ impl Config {
     pub(super) fn has_library(&self) -> bool {
         let is_preloaded = self.typed.iter().any(|(name, _)| name == variables::PRELOAD);
         is_preloaded || self.backends.iter().any(|key| is_users(key))
+    }
+
+    /// The backends, by domain, on a trace: where it was recorded under a handler that has no cache, and no word says
+    /// what serves NumPy, its own handler does, and with it its cache.
+    pub(super) fn backends_on(&self, metadata: &Metadata) -> [String; 6] {
+        let mut backends = self.backends.clone();
+        let own = &mut backends[Domain::Numpy as usize];
+        let is_floor = backend::find(own).is_some_and(|(backend, _)| backend.role == Role::Floor);
+        if metadata.numpy_data == Some(NumpyData::Handler) && !self.says_numpy && !is_floor {
+            *own = format!("{CACHED_KEY}:{own}");
+        }
+        backends
+    }
+
+    /// What somebody has to know who replays a trace under a handler of NumPy's, when the trace cannot tell all.
+    #[must_use]
+    pub fn numpy_note(&self, metadata: &Metadata) -> Option<String> {
+        let (name, value) = self.typed.iter().find(|(name, _)| name == variables::NUMPY)?;
+        (metadata.numpy_data != Some(NumpyData::Handler)).then(|| {
+            format!(
+                "{name}={}: NumPy's cache of small blocks served requests that are in no recording of its own handler, \
+                 and a program on this handler has no such cache. Record it with {name}=system for all of them.",
+                library::without_folders(value)
+            )
+        })
     }
 
     /// Whether one of its words reaches nothing but a domain, so that it means nothing where that is not called.
@@ -365,6 +397,14 @@ mod tests {
             ("numpy=mimaloc", "Did you mean mimalloc?"),
             ("numpy=null", "floor"),
             ("numpy=jemalloc pool", "first"),
+            ("PYALLOC_NUMPY=system numpy=jemalloc", "takes the place of PYALLOC_NUMPY=system"),
+            ("PYALLOC_NUMPY=jemalloc", "with a slash"),
+            ("libc=cached:system", "nothing but NumPy. Give numpy=cached:system"),
+            ("cached:system", "nothing but NumPy. Give numpy=cached:system"),
+            ("numpy=cached:cached:system", "cannot stand behind"),
+            ("numpy=cached:cpython", "cannot stand behind"),
+            ("numpy=cached:null", "floor"),
+            ("numpy=cached", "no allocator"),
             ("pool jemalloc", "first"),
         ] {
             let error = parse(text).unwrap_err();
@@ -414,6 +454,41 @@ mod tests {
         assert_eq!(config.variables[0], ("PYTHONMALLOC".to_owned(), "mimalloc".into()));
         assert_eq!(config.variables[1].1, "/lib/of//opt/bin/python3.13.so");
         assert_eq!(parse_with("cpython-mimalloc:python3.13", &invented).unwrap().deploy, None);
+    }
+
+    #[test]
+    fn numpy_s_cache_stands_where_numpy_s_own_handler_does() {
+        let own = std::env::current_exe().unwrap();
+        let on = |text: &str, data| {
+            let metadata = Metadata { numpy_data: data, ..Metadata::default() };
+            let config = parse(text).unwrap();
+            (config.backends_on(&metadata)[Domain::Numpy as usize].clone(), config.numpy_note(&metadata).is_some())
+        };
+        let handler = format!("PYALLOC_NUMPY={}", own.display());
+        let library = format!("library:{}", own.display());
+        for (text, data, expected) in [
+            ("today", Some(NumpyData::Handler), ("cached:system", false)),
+            ("jemalloc", Some(NumpyData::Handler), ("cached:jemalloc", false)),
+            ("null", Some(NumpyData::Handler), ("null", false)),
+            ("PYALLOC_NUMPY=system", Some(NumpyData::Handler), ("system", false)),
+            (&handler, Some(NumpyData::Handler), (&library, false)),
+            ("numpy=jemalloc", Some(NumpyData::Handler), ("jemalloc", false)),
+            ("numpy=cached:jemalloc", Some(NumpyData::Cached), ("cached:jemalloc", false)),
+            ("today", Some(NumpyData::Cached), ("system", false)),
+            ("today", None, ("system", false)),
+            ("PYALLOC_NUMPY=system", Some(NumpyData::Cached), ("system", true)),
+            (&handler, None, (&library, true)),
+        ] {
+            let (key, is_noted) = on(text, data);
+            assert_eq!((key.as_str(), is_noted), expected, "{text} on {data:?}");
+        }
+        let both = ["arenas-2".to_owned(), "arenas-2 PYALLOC_NUMPY=system".to_owned()];
+        assert_eq!(parse_all(&both, &Named::default(), None).unwrap().len(), 2, "the second has no cache");
+        let config = parse(&handler).unwrap();
+        assert_eq!((config.only, config.variables.len()), (Some(Domain::Numpy), 1), "{:?}", config.variables);
+        // A program is no library that needs room for its thread-local variables.
+        assert_eq!(config.deploy, Some(vec![("PYALLOC_NUMPY".to_owned(), own.clone().into())]));
+        assert_eq!(config.words, format!("PYALLOC_NUMPY={}", own.file_name().unwrap().to_string_lossy()));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(super) enum Reach {
     Python,
     /// Which pool serves `arrow`.
     ArrowPool,
+    /// Which library serves `numpy`, through the handler that the program installs.
+    Numpy,
     /// Arrow's own copy of jemalloc.
     ArrowJemalloc,
     /// Which library is the process's `malloc`.
@@ -44,6 +46,8 @@ enum Form {
     Tunables,
     /// Paths with colons.
     Paths,
+    /// `system`, or one path.
+    Handler,
     /// Whatever the library takes.
     Any,
 }
@@ -62,6 +66,8 @@ const fn of(name: &'static str, reach: Reach, form: Form) -> Variable {
 pub(in crate::measure) const PYTHON: &str = "PYTHONMALLOC";
 /// The variable that chooses Arrow's pool.
 pub(in crate::measure) const ARROW: &str = "ARROW_DEFAULT_MEMORY_POOL";
+/// The variable that says what NumPy's handler of ours takes array data from.
+pub(in crate::measure) const NUMPY: &str = "PYALLOC_NUMPY";
 /// The variable that puts a library before the C library.
 pub(in crate::measure) const PRELOAD: &str = "LD_PRELOAD";
 /// The variable that sets tunables of the C library and of the loader.
@@ -80,6 +86,7 @@ const ALL: &[Variable] = &[
     ),
     of(ARROW, Reach::ArrowPool, Form::Word(&["system", "mimalloc", "jemalloc"], &[])),
     of(ARROW_JEMALLOC, Reach::ArrowJemalloc, Form::Pairs),
+    of(NUMPY, Reach::Numpy, Form::Handler),
     of(PRELOAD, Reach::Preload, Form::Paths),
     of("MALLOC_ARENA_MAX", Reach::Glibc("arena_max"), Form::Count),
     of("MALLOC_ARENA_TEST", Reach::Glibc("arena_test"), Form::Count),
@@ -154,6 +161,15 @@ pub(super) fn read(name: &str, value: &str) -> Result<Reach, String> {
         Form::Pairs => pairs(&word, value).map(|_| ()),
         Form::Tunables => tunables(&word, value).map(|_| ()),
         Form::Paths => value.split([':', ' ']).try_for_each(|path| library::check(path, &word)),
+        Form::Handler if value == "system" => Ok(()),
+        Form::Handler if !value.contains('/') => {
+            let hint =
+                nearest(value, ["system"].into_iter()).map_or(String::new(), |near| format!(" Did you mean {near}?"));
+            Err(format!(
+                "{word}: there is no {value:?}. Give system, or the path of a library, with a slash in it.{hint}"
+            ))
+        }
+        Form::Handler => library::check(value, &word),
         Form::Number | Form::Count | Form::Any => Ok(()),
     }?;
     Ok(reach)
@@ -220,6 +236,7 @@ mod tests {
             ("GLIBC_TUNABLES", "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0", Reach::GlibcTunables),
             ("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:-1", Reach::Jemalloc),
             ("MIMALLOC_PURGE_DELAY", "0", Reach::Mimalloc),
+            ("PYALLOC_NUMPY", "system", Reach::Numpy),
         ] {
             assert_eq!(read(name, value), Ok(reach), "{name}");
         }
@@ -245,6 +262,10 @@ mod tests {
             ("_RJEM_MALLOC_CONF", "dirty_decay_ms:0", "no recording sees"),
             ("NUMPY_MADVISE_HUGEPAGE", "0", "cannot be replayed"),
             ("LD_PRELOAD", "/nonexistent/lib.so", "no such file"),
+            ("PYALOC_NUMPY", "system", "Did you mean PYALLOC_NUMPY?"),
+            ("PYALLOC_NUMPY", "sytem", "Did you mean system?"),
+            ("PYALLOC_NUMPY", "libjemalloc.so.2", "with a slash"),
+            ("PYALLOC_NUMPY", "/nonexistent/lib.so", "no such file"),
         ] {
             let error = read(name, value).unwrap_err();
             assert!(error.contains(expected), "{name}={value}: {error}");

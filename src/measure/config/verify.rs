@@ -31,7 +31,7 @@ pub(in crate::measure) fn verify(
         let asked = Asked { config, facts, name, value };
         let is_verified = match variables::read(name, value)? {
             // These chose the backends themselves, whose keys and versions the result states.
-            Reach::Python | Reach::ArrowPool => true,
+            Reach::Python | Reach::ArrowPool | Reach::Numpy => true,
             Reach::Preload => asked.preload(loader)?,
             Reach::Glibc(tunable) => asked.tunables(&[(tunable, value)])?,
             Reach::GlibcTunables => asked.tunables(&variables::tunables(name, value)?)?,
@@ -56,7 +56,8 @@ pub(in crate::measure) fn verify(
     Ok(unverified)
 }
 
-/// The domains that are served by what a variable sets; `None` for a variable that chooses allocators.
+/// The domains that are served by what a variable sets, or chooses for NumPy; `None` for a variable that chooses other
+/// allocators.
 pub(in crate::measure) fn reached(
     config: &Config,
     facts: &[AllocatorFacts],
@@ -65,6 +66,7 @@ pub(in crate::measure) fn reached(
 ) -> Option<Vec<Domain>> {
     let family = match variables::read(name, value).ok()? {
         Reach::Python | Reach::ArrowPool | Reach::Preload => return None,
+        Reach::Numpy => return Some(vec![Domain::Numpy]),
         Reach::Glibc(_) | Reach::GlibcTunables => GLIBC,
         Reach::Jemalloc | Reach::ArrowJemalloc => JEMALLOC,
         Reach::Mimalloc => MIMALLOC,

@@ -2,14 +2,14 @@
 //!
 //! Invariant: of two words that serve one domain the later counts, and a word of which nothing is left is an error.
 
-use super::variables::{self, ARROW, ARROW_JEMALLOC, PRELOAD, Reach, TUNABLES, is_variable};
+use super::variables::{self, ARROW, ARROW_JEMALLOC, NUMPY, PRELOAD, Reach, TUNABLES, is_variable};
 use super::{
     ARROW_DEFAULT, Config, DEFAULT_PROGRAM, LINKAGE_VARIABLE, Named, OF_INTERPRETER, POOL, PYTHON, SYSTEM, Wheel, keys,
     library, preset, presets, with_role,
 };
 use crate::backend::{
-    self, Backend, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LIBRARY_KEY, MALLOC_DEBUG_KEY, POOL_DEBUG_KEY, Role, TUNED_KEY,
-    TUNED_VARIANTS, WHEEL_KEY, WHEEL_POOLS,
+    self, Backend, CACHED_KEY, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LIBRARY_KEY, MALLOC_DEBUG_KEY, POOL_DEBUG_KEY, Role,
+    TUNED_KEY, TUNED_VARIANTS, WHEEL_KEY, WHEEL_POOLS,
 };
 use libpython::{FindError, Interpreter};
 use std::ffi::OsString;
@@ -75,6 +75,8 @@ struct Words<'a> {
     typed: Vec<(String, String)>,
     /// Whether a word asks what no variable does.
     is_what_if: bool,
+    /// Whether a word says what serves NumPy.
+    says_numpy: bool,
 }
 
 impl<'a> Words<'a> {
@@ -99,10 +101,14 @@ impl<'a> Words<'a> {
         } else if by.wheel.is_some() {
             return Err(format!("{whole}: Arrow's pools serve nothing but Arrow. Give arrow={}.", by.key));
         }
+        if by.backend.key == CACHED_KEY && domains.iter().any(|domain| *domain != Domain::Numpy) {
+            return Err(format!("{whole}: NumPy's cache serves nothing but NumPy. Give numpy={}.", by.key));
+        }
         for domain in domains {
             self.backends[*domain as usize] = by.key.clone();
         }
         self.is_what_if = true;
+        self.says_numpy |= domains.contains(&Domain::Numpy);
         Ok(())
     }
 
@@ -112,12 +118,13 @@ impl<'a> Words<'a> {
         if self.typed.iter().any(|(other, _)| other == name) {
             return Err(format!("{name} is given twice. Leave one out."));
         }
-        for (domains, key) in chosen(reach, value) {
-            domains.iter().for_each(|domain| self.backends[*domain as usize] = key.to_owned());
-            if OF_INTERPRETER.contains(&key) {
+        for (domains, key) in chosen(reach, value)? {
+            domains.iter().for_each(|domain| self.backends[*domain as usize].clone_from(&key));
+            if OF_INTERPRETER.contains(&key.as_str()) {
                 self.program = Some(self.python);
             }
         }
+        self.says_numpy |= reach == Reach::Numpy;
         self.typed.push((name.to_owned(), value.to_owned()));
         Ok(())
     }
@@ -137,6 +144,9 @@ impl<'a> Words<'a> {
         if by.wheel.is_some() {
             return Err(format!("{word}: Arrow's pools serve nothing but Arrow. Give arrow={}.", by.key));
         }
+        if by.backend.key == CACHED_KEY {
+            return Err(format!("{word}: NumPy's cache serves nothing but NumPy. Give numpy={}.", by.key));
+        }
         (self.backends, self.program, self.is_what_if) = (preset(by.backend, &by.key).backends, by.program, true);
         Ok(())
     }
@@ -146,9 +156,10 @@ impl<'a> Words<'a> {
         for (name, value) in &self.typed {
             let reach = variables::read(name, value)?;
             let word = format!("{name}={value}");
-            let is_gone =
-                |(domains, key): &Chosen<'_>| domains.iter().all(|domain| self.backends[*domain as usize] != *key);
-            if chosen(reach, value).iter().any(is_gone) {
+            let is_gone = |(domains, key): &(&[Domain], String)| {
+                domains.iter().all(|domain| self.backends[*domain as usize] != *key)
+            };
+            if chosen(reach, value)?.iter().any(is_gone) {
                 return Err(format!("In {text:?} a later word takes the place of {word}. Leave one of them out."));
             }
             let arrow = &self.backends[Domain::Arrow as usize];
@@ -177,14 +188,14 @@ impl<'a> Words<'a> {
     fn variables(&self) -> Vec<(String, OsString)> {
         let of = |wanted: &str| self.typed.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
         // What the words did to the table of backends is done; no allocator of a worker would read them.
-        let read = |name: &str| ![variables::PYTHON, ARROW, ARROW_JEMALLOC, TUNABLES].contains(&name);
+        let read = |name: &str| ![variables::PYTHON, ARROW, ARROW_JEMALLOC, NUMPY, TUNABLES].contains(&name);
         let mut variables: Vec<(String, OsString)> = self
             .typed
             .iter()
             .filter(|(name, _)| read(name))
             .map(|(name, value)| (name.clone(), value.into()))
             .collect();
-        let needs_tls = self.backends.iter().any(|key| key.starts_with(LIBRARY_KEY));
+        let needs_tls = self.backends.iter().any(|key| backend::behind(key).starts_with(LIBRARY_KEY));
         let tunables: Vec<String> = of(TUNABLES).into_iter().chain(needs_tls.then(|| STATIC_TLS.to_owned())).collect();
         if !tunables.is_empty() {
             variables.push((TUNABLES.to_owned(), tunables.join(":").into()));
@@ -199,15 +210,35 @@ impl<'a> Words<'a> {
 }
 
 /// The domains that a variable gives to allocators, and their keys.
-fn chosen(reach: Reach, value: &str) -> Vec<Chosen<'_>> {
-    match reach {
+fn chosen(reach: Reach, value: &str) -> Result<Vec<(&'static [Domain], String)>, String> {
+    Ok(match reach {
         Reach::Python => {
-            let chosen = PYTHON_VALUES.iter().find(|(known, _)| *known == value).map(|(_, chosen)| chosen.to_vec());
-            chosen.unwrap_or_default()
+            let known = PYTHON_VALUES.iter().find(|(known, _)| *known == value);
+            let chosen = known.map_or(&[][..], |(_, chosen)| chosen);
+            chosen.iter().map(|(domains, key)| (*domains, (*key).to_owned())).collect()
         }
-        Reach::ArrowPool => vec![(&[Domain::Arrow], value)],
+        Reach::ArrowPool => vec![(&[Domain::Arrow], value.to_owned())],
+        Reach::Numpy if value == SYSTEM => vec![(&[Domain::Numpy], value.to_owned())],
+        Reach::Numpy => {
+            let path = library::path(value, &format!("{NUMPY}={value}"))?;
+            vec![(&[Domain::Numpy], format!("{LIBRARY_KEY}:{}", path.display()))]
+        }
         _ => Vec::new(),
+    })
+}
+
+/// What one types in front of `python` for these variables: as given, and room for the thread-local variables of a
+/// library that NumPy's handler loads late, where it needs more than the loader keeps.
+fn deployed(typed: &[(String, String)]) -> Vec<(String, String)> {
+    let mut deployed = typed.to_vec();
+    let handler = typed.iter().find(|(name, value)| name == NUMPY && value.contains('/'));
+    if handler.is_some_and(|(_, path)| library::needs_static_tls(path)) {
+        match deployed.iter_mut().find(|(name, _)| name == TUNABLES) {
+            Some((_, value)) => *value = format!("{value}:{STATIC_TLS}"),
+            None => deployed.push((TUNABLES.to_owned(), STATIC_TLS.to_owned())),
+        }
     }
+    deployed
 }
 
 /// Reads the words of one configuration. `python` is the interpreter of variables that need one.
@@ -228,7 +259,8 @@ pub(super) fn parse(
     let list: Vec<&str> = own.map_or(typed.clone(), |words| words.split_whitespace().collect());
     let mut backends = keys(POOL, SYSTEM);
     ARROW_DEFAULT.clone_into(&mut backends[Domain::Arrow as usize]);
-    let mut words = Words { backends, program: None, python, wheel: None, typed: Vec::new(), is_what_if: false };
+    let mut words =
+        Words { backends, program: None, python, wheel: None, typed: Vec::new(), is_what_if: false, says_numpy: false };
     for (place, word) in list.iter().enumerate() {
         match word.split_once('=') {
             Some((left, right)) if is_variable(left) => words.set(left, right)?,
@@ -242,14 +274,20 @@ pub(super) fn parse(
     let single = single.map(|(backend, _)| backend);
     let short = |list: &[&str]| list.iter().map(|word| shown(word)).collect::<Vec<_>>().join(" ");
     let name = short(&typed);
-    let is_about_arrow = words.typed.iter().any(|(name, _)| name == ARROW || name == ARROW_JEMALLOC);
+    let has = |names: &[&str]| words.typed.iter().any(|(name, _)| names.contains(&name.as_str()));
+    let about_numpy = has(&[NUMPY]).then_some(Domain::Numpy);
+    let deployed = deployed(&words.typed);
+    let added =
+        deployed.iter().filter(|pair| !words.typed.contains(pair)).map(|(name, value)| format!("{name}={value}"));
+    let added: Vec<String> = added.collect();
     let mut config = Config {
         label: single.map_or(name.as_str(), |backend| backend.label).to_owned(),
         floor: single.is_some_and(|backend| backend.role == Role::Floor),
         variables: words.variables(),
-        deploy: (!words.is_what_if).then(|| words.typed.iter().map(|(n, v)| (n.clone(), v.into())).collect()),
-        words: expanded(&list, &short),
-        only: is_about_arrow.then_some(Domain::Arrow),
+        words: expanded(&list, &added, &short),
+        deploy: (!words.is_what_if).then(|| deployed.into_iter().map(|(name, value)| (name, value.into())).collect()),
+        only: has(&[ARROW, ARROW_JEMALLOC]).then_some(Domain::Arrow).or(about_numpy),
+        says_numpy: words.says_numpy,
         typed: words.typed,
         backends: words.backends,
         name,
@@ -311,13 +349,16 @@ fn shown(word: &str) -> String {
     }
 }
 
-/// The words with presets of variables written out.
-fn expanded(list: &[&str], short: &dyn Fn(&[&str]) -> String) -> String {
+/// The words with presets of variables written out, and what has to stand beside them; a variable that was added to
+/// takes the place of the one that was typed.
+fn expanded(list: &[&str], added: &[String], short: &dyn Fn(&[&str]) -> String) -> String {
     let words = list.iter().flat_map(|word| {
         let preset = presets::DEPLOYED.iter().find(|(name, _)| name == word);
         preset.map_or(vec![*word], |(_, words)| words.split_whitespace().collect())
     });
-    short(&words.collect::<Vec<_>>())
+    let name = |word: &str| word.split_once('=').map(|(name, _)| name.to_owned());
+    let kept = words.filter(|word| added.iter().all(|more| name(more) != name(word)));
+    short(&kept.chain(added.iter().map(String::as_str)).collect::<Vec<_>>())
 }
 
 fn domains(left: &str, word: &str) -> Result<&'static [Domain], String> {
@@ -332,6 +373,9 @@ fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
     let (key, argument) = word.split_once(':').map_or((word, None), |(key, argument)| (key, Some(argument)));
     if key == WHEEL_KEY {
         return pool_of_wheel(word, argument);
+    }
+    if key == CACHED_KEY {
+        return cached(argument.unwrap_or_default(), whole);
     }
     let is_of_interpreter = OF_INTERPRETER.contains(&key);
     if !is_of_interpreter && (word.contains('/') || key == LIBRARY_KEY) {
@@ -366,6 +410,18 @@ fn offered<'a>(word: &'a str, whole: &str) -> Result<Served<'a>, String> {
             Ok(Served { backend, key: key.to_owned(), program, wheel: None })
         }
     }
+}
+
+/// NumPy's cache before another allocator.
+fn cached<'a>(behind: &'a str, whole: &str) -> Result<Served<'a>, String> {
+    let inner = served(behind, whole)?;
+    let (backend, _) = backend::find(CACHED_KEY).ok_or("There is no model of NumPy's cache. Please report this.")?;
+    if inner.program.is_some() || inner.wheel.is_some() || inner.backend.key == CACHED_KEY {
+        return Err(format!(
+            "{whole}: {behind} cannot stand behind NumPy's cache. Give one such as {CACHED_KEY}:{SYSTEM}."
+        ));
+    }
+    Ok(Served { backend, key: format!("{CACHED_KEY}:{}", inner.key), program: None, wheel: None })
 }
 
 /// `wheel:POOL`, and after another colon the Python or the folder of packages that the wheel is in.

@@ -6,7 +6,7 @@
 use super::Installation;
 use super::copy::{Copy, Family};
 use crate::backend::libc_version;
-use crate::measure::config::{self, ARROW, MIMALLOC_PREFIX, PRELOAD, PYTHON_VARIABLE as PYTHON, is_same, pairs};
+use crate::measure::config::{self, ARROW, MIMALLOC_PREFIX, NUMPY, PRELOAD, PYTHON_VARIABLE as PYTHON, is_same, pairs};
 use serde::Serialize;
 use std::path::Path;
 
@@ -26,6 +26,11 @@ const JEMALLOC_SUFFIX: &str = "MALLOC_CONF";
 /// Prints the pool that Arrow took; `os.write`, since only the error output is read.
 const POOL: &str = "import sys; sys.path = [path for path in sys.path if path]
 import os, pyarrow; os.write(2, pyarrow.default_memory_pool().backend_name.encode())";
+
+/// Installs NumPy's handler as a program would, and prints whose an array is then.
+const HANDLER: &str = "import sys; sys.path = [path for path in sys.path if path]
+import os, numpy, pyalloc_numpy; pyalloc_numpy.install()
+os.write(2, pyalloc_numpy.handler(numpy.empty(1000)).encode())";
 
 /// What becomes of each variable of a configuration in an installation. Variables of the C library, and libraries that
 /// are preloaded, are read back as `replay` does, in a child of `exe`.
@@ -96,6 +101,9 @@ fn within(found: &Installation, name: &str, value: &str, is_preloading: bool) ->
     if name == ARROW {
         return Some(arrow(found, value));
     }
+    if name == NUMPY {
+        return Some(numpy(found, value));
+    }
     if !jemallocs.is_empty() {
         return Some(all(&jemallocs, &|copy| jemalloc(found, copy, name, value)));
     }
@@ -140,6 +148,19 @@ fn arrow(found: &Installation, value: &str) -> Result<String, String> {
     let taken = taken.lines().last().unwrap_or_default().trim().to_owned();
     let text = format!("pyarrow {} says that its pool is {taken}", arrow.version);
     if taken == value { Ok(text) } else { Err(text) }
+}
+
+/// Whether arrays come from where the variable says, once a program has installed the handler. Where the module lies is
+/// the one thing that the environment has to tell.
+fn numpy(found: &Installation, value: &str) -> Result<String, String> {
+    let mut variables = config::parse(&format!("{NUMPY}={value}"))?.deploy.unwrap_or_default();
+    variables.extend(std::env::var_os("PYTHONPATH").map(|path| ("PYTHONPATH".to_owned(), path)));
+    let said = |error| format!("NumPy's handler cannot be installed: {error}");
+    let taken = found.python.run(&["-c", HANDLER], &variables).map_err(said)?;
+    let taken = taken.lines().last().unwrap_or_default().trim().to_owned();
+    let wanted = Path::new(value).file_name().unwrap_or_default().to_string_lossy();
+    let text = format!("an array says that its handler is {taken}, in a program that calls pyalloc_numpy.install()");
+    if taken == format!("pyalloc:{wanted}") { Ok(text) } else { Err(text) }
 }
 
 fn jemalloc(found: &Installation, copy: &Copy, name: &str, value: &str) -> Result<String, String> {

@@ -25,10 +25,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel as results;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use trace::{Domain, Metadata, Phase};
+use trace::{Domain, Metadata, NumpyData, Phase};
 
 /// Variables that choose or set allocators: a real run has those of its configuration and no other.
-const ALLOCATOR_VARIABLES: [&str; 7] = [
+const ALLOCATOR_VARIABLES: [&str; 8] = [
     "PYTHONMALLOC",
     "PYTHONDEVMODE",
     "LD_PRELOAD",
@@ -36,8 +36,11 @@ const ALLOCATOR_VARIABLES: [&str; 7] = [
     "ARROW_DEFAULT_MEMORY_POOL",
     "JE_ARROW_MALLOC_CONF",
     "_RJEM_MALLOC_CONF",
+    "PYALLOC_NUMPY",
 ];
 const ALLOCATOR_PREFIXES: [&str; 2] = ["MALLOC_", "MIMALLOC_"];
+/// What a program is recorded under so that its trace has every request for array data.
+const HANDLER_RECORDED: &str = "PYALLOC_NUMPY=system";
 /// A configuration whose program fails so often without ever ending well is not tried again.
 const FAILURES_MAX: usize = 2;
 /// A thread allocates if it made this share of the calls.
@@ -244,6 +247,7 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         mode: Some(Mode::Merged),
         threads: calls.values().filter(|own| **own * THREAD_SHARE >= all).count() as u32,
         idle_ms: prepared.settings.idle_ms.clone(),
+        recorded_as: (metadata.numpy_data == Some(NumpyData::Handler)).then(|| HANDLER_RECORDED.to_owned()),
         steady_calls: image.compiled.summary.calls_by_phase[Phase::Steady as usize],
         recorded_no_heap_bytes: peak.map(|peak| peak.file_bytes + peak.relocated_bytes + peak.stack_bytes),
         recorded_heap_bytes: peak
@@ -268,7 +272,8 @@ fn mapped_bytes(metadata: &Metadata) -> Option<BTreeMap<String, u64>> {
 fn config_facts(config: &Config, metadata: &Metadata) -> FidelityConfig {
     let is_used = |domain: &Domain| metadata.totals.calls_by_domain.get(domain.name()).is_some_and(|calls| *calls > 0);
     let domains = Domain::ALL.into_iter().filter(is_used);
-    let served = domains.map(|domain| format!("{}={}", domain.name(), base_names(&config.backends[domain as usize])));
+    let backends = config.backends_on(metadata);
+    let served = domains.map(|domain| format!("{}={}", domain.name(), base_names(&backends[domain as usize])));
     let variables =
         config.variables.iter().map(|(name, value)| format!("{name}={}", base_names(&value.to_string_lossy())));
     FidelityConfig {

@@ -9,12 +9,14 @@
 
 use super::channel::{Channel, Mark};
 use super::sampler::Sampler;
+use crate::measure::config::NUMPY;
 use crate::measure::plan::Cell;
 use crate::measure::spawn::{Ending, PADDING_VARIABLE, drain, ending, signal_name};
 use crate::run::RealRun;
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -59,7 +61,8 @@ impl Program {
         let mut child = command.spawn().map_err(|e| format!("The program cannot be started: {e}. Try it by hand."))?;
         let output = drain(child.stdout.take(), 0);
         let errors = drain(child.stderr.take(), ERRORS_BYTES_MAX);
-        let watched = self.watch(&channel, &mut child, started);
+        let handler = environment.iter().find(|(name, _)| name == NUMPY).map(|(_, value)| value.clone());
+        let watched = self.watch(&channel, &mut child, started, handler);
         if watched.is_err() {
             let _ = child.kill();
         }
@@ -85,8 +88,14 @@ impl Program {
         list
     }
 
-    fn watch(&self, channel: &Channel, child: &mut Child, started: Instant) -> Result<Watch, String> {
-        let mut watch = Watch::new(child.id());
+    fn watch(
+        &self,
+        channel: &Channel,
+        child: &mut Child,
+        started: Instant,
+        handler: Option<OsString>,
+    ) -> Result<Watch, String> {
+        let mut watch = Watch { handler, ..Watch::new(child.id()) };
         loop {
             let wait = watch.sampler.look();
             if let Some(mark) = channel.next(wait)? {
@@ -123,12 +132,14 @@ struct Watch {
     steady: Option<(u64, u64)>,
     has_rested: bool,
     has_ended: bool,
+    /// What NumPy's handler was told to take array data from, if it was.
+    handler: Option<OsString>,
 }
 
 impl Watch {
     fn new(pid: u32) -> Self {
         let sampler = Sampler::new(pid);
-        Self { pid, sampler, run: RealRun::default(), steady: None, has_rested: false, has_ended: false }
+        Self { pid, sampler, run: RealRun::default(), steady: None, has_rested: false, has_ended: false, handler: None }
     }
 
     /// Reads what a mark asks for, while the program is held.
@@ -174,6 +185,7 @@ impl Watch {
     fn rest(&mut self, mark: &Mark, idle_ms: &[u64]) -> Result<(), String> {
         let began = Instant::now();
         self.has_rested = true;
+        self.check_handler()?;
         self.note_high_water();
         let peak = self.sampler.peak_anonymous();
         self.run.rest_from.clone_from(&mark.name);
@@ -191,6 +203,22 @@ impl Watch {
             self.run.wall_ns = mark.wall_ns.checked_sub(wall_ns);
         }
         Ok(())
+    }
+
+    /// That a program which was told to has installed NumPy's handler: the variable alone does nothing.
+    fn check_handler(&self) -> Result<(), String> {
+        let Some(value) = &self.handler else { return Ok(()) };
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid)).map_err(|e| unreadable(&e))?;
+        let wanted = Path::new(value).canonicalize().ok().filter(|_| value != "system");
+        let is_mapped = |file: &str| maps.lines().any(|line| line.ends_with(file));
+        if is_mapped("/libpyalloc_numpy.so") && wanted.is_none_or(|file| is_mapped(&file.to_string_lossy())) {
+            return Ok(());
+        }
+        Err(format!(
+            "{NUMPY}={} had no effect: the program did not install NumPy's handler. Have it call \
+             pyalloc_numpy.install(), or leave the word out.",
+            value.to_string_lossy()
+        ))
     }
 
     fn note_high_water(&mut self) {

@@ -6,7 +6,7 @@ class NoEffect(Exception):
 def is_set(name, value):
     # A default may look like the effect, so the variable itself has to be here as well.
     found = os.environ.get(name)
-    if name == "LD_PRELOAD" and found is not None:
+    if name in ("LD_PRELOAD", "PYALLOC_NUMPY") and found is not None:
         of = lambda text: [os.path.basename(path) for path in text.replace(":", " ").split()]
         found = value if set(of(value)) <= set(of(found)) else found
     if found is None:
