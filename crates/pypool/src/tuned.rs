@@ -21,7 +21,8 @@
 //! | purged | none in use; the kernel has its OS pages back | the list of purged pools |
 //!
 //! A class that needs a pool gets the one emptied last, else a purged one, else a virgin one. That leaves out
-//! pymalloc's order of arenas, whose purpose is that sparse arenas drain: here a pool goes back to the kernel by itself.
+//! pymalloc's order of arenas, whose purpose is that sparse arenas drain: here a pool goes back to the kernel by
+//! itself.
 //!
 //! An allocator of this kind is as little thread-safe as [`Allocator`](crate::Allocator) is, and has the same contract.
 //!

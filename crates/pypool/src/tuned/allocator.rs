@@ -39,8 +39,9 @@ const ROOM_BYTES: usize = 64 << 30;
 /// An allocator with pymalloc's structure and the [`policies`](super::policy) whose bits are in `POLICIES`, over a raw
 /// allocator.
 ///
-/// Not thread-safe: the caller provides the lock (see [`GilCell`](crate::GilCell)). The first small request reserves 64 GiB of addresses, or as much of it as the process may have; what the
-/// pools cannot serve, the raw allocator does. Dropping it gives all of that back, and with it all blocks of pools.
+/// Not thread-safe: the caller provides the lock (see [`GilCell`](crate::GilCell)). The first small request reserves 64
+/// GiB of addresses, or as much of it as the process may have; what the pools cannot serve, the raw allocator does.
+/// Dropping it gives all of that back, and with it all blocks of pools.
 ///
 /// ```
 /// use pypool::{Price, Tuned};

@@ -57,7 +57,8 @@ pub const POLICIES: [Policy; 7] = [
         name: "linger",
         bit: LINGER,
         what: "The only pool of a class stays with it when its last block is freed, for the next request, or \
-               until another class would have to take a pool without memory. Without it each such free gives the pool back and the next request takes one, as in pymalloc.",
+               until another class would have to take a pool without memory. Without it each such free gives the \
+               pool back and the next request takes one, as in pymalloc.",
     },
     Policy {
         name: "purge",

@@ -131,7 +131,8 @@ impl<const POLICIES: u32> Range<POLICIES> {
         self.space.populate(self.pool(index), POOL_BYTES);
     }
 
-    /// Gives the OS pages of `count` pools from `first` on back to the kernel. What they held is lost, but for a header.
+    /// Gives the OS pages of `count` pools from `first` on back to the kernel. What they held is lost, but for a
+    /// header.
     ///
     /// # Safety
     /// No block of these pools is in use, and their free lists are forgotten.

@@ -38,8 +38,8 @@ pub(crate) fn among_busy_threads() {
     });
 }
 
-/// Returns the wait status of a child that allocates, frees and checks. It ends itself by a signal, so that its status is
-/// not a leak check's, which would look at a process whose other threads are gone with all that only they knew.
+/// Returns the wait status of a child that allocates, frees and checks. It ends itself by a signal, so that its status
+/// is not a leak check's, which would look at a process whose other threads are gone with all that only they knew.
 fn fork_once(seed: usize) -> i32 {
     // SAFETY: the child uses no lock but those of the allocators, which are made for it.
     let child = unsafe { libc::fork() };

@@ -21,7 +21,13 @@ fn keeps_its_promises<S: Subject>(steps: &[Step], place: usize) {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let bytes = prop_oneof![80 => 0_usize..=160, 40 => 0_usize..=520, 10 => 500_usize..5_000, 30 => 600_usize..640, 1 => Just(usize::MAX)];
+    let bytes = prop_oneof![
+        80 => 0_usize..=160,
+        40 => 0_usize..=520,
+        30 => 600_usize..640,
+        10 => 500_usize..5_000,
+        1 => Just(usize::MAX)
+    ];
     let patience = || prop_oneof![1 => 0_usize..3, 2 => Just(usize::MAX)];
     let step = prop_oneof![
         80 => bytes.clone().prop_map(Step::Allocate),
