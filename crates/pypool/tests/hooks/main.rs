@@ -13,8 +13,9 @@ use std::process::Command;
 
 use pypool::{Allocator, DebugHooks, Domain, LibcRaw, MappedArenas, RawAllocator};
 
-/// What an interpreter says of itself: version, and whether its default allocators are those of a release with the GIL.
-const QUESTION: &str = "import sys, sysconfig
+/// What an interpreter says of itself: its version, if its allocators are those of a build with the GIL and it can be
+/// looked into.
+const QUESTION: &str = "import ctypes, sys, sysconfig
 fit = sys.implementation.name == 'cpython' and not sysconfig.get_config_var('Py_GIL_DISABLED')
 print('%d.%d' % sys.version_info[:2] if fit and sys.version_info >= (3, 10) else '')";
 const SIZES: [usize; 12] = [0, 1, 7, 16, 100, 128, 129, 200, 300, 488, 489, 1000];
@@ -31,7 +32,7 @@ fn interpreters() -> Vec<(String, PathBuf)> {
             found.push((version, program));
         }
     }
-    assert!(!found.is_empty(), "no CPython 3.10 or later is on PATH; install python3");
+    assert!(!found.is_empty(), "no CPython 3.10 or later with ctypes is on PATH; install python3");
     found
 }
 
