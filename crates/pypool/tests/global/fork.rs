@@ -13,7 +13,7 @@ use crate::{POOL, Random, join_all, shortened};
 const THREADS: usize = 6;
 const FORKS: usize = 60;
 /// Far longer than a child takes under any tool.
-const CHILD_SECONDS_MAX: u32 = 120;
+const CHILD_SECONDS_MAX: u32 = 60;
 
 pub(crate) fn among_busy_threads() {
     let done = AtomicBool::new(false);
@@ -28,19 +28,15 @@ pub(crate) fn among_busy_threads() {
             })
         };
         let threads = (0..THREADS).map(allocate).collect();
-        let outcomes: Vec<i32> = (0..shortened(FORKS)).map(fork_once).collect();
+        (0..shortened(FORKS)).for_each(fork_once);
         done.store(true, Ordering::Relaxed);
         join_all(threads);
-        for status in outcomes {
-            let killed_itself = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
-            assert!(killed_itself, "a child could not go on: wait status {status:#x}");
-        }
     });
 }
 
-/// Returns the wait status of a child that allocates, frees and checks. It ends itself by a signal, so that its status
-/// is not a leak check's, which would look at a process whose other threads are gone with all that only they knew.
-fn fork_once(seed: usize) -> i32 {
+/// Waits for a child that allocates, frees and checks. It ends itself by a signal, so that its status is not a leak
+/// check's, which would look at a process whose other threads are gone with all that only they knew.
+fn fork_once(seed: usize) {
     // SAFETY: the child uses no lock but those of the allocators, which are made for it.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "the process cannot be forked");
@@ -59,7 +55,8 @@ fn fork_once(seed: usize) -> i32 {
     // SAFETY: the child is this process's, and has not been waited for.
     let waited = unsafe { libc::waitpid(child, &mut status, 0) };
     assert_eq!(waited, child, "the child can be waited for");
-    status
+    let killed_itself = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
+    assert!(killed_itself, "a child could not go on: wait status {status:#x}");
 }
 
 fn use_pools(random: &mut Random, blocks: usize) {
