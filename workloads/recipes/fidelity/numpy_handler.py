@@ -4,7 +4,7 @@
 of small blocks. A tracker predicts and corrects some hundred particles with arrays of a few numbers each, as code
 does that was written for one object at a time: nearly all of its requests are below 1,024 bytes, where that cache
 works. Beside it frames are filtered with temporaries of some hundred KiB, a volume of more than 4 MiB is rebuilt
-every few steps, and tracks of uneven length pile up. Then the frames are dropped; every track's summary stays.
+every few steps, and tracks of uneven length pile up. Then the frames are dropped; thumbnails and every track's summary stay.
 
 The module lies where `pyalloc-bench numpy-handler` has put it, on PYTHONPATH; `scripts/numpy-handler` does all of
 that.
@@ -54,11 +54,12 @@ def frame(rng, side):
 
 
 def volume(rng, depth):
-    """A stack that is reserved as zeros, filled in part and reduced: large enough for huge pages."""
+    """A stack that begins as zeros, is added to layer by layer and reduced: large enough for huge pages."""
     stack = np.zeros((depth, 512, 512), dtype=np.float32)
-    for layer in rng.integers(0, depth, size=max(1, depth * 2 // 3)):
-        stack[layer] = rng.random(dtype=np.float32)
-    return stack.max(axis=0)[::8, ::8].copy()
+    tile = rng.random((512, 512), dtype=np.float32)
+    for layer in range(depth):
+        stack[layer] += tile * np.float32(layer + 1)
+    return stack.max(axis=0)[::8, ::8]
 
 
 def grown(rng, steps):
@@ -80,25 +81,27 @@ def main():
     scale = parser.parse_args().scale
     served = pyalloc_numpy.install() or "NumPy's own handler"
     rng = np.random.default_rng(20260607)
+    steps = int(160 * scale)
     motion, noise = np.eye(STATE) + 0.1 * np.eye(STATE, k=3), 0.01 * np.eye(STATE)
+    thumbnails = np.empty((steps // 8 + 1, 64, 64), dtype=np.float32)
     mark("steady")
 
     particles = [Particle(rng) for _ in range(120)]
-    frames, thumbnails, samples = [], [], []
-    for step in range(int(160 * scale)):
+    frames, samples = [], []
+    for step in range(steps):
         for particle in particles:
             particle.step(motion, noise, rng.standard_normal(3))
         frames.append(frame(rng, int(rng.integers(120, 640))))
         samples.append(grown(rng, int(rng.integers(10, 60))))
         if step % 8 == 0:
-            thumbnails.append(volume(rng, int(rng.integers(5, 24))))
+            thumbnails[step // 8] = volume(rng, int(rng.integers(5, 24)))
         if step % 5 == 4:
             del frames[rng.integers(0, len(frames)) :: 3]
     summaries = [particle.summary() for particle in particles]
     total = sum(float(kept.mean()) for kept in frames) + sum(float(sample.std()) for sample in samples)
     del frames, samples, particles, particle
     mark("drained")
-    total += sum(float(thumbnail.sum()) for thumbnail in thumbnails) + sum(float(row.sum()) for row in summaries)
+    total += float(thumbnails[: (steps + 7) // 8].sum()) + sum(float(row.sum()) for row in summaries)
     print(f"numpy_handler {len(summaries)} tracks, checksum {total:.4f}, arrays by {served}")
 
 
