@@ -253,7 +253,8 @@ mod tests {
         fn it_serves_what_a_list_for_each_size_would(steps in prop::collection::vec(step(), 1..400)) {
             ASKED.with_borrow_mut(Vec::clear);
             let mut cache = cache_of_test();
-            let (mut lists, mut live): (BTreeMap<usize, Vec<usize>>, Vec<(usize, usize)>) = Default::default();
+            let mut lists: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+            let mut live: Vec<(usize, usize)> = Vec::new();
             let mut expected = Vec::new();
             for step in steps {
                 match step {
