@@ -11,8 +11,8 @@
 //! [`GlobalPool`] is a name for a state that the process has once, as `std::alloc::System` is. A block must be freed by
 //! the front that gave it; a value that held the state could be moved or dropped below its blocks, and is 4 MiB large.
 //!
-//! **Invariant:** size and alignment alone say whether a request is the pools' or the system's, so a block that is freed
-//! or reallocated goes where it came from without a look at its address.
+//! **Invariant:** size and alignment alone say whether a request is the pools' or the system's, so a block that is
+//! freed or reallocated goes where it came from without a look at its address.
 
 mod arenas;
 mod front;
@@ -63,9 +63,9 @@ const ALIGNMENT_BYTES_MAX: usize = 16;
 /// block: it goes back to the shard that owns it, which a table without locks tells from the address.
 ///
 /// # What it costs
-/// An allocation and a free take a lock each, which the bare allocator does not: two atomic exchanges. Each shard in use
-/// keeps the last of its arenas and partly used pools of its own, so *n* threads that do the work of one hold up to *n*
-/// MiB more, 16 at most. Frees by other threads wait for each other and for the owner.
+/// An allocation and a free take a lock each, which the bare allocator does not: two atomic exchanges. Each shard in
+/// use keeps the last of its arenas and partly used pools of its own, so *n* threads that do the work of one hold up to
+/// *n* MiB more, 16 at most. Frees by other threads wait for each other and for the owner.
 ///
 /// # Limits
 /// - After a `fork`, parent and child may go on allocating, whatever other threads were doing: the forking thread holds
@@ -92,7 +92,8 @@ impl GlobalPool {
         (0..SHARDS).map(|shard| FRONT.statistics(shard))
     }
 
-    /// Walks the invariants of all shards and of the table of owners, while every other thread that wants a block waits.
+    /// Walks the invariants of all shards and of the table of owners, while every other thread that wants a block
+    /// waits.
     ///
     /// # Errors
     /// The first invariant that does not hold.

@@ -9,7 +9,8 @@ use super::owners::Owners;
 use crate::geometry::Geometry;
 use crate::source::{ArenaSource, MappedArenas};
 
-/// What a shard maps arenas with. All zeros, and unable to map, until [`serve`](Self::serve) has told it whom it serves.
+/// What a shard maps arenas with. All zeros, and unable to map, until [`serve`](Self::serve) has told it whom it
+/// serves.
 pub(super) struct OwnedArenas<G: 'static> {
     owners: Cell<Option<&'static Owners<G>>>,
     shard: Cell<u8>,

@@ -1,8 +1,8 @@
 //! Several allocators behind a lock each, and the way to the one that a block came from.
 //!
 //! A thread allocates from its home. If another thread is at work there, for longer than a moment, it takes any other
-//! shard that is free rather than wait; a block may be freed by any thread, which has to wait for the shard that owns it.
-//! Nobody waits for a shard while holding one, but for those who want all of them, and they take them in order.
+//! shard that is free rather than wait; a block may be freed by any thread, which has to wait for the shard that owns
+//! it. Nobody waits for a shard while holding one, but for those who want all of them, and they take them in order.
 //!
 //! Under its lock each shard is the allocator of this crate, with its policy; the front adds none.
 //!
@@ -38,7 +38,8 @@ impl<G: Geometry> Front<G> {
         }
     }
 
-    /// A block of `bytes`, 1 to `G::SMALL_BYTES_MAX`, from the shard `home` if it can be had. Null if there is no memory.
+    /// A block of `bytes`, 1 to `G::SMALL_BYTES_MAX`, from the shard `home` if it can be had. Null if there is no
+    /// memory.
     ///
     /// If no arena can be had the block is the C library's, as everywhere in this crate.
     #[inline]

@@ -5,8 +5,8 @@
 //!                root, 14 bits  leaf, 14       offset
 //! ```
 //! The arenas of a front start at multiples of their size, so each fills exactly one piece of address space, and one
-//! byte per piece names its owner: 0 for nobody, else the shard's number plus one. A leaf of 16 KiB covers 16 GiB. It is
-//! a mapping of its own, made when its first arena is, and stays.
+//! byte per piece names its owner: 0 for nobody, else the shard's number plus one. A leaf of 16 KiB covers 16 GiB. It
+//! is a mapping of its own, made when its first arena is, and stays.
 //!
 //! # Why reading without a lock is right
 //! A thread asks about a block that it holds. The block's owner was written by the thread that mapped the arena, under
@@ -16,10 +16,11 @@
 //! is freed, under the same lock, after the read. So there is exactly one value that the read can return, and it needs
 //! no ordering of its own. What it leads to is protected by the shard's lock.
 //!
-//! An address that is in no arena, such as a block of `malloc`, was in none since the block was handed out, for mappings
-//! do not overlap; its entry says nobody by the same argument. An arena is forgotten *before* it is unmapped, or else
-//! another shard could map one at the same address in between, and lose its entry. Between two owners of one address
-//! stands the kernel, which gives it to the second after the first has given it back, and orders the writes of both.
+//! An address that is in no arena, such as a block of `malloc`, was in none since the block was handed out, for
+//! mappings do not overlap; its entry says nobody by the same argument. An arena is forgotten *before* it is unmapped,
+//! or else another shard could map one at the same address in between, and lose its entry. Between two owners of one
+//! address stands the kernel, which gives it to the second after the first has given it back, and orders the writes of
+//! both.
 //!
 //! **Invariant:** the entry of a piece names a shard exactly while that shard has an arena mapped there.
 

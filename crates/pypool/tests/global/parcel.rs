@@ -1,6 +1,7 @@
 //! A block with its layout and what it is filled with, which may change hands.
 //!
-//! **Invariant:** the block is live and filled, and closed to the sanitizer but for the moments in which it is looked at.
+//! **Invariant:** the block is live and filled, and closed to the sanitizer but for the moments in which it is looked
+//! at.
 
 use std::alloc::{GlobalAlloc, Layout};
 
