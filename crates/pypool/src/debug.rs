@@ -1,8 +1,8 @@
 //! CPython's debug hooks: a layer over an allocator that finds what programs do wrong with its blocks.
 //!
 //! It is what `PYTHONMALLOC=debug`, `pymalloc_debug` and `malloc_debug` put over pymalloc and `malloc`, byte for byte
-//! (`_PyMem_DebugRawAlloc` and its neighbours in `Objects/obmalloc.c`). A request for `n` bytes asks the allocator below
-//! for `n + 24`:
+//! (`_PyMem_DebugRawAlloc` and its neighbours in `Objects/obmalloc.c`). A request for `n` bytes asks the allocator
+//! below for `n + 24`:
 //!
 //! ```text
 //!  8 bytes             1            7          n bytes                 8 bytes
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `free` and `reallocate` check, in this order: the letter of the domain, the seven bytes behind it, the eight bytes
-//! after the block. `free` then paints all `n + 24` bytes 0xDD. `reallocate` paints the header, the tail and 64 bytes at
+//! after the block. `free` then paints all `n + 24` bytes 0xDD. `reallocate` paints header, tail and 64 bytes at
 //! each end of the content before it asks the allocator below, so that whoever still reads the old block sees it, and
 //! paints what was added 0xCD. A violation ends the process: a report ([`Misuse`]) to the error output, then `abort`.
 //!
@@ -24,7 +24,7 @@
 //! # What is left out
 //! CPython's hooks of the domains mem and obj also ask whether the caller holds the GIL. There is none here.
 //!
-//! **Invariant:** every live block is preceded by its size, its letter and seven forbidden bytes, and followed by eight;
+//! **Invariant:** every live block is preceded by its size, its letter and seven forbidden bytes, and followed by 8;
 //! nothing is read of a block beyond those before they were found intact.
 
 mod misuse;
@@ -210,7 +210,7 @@ impl<A: RawAllocator, const QUARANTINED: usize> DebugHooks<A, QUARANTINED> {
     /// As for [`free`](Self::free), without null.
     #[inline]
     pub unsafe fn examine(&self, domain: Domain, block: *mut u8) -> Option<Misuse> {
-        // SAFETY: by contract there is a header before the block; the bytes behind it are read once it was found intact.
+        // SAFETY: by contract there is a header before the block; the bytes after it are read once it is intact.
         unsafe {
             let is_marked = block.sub(8).cast::<u64>().read() == domain.mark();
             if is_marked && tail(block).read_unaligned() == [FORBIDDEN; TAIL_BYTES] {
