@@ -1,8 +1,8 @@
 //! CPython's debug hooks over the pool and over the C library: what `PYTHONMALLOC=debug`, `pymalloc_debug` and
 //! `malloc_debug` put between a program and its allocators.
 //!
-//! Each domain has hooks of its own, which know their blocks by a letter, and all of one backend stand on one allocator,
-//! as in CPython. Nothing is in quarantine: CPython has none, and this is its cost.
+//! Each domain has hooks of its own, which know their blocks by a letter, and all of one backend stand on one
+//! allocator, as in CPython. Nothing is in quarantine: CPython has none, and this is its cost.
 //!
 //! Invariant: a block that was spoilt ends the process with a report. A replay spoils none, so that is a fault of ours.
 

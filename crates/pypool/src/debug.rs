@@ -245,7 +245,7 @@ impl<A: RawAllocator, const QUARANTINED: usize> DebugHooks<A, QUARANTINED> {
     /// # Safety
     /// `block` is live and `total` is `bytes` and the decoration.
     unsafe fn resize(&mut self, domain: Domain, block: *mut u8, bytes: usize, total: usize) -> *mut u8 {
-        // SAFETY: by contract; every range lies within the old block before the call below, within the new one after it.
+        // SAFETY: by contract; ranges lie within the old block before the call below, within the new one after it.
         unsafe {
             let (base, old_bytes) = (block.sub(HEADER_BYTES), requested_bytes(block));
             let saved = Ends::erase(block, old_bytes);

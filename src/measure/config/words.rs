@@ -264,7 +264,7 @@ pub(super) fn parse(
         let interpreter = find(program).map_err(|error| error.to_string())?;
         if key == CPYTHON_MIMALLOC_KEY && interpreter.minor < MINOR_WITH_MIMALLOC {
             return Err(format!(
-                "{text}: {program} is CPython {}, which has no mimalloc: the first with one is 3.{MINOR_WITH_MIMALLOC}. \
+                "{text}: {program} is CPython {}, which has no mimalloc (3.{MINOR_WITH_MIMALLOC} is the first). \
                  Name a later interpreter (--python, or {CPYTHON_MIMALLOC_KEY}:PROGRAM).",
                 interpreter.version
             ));

@@ -59,8 +59,8 @@ fn our_lines<A: RawAllocator>(hooks: &mut DebugHooks<A>, domain: Domain, has_poo
         let for_pool = has_pools && size + 24 <= POOL_BYTES_MAX;
         let mut say = |what: &str, text: String| lines.push(format!("{letter} {size} {what} {text}"));
         let pattern: Vec<u8> = (0..size).map(|at| (at % 250) as u8).collect();
-        // SAFETY: every block is live where it is used; what is read of a free one is in a pool with a live block, or in
-        // a chunk of the C library's that nothing has asked for since.
+        // SAFETY: every block is live where it is used; what is read of a free one is in a pool with a live block, or
+        // in a chunk of the C library's that nothing has asked for since.
         unsafe {
             let neighbour = hooks.allocate(domain, size);
             let mut block = hooks.allocate(domain, size);
