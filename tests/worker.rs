@@ -2,6 +2,8 @@
 //! and an image in an inherited descriptor.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod hooked;
+
 use pyalloc_bench::backend::{self, Role};
 use pyalloc_bench::run::{
     ArenaMap, CallKind, Footprint, Latency, Mode, Moment, Observation, Pass, PoolStatistics, RestState, Throughput,
@@ -94,6 +96,7 @@ fn job(pass: Pass, key: &str, image: &Image, source: ImageSource) -> Job {
         mode: Mode::Merged,
         backends: Domain::ALL.map(|domain| match (key, domain) {
             ("pool" | "cpython" | "pool-debug" | "malloc-debug", Domain::Mem | Domain::Obj) => key.to_owned(),
+            ("pool-debug" | "malloc-debug", Domain::Raw) => "malloc-debug".to_owned(),
             ("pool" | "cpython" | "pool-debug" | "malloc-debug", _) => "system".to_owned(),
             _ => key.to_owned(),
         }),

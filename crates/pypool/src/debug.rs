@@ -11,10 +11,9 @@
 //! ```
 //!
 //! `free` and `reallocate` check, in this order: the letter of the domain, the seven bytes behind it, the eight bytes
-//! after the block. `free` then paints all `n + 24` bytes 0xDD. `reallocate` paints the header, the tail and 64 bytes
-//! at each end of the content before it asks the allocator below, so that whoever still reads the old block sees it,
-//! and paints what was added 0xCD. A violation ends the process: a report ([`Misuse`]) to the error output, then
-//! `abort`.
+//! after the block. `free` then paints all `n + 24` bytes 0xDD. `reallocate` paints header, tail and 64 bytes at
+//! each end of the content before it asks the allocator below, so that whoever still reads the old block sees it, and
+//! paints what was added 0xCD. A violation ends the process: a report ([`Misuse`]) to the error output, then `abort`.
 //!
 //! # What CPython does not have
 //! A *quarantine*, off unless asked for: the blocks freed last are not given back at once, but wait, painted, until
@@ -25,8 +24,8 @@
 //! # What is left out
 //! CPython's hooks of the domains mem and obj also ask whether the caller holds the GIL. There is none here.
 //!
-//! **Invariant:** every live block is preceded by its size, its letter and seven forbidden bytes, and followed by
-//! eight; nothing is read of a block beyond those before they were found intact.
+//! **Invariant:** every live block is preceded by its size, its letter and seven forbidden bytes, and followed by 8;
+//! nothing is read of a block beyond those before they were found intact.
 
 mod misuse;
 mod quarantine;
@@ -211,8 +210,7 @@ impl<A: RawAllocator, const QUARANTINED: usize> DebugHooks<A, QUARANTINED> {
     /// As for [`free`](Self::free), without null.
     #[inline]
     pub unsafe fn examine(&self, domain: Domain, block: *mut u8) -> Option<Misuse> {
-        // SAFETY: by contract there is a header before the block; the bytes behind it are read once it was found
-        // intact.
+        // SAFETY: by contract there is a header before the block; the bytes after it are read once it is intact.
         unsafe {
             let is_marked = block.sub(8).cast::<u64>().read() == domain.mark();
             if is_marked && tail(block).read_unaligned() == [FORBIDDEN; TAIL_BYTES] {
@@ -247,8 +245,7 @@ impl<A: RawAllocator, const QUARANTINED: usize> DebugHooks<A, QUARANTINED> {
     /// # Safety
     /// `block` is live and `total` is `bytes` and the decoration.
     unsafe fn resize(&mut self, domain: Domain, block: *mut u8, bytes: usize, total: usize) -> *mut u8 {
-        // SAFETY: by contract; every range lies within the old block before the call below, within the new one after
-        // it.
+        // SAFETY: by contract; ranges lie within the old block before the call below, within the new one after it.
         unsafe {
             let (base, old_bytes) = (block.sub(HEADER_BYTES), requested_bytes(block));
             let saved = Ends::erase(block, old_bytes);

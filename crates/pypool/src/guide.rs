@@ -97,17 +97,17 @@
 //! allocator when they are first needed: 256 KiB for a middle node, 128 KiB for a leaf, which covers 16 GiB.
 //!
 //! # The debug hooks
-//! `PYTHONMALLOC=debug` (or `pymalloc_debug`, over the C library `malloc_debug`) puts [`DebugHooks`] between the
-//! callers and the allocator. Each domain has its own. A request for `n` bytes asks the allocator below for `n + 24`:
+//! `PYTHONMALLOC=debug` (or `pymalloc_debug`, over the C library `malloc_debug`) puts [`DebugHooks`] between callers
+//! and allocator. Each domain has its own. A request for `n` bytes asks the allocator below for `n + 24`:
 //! ```text
 //!  8 bytes             1            7          n bytes                 8 bytes
 //!  n, big-endian       r, m or o    0xFD ...   0xCD ..., or zeros      0xFD ...
 //!                                              ^ what the caller gets
 //! ```
-//! So the pools serve requests of up to 488 bytes, and also the request for 0 bytes. `free` looks at the letter, the
-//! seven bytes behind it and the eight after the block, in this order, and then paints all of it 0xDD, of which the
-//! pool overwrites the first 8 bytes with its link. `reallocate` looks too; while the allocator below works, header,
-//! tail and 64 bytes at each end of the old block are 0xDD. What a block gains is 0xCD.
+//! So the pools serve requests of up to 488 bytes, and also those for 0 bytes. `free` looks at the letter, the seven
+//! bytes behind it and the eight after the block, in this order, and then paints all of it 0xDD, of which the pool
+//! overwrites the first 8 bytes with its link. `reallocate` looks too; while the allocator below works, header, tail
+//! and 64 bytes at each end of the old block are 0xDD. What a block gains is 0xCD.
 //!
 //! Found are writes just before and after a block, a free in another domain's name, and a second free as long as the
 //! dead bytes lie there. A write to a freed block is not found: nobody looks at dead bytes again. `DebugHooks` can do

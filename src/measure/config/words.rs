@@ -301,8 +301,8 @@ pub(super) fn parse(
         let interpreter = find(program).map_err(|error| error.to_string())?;
         if key == CPYTHON_MIMALLOC_KEY && interpreter.minor < MINOR_WITH_MIMALLOC {
             return Err(format!(
-                "{text}: {program} is CPython {}, which has no mimalloc: the first that has is \
-                 3.{MINOR_WITH_MIMALLOC}. Name a later interpreter (--python, or {CPYTHON_MIMALLOC_KEY}:PROGRAM).",
+                "{text}: {program} is CPython {}, which has no mimalloc (3.{MINOR_WITH_MIMALLOC} is the first). \
+                 Name a later interpreter (--python, or {CPYTHON_MIMALLOC_KEY}:PROGRAM).",
                 interpreter.version
             ));
         }

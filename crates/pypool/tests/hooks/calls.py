@@ -1,6 +1,6 @@
 # Plays a fixed sequence of calls on an interpreter's own allocators and prints what then lies in memory, a line each:
-# domain, size, what happened, bytes. The interpreter runs with debug hooks. Names and arguments are bound beforehand, so
-# that the interpreter asks for little of its own between a call and the look at what it left.
+# domain, size, what happened, bytes. The interpreter runs with debug hooks. Names and arguments are bound beforehand,
+# so that the interpreter asks for little of its own between a call and the look at what it left.
 import ctypes
 import sys
 

@@ -103,8 +103,8 @@ fn an_overflow_is_caught() {
     assert_says(
         "overflow",
         &[
-            "pypool debug hooks: buffer overflow: 3 of the 8 bytes after block @ (24 bytes, domain 'o') were \
-             overwritten.\n",
+            "pypool debug hooks: buffer overflow: 3 of the 8 bytes after block @ (24 bytes, domain 'o') ",
+            "(24 bytes, domain 'o') were overwritten.\n",
             "Debug memory block at address p=@: API 'o'\n    24 bytes originally requested\n",
             "    The 7 pad bytes at p-7 are FORBIDDENBYTE, as expected.\n",
             "    The 8 pad bytes at tail=@ are not all FORBIDDENBYTE (0xfd):\n        at tail+0: 0x78 *** OUCH\n",
@@ -132,8 +132,7 @@ fn an_underflow_is_caught() {
     );
     assert_says(
         "header",
-        &["the header before block @ (size unknown, domain 'o') was overwritten, or this is no block: where its \
-             letter"],
+        &["the header before block @ (size unknown, domain 'o') was overwritten, or this is no block: "],
     );
 }
 
