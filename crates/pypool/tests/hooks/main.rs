@@ -22,7 +22,8 @@ const SIZES: [usize; 12] = [0, 1, 7, 16, 100, 128, 129, 200, 300, 488, 489, 1000
 /// Most bytes that come from a pool with the hooks' own.
 const POOL_BYTES_MAX: usize = 512;
 
-/// An interpreter of each version of CPython from 3.10 on, whether its library is shared or not.
+/// An interpreter of each version of CPython from 3.10 on, whether its library is shared or not. None after saying
+/// `NOT RUN`, which fails where that is not allowed.
 fn interpreters() -> Vec<(String, PathBuf)> {
     let (mut found, mut versions): (Vec<(String, PathBuf)>, BTreeSet<String>) = (Vec::new(), BTreeSet::new());
     for program in libpython::candidates() {
@@ -32,7 +33,12 @@ fn interpreters() -> Vec<(String, PathBuf)> {
             found.push((version, program));
         }
     }
-    assert!(!found.is_empty(), "no CPython 3.10 or later with ctypes is on PATH; install python3");
+    if found.is_empty() {
+        let why = "no CPython 3.10 or later with ctypes is on PATH";
+        let may_not_run = std::env::var_os("PYALLOC_BENCH_REQUIRE_PYTHON").is_none_or(|value| value != "1");
+        assert!(may_not_run, "NOT RUN: {why}");
+        println!("NOT RUN: {why}");
+    }
     found
 }
 
