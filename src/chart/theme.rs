@@ -161,30 +161,34 @@ pub enum Marker {
 /// Slots that never change hands.
 const FIXED: [(&str, usize); 4] = [("pool", 0), ("system", 1), ("mimalloc", 2), ("jemalloc", 3)];
 
-/// The slot of every configuration, in their order. Slots of the floors are never drawn.
+/// Slots with a colour of their own.
+const COLOURS: usize = 8;
+
+/// The slot of every configuration, in their order. Slots of the floors are never drawn. A slot that never changes
+/// hands is given to another configuration only where its owner is absent and all other colours are used.
 #[must_use]
 pub fn slots(configs: &[ConfigFacts]) -> Vec<usize> {
-    let mut next = FIXED.len();
-    let mut slot_of = |config: &ConfigFacts| match FIXED.iter().find(|(name, _)| *name == config.name) {
-        Some((_, slot)) => *slot,
+    let fixed = |config: &ConfigFacts| FIXED.iter().find(|(name, _)| *name == config.name).map(|(_, slot)| *slot);
+    let owned: Vec<usize> = configs.iter().filter_map(fixed).collect();
+    let ownerless = (0..FIXED.len()).filter(|slot| !owned.contains(slot));
+    let mut others = (FIXED.len()..COLOURS).chain(ownerless).chain(COLOURS..);
+    let mut slot_of = |config: &ConfigFacts| match fixed(config) {
+        Some(slot) => slot,
         None if config.floor => 0,
-        None => {
-            next += 1;
-            next - 1
-        }
+        None => others.next().unwrap_or(COLOURS),
     };
     configs.iter().map(&mut slot_of).collect()
 }
 
 /// Beyond the eighth slot the last four colours come again, each time with the next dash.
 const fn colour_index(slot: usize) -> usize {
-    if slot < 8 { slot } else { 4 + slot % 4 }
+    if slot < COLOURS { slot } else { 4 + slot % 4 }
 }
 
 /// Dash of a slot.
 #[must_use]
 pub const fn dash(slot: usize) -> &'static [f64] {
-    DASHES[if slot < 8 { slot } else { (slot + slot / 4 - 1) % 8 }]
+    DASHES[if slot < COLOURS { slot } else { (slot + slot / 4 - 1) % 8 }]
 }
 
 /// Marker of a slot.
@@ -271,6 +275,8 @@ mod tests {
     fn the_four_keep_their_slots_wherever_they_stand() {
         let configs: Vec<_> = ["jemalloc", "lean", "pool", "tuned"].map(config).into();
         assert_eq!(slots(&configs), [3, 4, 0, 5]);
+        let many: Vec<_> = ["a", "b", "c", "d", "e", "pool", "f", "g", "h", "i"].map(config).into();
+        assert_eq!(slots(&many), [4, 5, 6, 7, 1, 0, 2, 3, 8, 9], "no colour twice while one is free");
     }
 
     #[test]
