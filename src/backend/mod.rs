@@ -155,9 +155,7 @@ impl Ready {
             one_thread_at_a_time: false,
         }
     }
-}
 
-impl Ready {
     /// Its entry points for a domain.
     #[must_use]
     pub fn entry_for(&self, domain: Domain) -> Entry {

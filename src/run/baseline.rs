@@ -3,7 +3,8 @@
 //! Invariant: a baseline is a whole result, read once before it is kept, or it is not there: it appears under its name
 //! by a rename.
 
-use super::{ENVIRONMENT_FILE, RUNS_FILE, StoreError, Stored, open};
+use super::store::runs_file;
+use super::{ENVIRONMENT_FILE, StoreError, Stored, open};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,8 +26,8 @@ pub fn keep_baseline(result: &Path, base: &Path, name: &str) -> Result<Stored, S
     let fresh = base.join(format!(".{name}-{}", std::process::id()));
     let copy = || -> std::io::Result<()> {
         fs::create_dir_all(&fresh)?;
-        for file in [ENVIRONMENT_FILE, RUNS_FILE] {
-            fs::copy(result.join(file), fresh.join(file))?;
+        for file in [result.join(ENVIRONMENT_FILE), runs_file(result)] {
+            fs::copy(&file, fresh.join(file.file_name().unwrap_or_default()))?;
         }
         if kept.exists() {
             fs::remove_dir_all(&kept)?;

@@ -15,6 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const ENVIRONMENT_FILE: &str = "environment.json";
 /// Name of the file with one run per line.
 pub const RUNS_FILE: &str = "runs.jsonl";
+/// Name of the same file compressed, as a result that is only quoted may be kept: read where the other is missing.
+pub const RUNS_FILE_COMPRESSED: &str = "runs.jsonl.zst";
 /// Name of the link to the newest result, beside the results.
 pub const LATEST_LINK: &str = "latest";
 
@@ -121,8 +123,8 @@ pub struct Stored {
 /// When there is no such folder, a file is missing or malformed, or the schema is another one.
 pub fn open(path: &Path) -> Result<Stored, StoreError> {
     let environment = read_environment(path)?;
-    let runs_path = path.join(RUNS_FILE);
-    let text = fs::read(&runs_path).map_err(|e| cannot_read(&runs_path, &e))?;
+    let runs_path = runs_file(path);
+    let text = read_runs(&runs_path).map_err(|e| cannot_read(&runs_path, &e))?;
     let mut runs = Vec::new();
     let mut notes = Vec::new();
     for (index, line) in text.split_inclusive(|b| *b == b'\n').enumerate() {
@@ -145,6 +147,17 @@ pub fn open(path: &Path) -> Result<Stored, StoreError> {
         }
     }
     Ok(Stored { path: path.to_path_buf(), environment, runs, notes })
+}
+
+/// The file of a folder's runs: the plain one, unless there is only the compressed one.
+pub(super) fn runs_file(folder: &Path) -> PathBuf {
+    let (plain, compressed) = (folder.join(RUNS_FILE), folder.join(RUNS_FILE_COMPRESSED));
+    if !plain.exists() && compressed.exists() { compressed } else { plain }
+}
+
+fn read_runs(file: &Path) -> std::io::Result<Vec<u8>> {
+    let bytes = fs::read(file)?;
+    if file.ends_with(RUNS_FILE_COMPRESSED) { zstd::decode_all(bytes.as_slice()) } else { Ok(bytes) }
 }
 
 /// Reads a result folder for those who need no notes.
@@ -264,6 +277,23 @@ mod tests {
         dir.append(&run(1)).unwrap();
         let (e, runs) = read(dir.path()).unwrap();
         assert_eq!((e, runs), (environment(), vec![run(0), run(1)]));
+    }
+
+    #[test]
+    fn compressed_runs_are_read_where_there_are_no_others() {
+        let base = tempfile::tempdir().unwrap();
+        let mut dir = ResultDir::create(base.path()).unwrap();
+        dir.write_environment(&environment()).unwrap();
+        dir.append(&run(0)).unwrap();
+        let (plain, compressed) = (dir.path().join(RUNS_FILE), dir.path().join(RUNS_FILE_COMPRESSED));
+        let packed = zstd::encode_all(fs::read(&plain).unwrap().as_slice(), 0).unwrap();
+        fs::write(&compressed, &packed[..packed.len() / 2]).unwrap();
+        assert_eq!(read(dir.path()).unwrap().1, vec![run(0)], "the plain file comes first");
+        fs::remove_file(&plain).unwrap();
+        let error = open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(RUNS_FILE_COMPRESSED) && error.contains("cannot be read"), "{error}");
+        fs::write(&compressed, packed).unwrap();
+        assert_eq!(read(dir.path()).unwrap().1, vec![run(0)]);
     }
 
     #[test]
