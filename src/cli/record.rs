@@ -11,9 +11,9 @@ use std::time::Duration;
 /// Options of `record`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RecordArgs {
-    /// Trace to write
-    #[arg(short, long, value_name = "FILE", default_value = "python.trace")]
-    output: PathBuf,
+    /// Trace to write [default: python.trace; with --recover the one that was asked for then]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Stop recording after this long; the program goes on (such as 500ms, 60s, 5m)
     #[arg(long = "for", value_name = "TIME", value_parser = quantity::duration)]
     run_for: Option<Duration>,
@@ -26,26 +26,54 @@ pub(super) struct RecordArgs {
     /// Write a trace of every Python process, however small
     #[arg(long)]
     all: bool,
+    /// Write the trace of a recording that was killed from the raw data that it left, and remove the data
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["discard", "command", "run_for", "after", "max_size", "all"])]
+    recover: Option<PathBuf>,
+    /// Remove the raw data that a killed recording left
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["command", "output"])]
+    discard: Option<PathBuf>,
     /// Program and arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    #[arg(
+        trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD",
+        required_unless_present_any = ["recover", "discard"]
+    )]
     command: Vec<OsString>,
 }
 
-/// Records the program. Whatever is said goes to standard error: standard output is the program's.
+/// Records the program, or finishes what a killed recording left. Whatever is said goes to standard error: standard
+/// output is the program's.
 #[must_use]
 pub(super) fn run(args: &RecordArgs) -> u8 {
+    if let Some(folder) = &args.discard {
+        return end(recorder::discard(folder).map(|()| recorder::Report::default()));
+    }
+    if let Some(folder) = &args.recover {
+        let report = recorder::recover(folder, args.output.as_deref());
+        let is_whole = report.as_ref().is_ok_and(|report| report.raw_data.is_none());
+        return end(report).max(u8::from(!is_whole));
+    }
     let options = recorder::Options {
-        output: args.output.clone(),
+        output: args.output.clone().unwrap_or_else(|| PathBuf::from("python.trace")),
         run_for: args.run_for,
         after: args.after,
         max_bytes: args.max_size,
         all: args.all,
         command: args.command.clone(),
     };
-    match recorder::record(&options, &mut |line| say(line)) {
+    end(recorder::record(&options, &mut |line| say(line)))
+}
+
+/// Says what was recorded, and gives the code to leave with.
+fn end(result: Result<recorder::Report, recorder::RecordError>) -> u8 {
+    match result {
         Ok(report) => {
-            say(report.to_string().trim_end());
-            say(&format!("next: pyalloc-bench replay {}", args.output.display()));
+            let text = report.to_string();
+            if !text.is_empty() {
+                say(text.trim_end());
+            }
+            if let Some(trace) = report.trace() {
+                say(&format!("next: pyalloc-bench replay {}", trace.display()));
+            }
             report.exit_code
         }
         Err(error) => {

@@ -8,7 +8,7 @@
 
 use crate::entry::with_caller;
 use crate::raw::{Kind, flag};
-use crate::{rawfile, stream, sys};
+use crate::{recording, stream, sys};
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
@@ -42,8 +42,8 @@ unsafe extern "C" fn getenv_from(name: *const c_char, caller: usize) -> *const c
     let value = unsafe { transmute::<*mut c_void, GetEnv>(real)(name) };
     // SAFETY: the program's own argument is a NUL-terminated string.
     let asks_for_pool = value.is_null() && unsafe { CStr::from_ptr(name) } == c"ARROW_DEFAULT_MEMORY_POOL";
-    if asks_for_pool && rawfile::is_active() && has_hidden_pool(caller) {
-        rawfile::add_flags(flag::ARROW_TO_SYSTEM);
+    if asks_for_pool && recording::is_active() && has_hidden_pool(caller) {
+        recording::add_flags(flag::ARROW_TO_SYSTEM);
         return c"system".as_ptr();
     }
     value
@@ -110,7 +110,7 @@ impl Real {
         };
         let found = stream::with(|thread| sys::keeping_errno(|| thread.holding(find)));
         self.address.store(found, Ordering::Relaxed);
-        rawfile::add_flags(flag::ARROW);
+        recording::add_flags(flag::ARROW);
         found
     }
 }

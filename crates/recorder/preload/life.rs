@@ -3,9 +3,9 @@
 //! Invariant: the CPU time that a reading costs is taken off later readings.
 
 use crate::lock::Spin;
-use crate::raw::{self, Kind, MARK_BYTES, MARKS_AT, MARKS_MAX, flag, mark, stop, word};
+use crate::raw::{Kind, MARK_BYTES, MARKS_AT, MARKS_MAX, flag, mark, stop, word};
 use crate::stream::{self, Thread};
-use crate::{large, mapped, probe, python, rawfile, sys};
+use crate::{large, mapped, probe, python, recording, setup, sys};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -92,7 +92,7 @@ extern "C" fn after_fork_child() {
     MARK_LOCK.unlock();
     stream::with(|thread| {
         thread.begin_anew();
-        rawfile::forget_after_fork(FORK_SEQ.load(Ordering::Acquire));
+        recording::forget_after_fork(FORK_SEQ.load(Ordering::Acquire));
     });
     OWN_CPU_NS.store(0, Ordering::Relaxed);
     SNAPSHOT_NS.store(0, Ordering::Relaxed);
@@ -116,7 +116,7 @@ pub fn mark_by_program(name: &[u8]) {
 
 /// Makes a mark, with a reading of clocks and memory.
 pub fn mark(name: &[u8], by: u64) {
-    if !rawfile::is_active() {
+    if !recording::is_active() {
         return;
     }
     stream::with(|thread| {
@@ -140,7 +140,7 @@ pub fn mark(name: &[u8], by: u64) {
                     }
                 }
                 probe::snapshot_mappings();
-                rawfile::stamp_clocks();
+                recording::stamp_clocks();
                 OWN_CPU_NS.fetch_add(cpu_ns().saturating_sub(cpu), Ordering::Relaxed);
             });
         });
@@ -151,9 +151,9 @@ pub fn mark(name: &[u8], by: u64) {
 /// name stands in, without a reading of its own. `MARK_LOCK` is held.
 fn enter(name: &[u8], by: u64, seq: u64, cpu: u64) -> Option<(usize, bool)> {
     let name = &name[..name.len().min(MARK_BYTES - mark::NAME_AT - 1).min(31)];
-    let used = rawfile::header(word::MARKS)?.load(Ordering::Relaxed) as usize;
+    let used = recording::header(word::MARKS)?.load(Ordering::Relaxed) as usize;
     // SAFETY: the lock is held.
-    let area = unsafe { rawfile::area(MARKS_AT, MARKS_MAX * MARK_BYTES) }?;
+    let area = unsafe { recording::area(MARKS_AT, MARKS_MAX * MARK_BYTES) }?;
     if used >= MARKS_MAX {
         let is_same = |entry: &[u8]| entry[mark::NAME_AT..].starts_with(name) && entry[mark::NAME_AT + name.len()] == 0;
         return area.chunks_exact(MARK_BYTES).position(is_same).map(|index| (index, false));
@@ -161,17 +161,17 @@ fn enter(name: &[u8], by: u64, seq: u64, cpu: u64) -> Option<(usize, bool)> {
     let entry = &mut area[used * MARK_BYTES..][..MARK_BYTES];
     put(entry, mark::SEQ, seq);
     put(entry, mark::CPU_NS, cpu);
-    put(entry, mark::WALL_NS, rawfile::elapsed_ns());
+    put(entry, mark::WALL_NS, recording::elapsed_ns());
     put(entry, mark::KIND, by);
     entry[mark::NAME_AT..][..name.len()].copy_from_slice(name);
-    rawfile::set(word::MARKS, used as u64 + 1);
+    recording::set(word::MARKS, used as u64 + 1);
     Some((used, true))
 }
 
 fn read_memory(index: usize) {
     let memory = probe::memory();
     // SAFETY: the entry is this mark's own.
-    if let Some(entry) = unsafe { rawfile::area(MARKS_AT + index * MARK_BYTES, MARK_BYTES) } {
+    if let Some(entry) = unsafe { recording::area(MARKS_AT + index * MARK_BYTES, MARK_BYTES) } {
         for (offset, bytes) in memory.into_iter().enumerate() {
             put(entry, mark::RSS + offset, bytes);
         }
@@ -182,39 +182,39 @@ fn put(entry: &mut [u8], index: usize, value: u64) {
     entry[index * 8..][..8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// A thread has filled a window of the largest size: from time to time the code mappings are noted, so that call
-/// sites can be named even when the program is killed.
+/// A thread has filled a window: from time to time the code mappings are noted, so that call sites can be named even
+/// when the program is killed.
 pub fn rolled_over() {
-    let now = rawfile::elapsed_ns();
+    let now = recording::elapsed_ns();
     if now.saturating_sub(SNAPSHOT_NS.load(Ordering::Relaxed)) >= SNAPSHOT_EVERY_NS {
         SNAPSHOT_NS.store(now, Ordering::Relaxed);
         probe::snapshot_mappings();
-        rawfile::stamp_clocks();
+        recording::stamp_clocks();
     }
 }
 
 /// Looks at the clock for `--after` and `--for`.
 pub fn deadline(thread: &Thread) {
-    let (after, limit) = rawfile::delays_ns();
-    let elapsed = rawfile::elapsed_ns();
+    let (after, limit) = (setup::get().after_ns, setup::get().for_ns);
+    let elapsed = recording::elapsed_ns();
     if after != 0 && elapsed >= after && !AFTER_PASSED.swap(true, Ordering::Relaxed) {
         python::stop_looking_for_steady();
         note_steady(stream::sequence(), cpu_ns());
         mark(b"after", mark::AFTER_STARTUP);
     }
-    if limit != 0 && elapsed >= after + limit && rawfile::is_active() {
+    if limit != 0 && elapsed >= after + limit && recording::is_active() {
         mark(b"for", mark::AT_EXIT);
         large::record_touched(thread);
         python::note_state();
-        rawfile::end(stop::TIME);
+        recording::end(stop::TIME, 0);
     }
 }
 
 /// Notes where start-up was over.
 pub fn note_steady(seq: u64, cpu: u64) {
-    rawfile::set(word::STEADY_SEQ, seq);
-    rawfile::set(word::STEADY_CPU_NS, cpu);
-    rawfile::set(word::STEADY_WALL_NS, rawfile::elapsed_ns());
+    recording::set(word::STEADY_SEQ, seq);
+    recording::set(word::STEADY_CPU_NS, cpu);
+    recording::set(word::STEADY_WALL_NS, recording::elapsed_ns());
 }
 
 /// Interpreter exit has begun: the live set is still live.
@@ -228,22 +228,21 @@ pub fn finish(flags: u64) {
     // SAFETY: no preconditions.
     let pid = unsafe { sys::getpid() } as u64;
     // A vforked child shares this memory and leaves through `_exit`.
-    let is_ours = rawfile::header(word::PID).is_some_and(|cell| cell.load(Ordering::Relaxed) == pid);
+    let is_ours = recording::header(word::PID).is_some_and(|cell| cell.load(Ordering::Relaxed) == pid);
     if !is_ours || FINISHED.swap(true, Ordering::AcqRel) {
         return;
     }
-    if rawfile::is_active() {
+    if recording::is_active() {
         if !python::has_finalised() {
             mark(b"exit", mark::AT_EXIT);
             python::note_state();
         }
         stream::with(|thread| thread.holding(|| large::record_touched(thread)));
-        if let Some(cell) = rawfile::header(word::STOP) {
+        if let Some(cell) = recording::header(word::STOP) {
             let _ = cell.compare_exchange(stop::RUNNING, stop::EXIT, Ordering::Relaxed, Ordering::Relaxed);
         }
         probe::snapshot_mappings();
     }
-    rawfile::add_flags(flags & flag::RAW_EXIT);
-    rawfile::stamp_clocks();
-    debug_assert!(raw::CHUNKS_AT % sys::OS_PAGE == 0);
+    recording::add_flags(flags & flag::RAW_EXIT);
+    recording::stamp_clocks();
 }

@@ -8,7 +8,7 @@
 use crate::lock::{Guarded, Spin};
 use crate::raw::{Kind, flag};
 use crate::stream::{self, Thread};
-use crate::{probe, rawfile, sys};
+use crate::{probe, recording, sys};
 use core::ffi::{c_int, c_void};
 
 const RANGES: usize = 4096;
@@ -77,7 +77,7 @@ fn replace(begin: usize, bytes: usize, caller: usize) {
     let has_room = table.remove(begin, end) && (caller == 0 || table.insert((begin, end, caller)));
     LOCK.unlock();
     if !has_room {
-        rawfile::add_flags(flag::MAPPED_FULL);
+        recording::add_flags(flag::MAPPED_FULL);
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::large;
 use crate::lock::{Guarded, Spin};
 use crate::raw::{MAP_BYTES, MAP_NAME_AT, MAPS_AT, MAPS_MAX, word};
-use crate::{rawfile, sys};
+use crate::{recording, setup, sys};
 use core::ffi::{CStr, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -197,7 +197,7 @@ pub fn memory() -> [u64; 5] {
         if let Some(found) = line.first().filter(|byte| !byte.is_ascii_uppercase()).and_then(|_| mapping(line)) {
             is_file = found.path.first() == Some(&b'/');
             is_stack = found.path == b"[stack]";
-            is_own = found.path.starts_with(rawfile::folder())
+            is_own = found.path.starts_with(setup::get().folder())
                 || found.path == own_path
                 || (found.begin < table + table_bytes && table < found.end);
         } else if is_own {
@@ -221,7 +221,7 @@ pub fn memory() -> [u64; 5] {
 /// The value of a line like `Rss:    12 kB`, in bytes.
 fn kibibytes(line: &[u8], name: &[u8]) -> Option<u64> {
     let value = line.strip_prefix(name)?.strip_suffix(b" kB")?;
-    rawfile::parse(value.trim_ascii()).map(|count| count * 1024)
+    setup::parse(value.trim_ascii()).map(|count| count * 1024)
 }
 
 /// The path of this library as the loader knows it.
@@ -236,8 +236,8 @@ pub fn snapshot_mappings() {
     let mut last = [0_u8; 256];
     let mut last_bytes = 0;
     // SAFETY: the lock is held.
-    let area = unsafe { rawfile::area(MAPS_AT, MAPS_MAX * MAP_BYTES) };
-    let count = rawfile::header(word::MAPS);
+    let area = unsafe { recording::area(MAPS_AT, MAPS_MAX * MAP_BYTES) };
+    let count = recording::header(word::MAPS);
     if let (Some(area), Some(count)) = (area, count) {
         for_each_line(c"/proc/self/maps", |line| {
             let Some(found) = mapping(line).filter(|found| found.path.first() == Some(&b'/')) else { return };

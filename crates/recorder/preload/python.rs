@@ -11,7 +11,7 @@ use crate::life;
 use crate::lock::Guarded;
 use crate::python_api::{Allocator, Api, METH_VARARGS, Memory, Method, Object, find};
 use crate::raw::{Kind, LIST_AT, LIST_BYTES, flag, text, word};
-use crate::{rawfile, stream, sys};
+use crate::{recording, stream, sys};
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{null, null_mut};
@@ -235,7 +235,7 @@ fn ask(thread: &stream::Thread) {
     };
     thread.until_poll.set(POLL_EVERY);
     // SAFETY: may be called at any time.
-    if unsafe { (api.is_initialized)() } == 0 || !rawfile::is_active() || IS_PENDING.swap(true, Ordering::AcqRel) {
+    if unsafe { (api.is_initialized)() } == 0 || !recording::is_active() || IS_PENDING.swap(true, Ordering::AcqRel) {
         return;
     }
     // SAFETY: needs neither the GIL nor a thread state; the function is static.
@@ -413,11 +413,11 @@ pub fn note_identity() {
     if !IS_WRAPPED.load(Ordering::Acquire) {
         return;
     }
-    rawfile::add_flags(flag::PYTHON);
+    recording::add_flags(flag::PYTHON);
     if let Some(api) = api().filter(|_| !name(FILE).is_null()) {
         // SAFETY: may be called at any time once the interpreter runs; static text.
         let version = unsafe { CStr::from_ptr((api.version)()) };
-        rawfile::set_text(text::PYTHON_VERSION, version.to_bytes());
+        recording::set_text(text::PYTHON_VERSION, version.to_bytes());
     }
     note_object();
 }
@@ -425,10 +425,10 @@ pub fn note_identity() {
 /// Notes what the converter wants to know of the interpreter: hooks in place, version, imported files.
 pub fn note_state() {
     if !IS_WRAPPED.load(Ordering::Acquire) {
-        rawfile::set(word::HOOK_MASK, 1 | HOOK_MASK_CHECKED);
+        recording::set(word::HOOK_MASK, 1 | HOOK_MASK_CHECKED);
         return;
     }
-    rawfile::set(word::HOOK_MASK, 1 | wrapped_domains() | HOOK_MASK_CHECKED);
+    recording::set(word::HOOK_MASK, 1 | wrapped_domains() | HOOK_MASK_CHECKED);
     note_identity();
     let Some(api) = api() else { return };
     // SAFETY: both may be called at any time.
@@ -457,16 +457,16 @@ fn note_object() {
     let Some(path) = find(c"PyObject_Malloc").and_then(|address| sys::object_of(address)) else { return };
     let path = path.to_bytes();
     let base_name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
-    rawfile::set_text(text::PYTHON_OBJECT, base_name);
+    recording::set_text(text::PYTHON_OBJECT, base_name);
     if !contains(base_name, b".so") {
-        rawfile::add_flags(flag::STATIC);
+        recording::add_flags(flag::STATIC);
     }
 }
 
 /// Writes the installed packages that modules came from: their paths up to the name after `*-packages/`.
 fn list_imports(api: &Api) {
     // SAFETY: the GIL keeps other writers out.
-    let Some(list) = (unsafe { rawfile::area(LIST_AT, LIST_BYTES) }) else { return };
+    let Some(list) = (unsafe { recording::area(LIST_AT, LIST_BYTES) }) else { return };
     let mut used = 0;
     // SAFETY: the GIL is held.
     let modules = unsafe { (api.modules)() };
@@ -496,7 +496,7 @@ fn list_imports(api: &Api) {
         }
         true
     });
-    rawfile::set(word::LIST, used as u64);
+    recording::set(word::LIST, used as u64);
 }
 
 fn package_path(path: &[u8]) -> Option<&[u8]> {

@@ -1,11 +1,11 @@
-//! A call becomes a record: each thread's own place in the file, the global order, the guard against recording twice.
+//! A call becomes a record: each thread's own window, the global order, the guard against recording twice.
 //!
 //! Invariant: an allocation takes its number after the call returned, a free before the call is made, so the numbers
 //! order any two uses of one address as they really happened. On one thread, numbers only rise.
 
 use crate::large;
-use crate::raw::{CHUNK_HEADER_BYTES, Kind, LARGE_BYTES, RECORD_BYTES, Record, TIME_SHIFT};
-use crate::{life, rawfile, sys};
+use crate::raw::{CHUNK_HEADER_BYTES, Kind, LARGE_BYTES, RECORD_BYTES, Record, TIME_SHIFT, WINDOW_BYTES};
+use crate::{life, recording, ring, sys};
 use core::cell::Cell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,11 +16,6 @@ static START_TICKS: AtomicU64 = AtomicU64::new(0);
 /// Time stamp at which [`life::deadline`] wants to be called.
 static DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// A thread's first window is small, since programs with hundreds of short threads exist.
-const WINDOW_BYTES_FIRST: usize = 4 << 10;
-/// The last one stays in the second-level cache.
-const WINDOW_BYTES_LAST: usize = 256 << 10;
-
 /// What a thread needs to write its records.
 pub struct Thread {
     /// Above zero while an outer hook is at work, or the recorder itself.
@@ -30,7 +25,6 @@ pub struct Thread {
     next: Cell<*mut [AtomicU64; 4]>,
     end: Cell<*mut [AtomicU64; 4]>,
     window: Cell<*mut u8>,
-    window_bytes: Cell<usize>,
     serial: Cell<u32>,
     /// Python requests until the interpreter is looked at again.
     pub until_poll: Cell<u32>,
@@ -47,7 +41,6 @@ thread_local! {
             next: Cell::new(null_mut()),
             end: Cell::new(null_mut()),
             window: Cell::new(null_mut()),
-            window_bytes: Cell::new(0),
             serial: Cell::new(0),
             until_poll: Cell::new(1),
             exit_rounds: Cell::new(0),
@@ -171,9 +164,9 @@ impl Thread {
     }
 
     fn refill_held(&self) -> bool {
-        if !rawfile::start() {
-            if rawfile::ended_for_want_of_room() {
-                rawfile::count_lost();
+        if !recording::start() {
+            if recording::ended_for_want_of_room() {
+                recording::count_lost();
             }
             return false;
         }
@@ -181,54 +174,34 @@ impl Thread {
         if is_new {
             self.serial.set(SERIAL.fetch_add(1, Ordering::Relaxed) + 1);
         }
-        let bytes = self.window_bytes.get();
-        let is_whole = self.log()
-            && if bytes < WINDOW_BYTES_LAST {
-                self.enlarge()
-            } else {
-                self.rewind();
-                true
-            };
+        self.give_window();
+        // Giving a window may have ended the recording.
+        let window = if recording::is_active() { ring::take(self.serial.get()) } else { null_mut() };
+        self.place(window);
         if is_new {
             life::watch_thread_end();
         }
-        if !is_whole {
-            self.place(null_mut(), 0);
-        } else if bytes == WINDOW_BYTES_LAST {
-            life::rolled_over();
-        }
-        is_whole
-    }
-
-    /// Writes what the window holds to the file; false when recording is over.
-    fn log(&self) -> bool {
-        let window = self.window.get();
         if window.is_null() {
-            return true;
+            return false;
         }
-        // SAFETY: inside the window.
-        let records = unsafe { window.add(CHUNK_HEADER_BYTES) };
-        rawfile::log(records, self.next.get() as usize - records as usize, self.serial.get())
+        life::rolled_over();
+        true
     }
 
-    /// Gets a window, larger than the one before.
-    fn enlarge(&self) -> bool {
-        let bytes = (self.window_bytes.get() * 4).max(WINDOW_BYTES_FIRST);
-        let window = rawfile::window(bytes, self.serial.get());
-        rawfile::release(self.window.get(), self.window_bytes.get());
-        self.place(window, bytes);
-        !window.is_null()
-    }
-
-    fn place(&self, window: *mut u8, bytes: usize) {
-        self.window.set(window);
-        self.window_bytes.set(if window.is_null() { 0 } else { bytes });
-        self.rewind();
-    }
-
-    /// The next record goes to the start of the window.
-    fn rewind(&self) {
+    /// Puts what the window holds into the queue.
+    fn give_window(&self) {
         let window = self.window.get();
+        if !window.is_null() {
+            // SAFETY: inside the window.
+            let records = unsafe { window.add(CHUNK_HEADER_BYTES) };
+            ring::give(window, self.next.get() as usize - records as usize);
+        }
+    }
+
+    /// The next record goes to the start of this window; null: nowhere.
+    fn place(&self, window: *mut u8) {
+        const RECORDS: usize = (WINDOW_BYTES - CHUNK_HEADER_BYTES) / RECORD_BYTES;
+        self.window.set(window);
         if window.is_null() {
             self.next.set(null_mut());
             self.end.set(null_mut());
@@ -236,24 +209,21 @@ impl Thread {
         }
         // SAFETY: inside the window.
         self.next.set(unsafe { window.add(CHUNK_HEADER_BYTES) }.cast());
-        let records = (self.window_bytes.get() - CHUNK_HEADER_BYTES) / RECORD_BYTES;
         // SAFETY: the window holds that many records.
-        self.end.set(unsafe { self.next.get().add(records) });
+        self.end.set(unsafe { self.next.get().add(RECORDS) });
     }
 
-    /// The thread is over: its window is written out and given back.
+    /// The thread is over: what its window holds goes into the queue.
     pub fn leave(&self) {
-        self.holding(|| self.log());
-        rawfile::release(self.window.get(), self.window_bytes.get());
-        self.place(null_mut(), 0);
+        self.holding(|| self.give_window());
+        self.place(null_mut());
     }
 
     /// In a forked child, which has this thread only.
     pub fn begin_anew(&self) {
         SERIAL.store(0, Ordering::Relaxed);
-        // The window is the parent's: what it holds is the parent's to write.
-        rawfile::release(self.window.get(), self.window_bytes.get());
-        self.place(null_mut(), 0);
+        // The window is the parent's.
+        self.place(null_mut());
         self.serial.set(0);
         self.until_poll.set(1);
     }

@@ -11,22 +11,27 @@ pub const RTLD_LAZY: c_int = 1;
 pub const RTLD_NOLOAD: c_int = 4;
 pub const O_RDONLY: c_int = 0;
 pub const O_RDONLY_CLOEXEC: c_int = 0o2_000_000;
-pub const O_RDWR_CREAT_EXCL_CLOEXEC: c_int = 0o2 | 0o100 | 0o200 | 0o2_000_000;
 pub const O_RDWR_CLOEXEC: c_int = 0o2 | 0o2_000_000;
+pub const O_NOFOLLOW: c_int = 0o400_000;
 pub const PROT_READ_WRITE: c_int = 3;
 pub const MAP_SHARED: c_int = 1;
 pub const MAP_ANONYMOUS: c_int = 0x20;
-pub const MAP_POPULATE: c_int = 0x8000;
+pub const MAP_NONBLOCK: i64 = 0x10000;
+pub const MREMAP_MAYMOVE: i64 = 1;
 pub const MADV_HUGEPAGE: c_int = 14;
+pub const MADV_POPULATE_WRITE: i64 = 23;
 pub const CLOCK_MONOTONIC: c_int = 1;
 pub const CLOCK_PROCESS_CPUTIME_ID: c_int = 2;
-pub const RLIMIT_FSIZE: c_int = 1;
 pub const EINVAL: c_int = 22;
 pub const ENOMEM: c_int = 12;
 pub const SYS_MMAP: i64 = 9;
 pub const SYS_MUNMAP: i64 = 11;
 pub const SYS_IOCTL: i64 = 16;
+pub const SYS_MREMAP: i64 = 25;
 pub const SYS_MADVISE: i64 = 28;
+pub const SYS_NANOSLEEP: i64 = 35;
+pub const SYS_REMAP_FILE_PAGES: i64 = 216;
+pub const SYS_CLOCK_GETTIME: i64 = 228;
 pub const SYS_EXIT_GROUP: i64 = 231;
 pub const OS_PAGE: usize = 4096;
 
@@ -34,13 +39,6 @@ pub const OS_PAGE: usize = 4096;
 pub struct Timespec {
     pub seconds: i64,
     pub nanoseconds: i64,
-}
-
-/// `struct iovec`.
-#[repr(C)]
-pub struct Part {
-    pub at: *const c_void,
-    pub bytes: usize,
 }
 
 #[repr(C)]
@@ -63,10 +61,7 @@ unsafe extern "C" {
     pub fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     pub fn close(fd: c_int) -> c_int;
     pub fn read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize;
-    pub fn pwritev(fd: c_int, parts: *const Part, count: c_int, offset: i64) -> isize;
-    pub fn posix_fallocate(fd: c_int, offset: i64, bytes: i64) -> c_int;
     pub fn mincore(at: *mut c_void, bytes: usize, vector: *mut u8) -> c_int;
-    pub fn getrlimit(resource: c_int, limits: *mut [u64; 2]) -> c_int;
     pub fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int;
     pub fn syscall(number: i64, ...) -> i64;
     pub fn getpid() -> c_int;
@@ -117,6 +112,12 @@ pub fn clock_ns(clock: c_int) -> u64 {
 pub fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has the instruction.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// The calling thread's `errno`.
+pub fn errno() -> c_int {
+    // SAFETY: the location is the calling thread's own and always valid.
+    unsafe { *__errno_location() }
 }
 
 /// Runs `body` and puts `errno` back: a hooked call must not show that it was recorded.

@@ -1,6 +1,6 @@
-//! Turns a raw file into a trace file.
+//! Turns a log into a trace file.
 //!
-//! Three passes over the raw file, none of which holds more than the live blocks: a survey (touched bytes, thread
+//! Three passes over the log, none of which holds more than the live blocks: a survey (touched bytes, thread
 //! ends), a walk that only counts (where the marks fall, what had to be dropped), and the walk that writes.
 //!
 //! Invariant: the trace says everything that is known to be missing from it, in its notes and counters.
@@ -13,8 +13,7 @@ use crate::sites::Sites;
 use crate::walk::{Dropped, Injected, Survey, Surveyor, Walk};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 use std::path::Path;
 use trace::{
     Event, MarkReading, MemoryReading, Metadata, NumpyData, Phase, ProcessMemory, Python, Totals, TraceWriter,
@@ -24,21 +23,26 @@ use trace::{
 /// What a library maps for itself is worth a note from here on.
 const MAPPED_NOTE_BYTES: u64 = 4 << 20;
 
-/// What the session knows and the raw file does not.
+/// A wait of the program's threads for the session is worth a note from here on, milliseconds.
+const WAITED_NOTE_MS: u64 = 100;
+
+/// What the session knows and the log does not.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outside {
     /// Options that shaped the recording, for the metadata.
     pub(crate) options: BTreeMap<String, String>,
     /// Largest reading of the main process seen from outside.
     pub(crate) peak: Option<MemoryReading>,
-    /// Further notes.
-    pub(crate) notes: Vec<String>,
+    /// Why raw data could not be written, if so.
+    pub(crate) refused: Option<String>,
+    /// Time that the program's threads waited for the session, nanoseconds.
+    pub(crate) waited_ns: u64,
     /// Kernel, C library, CPU and so on of this host.
     pub(crate) host: Host,
 }
 
 /// Facts about the recording host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Host {
     pub(crate) kernel: Option<String>,
     pub(crate) libc: Option<String>,
@@ -47,7 +51,7 @@ pub(crate) struct Host {
     pub(crate) thp: Option<String>,
 }
 
-/// What became of one raw file.
+/// What became of one image.
 #[derive(Clone, Debug, Default)]
 pub struct Converted {
     /// Totals of the trace.
@@ -66,7 +70,7 @@ pub struct Converted {
     pub notes: Vec<String>,
 }
 
-/// Writes the trace of one raw file.
+/// Writes the trace of one image.
 pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Converted, RecordError> {
     let read = |error| RecordError::Raw { path: raw.path.clone(), error };
     let plan = MarkPlan::of(raw, outside);
@@ -82,7 +86,8 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
 
     let mut metadata = describe(raw, packages, &plan, &mark_events, dropped, &sites, outside);
     note_mapped(&mut metadata, &mark_events, &mapped);
-    let file = File::create(to).map_err(|error| RecordError::Output { path: to.to_owned(), error })?;
+    let unwritable = |error| RecordError::Output { path: to.to_owned(), error };
+    let file = files::Fresh::beside(to, files::Kind::Trace, files::Mode::Usual).map_err(unwritable)?;
     let mut writer = TraceWriter::new(BufWriter::new(file), &metadata, WriteOptions::default())?;
     let mut fault = None;
     let emit = |event: Event| writer.push(event);
@@ -98,7 +103,8 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
     if let Some(fault) = fault {
         return Err(fault.into());
     }
-    let (_, totals) = writer.finish()?;
+    let (file, totals) = writer.finish()?;
+    file.into_inner().map_err(io::IntoInnerError::into_error).and_then(files::Fresh::put).map_err(unwritable)?;
     let phases = mark_events.iter().filter_map(|event| Phase::from_mark(event.1)).map(|phase| phase.name().to_owned());
     Ok(Converted {
         totals,
@@ -180,8 +186,7 @@ fn describe(
     outside: &Outside,
 ) -> Metadata {
     let python = python(raw);
-    let mut notes = outside.notes.clone();
-    notes.extend(notes_of(raw, python.as_ref(), dropped));
+    let mut notes = notes_of(raw, python.as_ref(), dropped, outside);
     if sites.numpy_data() == NumpyData::Invisible {
         notes.push("NumPy's handler used a library's own functions: no array data was recorded through it".to_owned());
     }
@@ -312,7 +317,7 @@ fn arrow_pool(raw: &RawFile, packages: &BTreeMap<String, String>) -> &'static st
     if packages.contains_key("pyarrow") { "invisible" } else { "none" }
 }
 
-fn notes_of(raw: &RawFile, python: Option<&Python>, dropped: Dropped) -> Vec<String> {
+fn notes_of(raw: &RawFile, python: Option<&Python>, dropped: Dropped, outside: &Outside) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |applies: bool, text: String| {
         if applies {
@@ -330,12 +335,30 @@ fn notes_of(raw: &RawFile, python: Option<&Python>, dropped: Dropped) -> Vec<Str
     }
     note(raw.has_flag(flag::FORKED), "forked: blocks inherited from the parent are not in this trace".to_owned());
     note(dropped.missed_frees != 0, format!("missed frees: {}", dropped.missed_frees));
-    note(raw.word(word::STOP) == stop::SIZE, "ended early: the size limit was reached".to_owned());
-    note(raw.word(word::STOP) == stop::DISK, "ended early: the file system had no more room".to_owned());
-    note(raw.word(word::STOP) == stop::TIME, "ended early: the time limit was reached".to_owned());
-    note(raw.word(word::STOP) == stop::RUNNING, "ended early: the process was killed or replaced".to_owned());
+    let why = why_ended(raw, outside);
+    note(why.is_some(), format!("ended early: {}", why.unwrap_or_default()));
+    let waited_ms = outside.waited_ns / 1_000_000;
+    note(waited_ms >= WAITED_NOTE_MS, format!("waited {waited_ms} ms in all for the recorder to write raw data"));
     note(raw.has_flag(flag::MAPPED_FULL), "not all that libraries map for themselves is known".to_owned());
     note(raw.has_flag(flag::RAW_EXIT), "left through _exit: no interpreter exit".to_owned());
     note(raw.word(word::LOST) != 0, format!("events lost: {}", raw.word(word::LOST)));
     notes
+}
+
+/// Why the recording ended before the program did.
+fn why_ended(raw: &RawFile, outside: &Outside) -> Option<String> {
+    let error = match raw.word(word::STOP_ERRNO) {
+        0 => outside.refused.clone(),
+        number => Some(io::Error::from_raw_os_error(number as i32).to_string()),
+    };
+    Some(match raw.word(word::STOP) {
+        stop::EXIT => return None,
+        stop::SIZE => "the size limit was reached".to_owned(),
+        stop::DISK => format!("raw data could not be written: {}", error.as_deref().unwrap_or("no reason is known")),
+        stop::TIME => "the time limit was reached".to_owned(),
+        stop::LEFT => "the process still ran when the recording was over".to_owned(),
+        stop::UNREAD => "the recorder took no raw data for a second".to_owned(),
+        stop::THREADS => format!("more than {} threads allocated at once", crate::raw::WINDOWS),
+        _ => "the process was killed or replaced".to_owned(),
+    })
 }

@@ -58,10 +58,19 @@ pub enum RecordError {
         #[source]
         error: io::Error,
     },
-    /// Nothing was recorded.
-    #[error("nothing was recorded: {0}")]
-    Nothing(String),
-    /// A raw file cannot be read.
+    /// The trace cannot be put where it was asked for.
+    #[error("{0}")]
+    Target(String),
+    /// There is nothing to recover there.
+    #[error("{0} holds no raw data of a recording; name the folder .pyalloc-raw-... that a killed `record` left")]
+    NoRawData(PathBuf),
+    /// The session of the raw data is alive.
+    #[error("{0} belongs to a recording that still runs; wait for its end")]
+    StillRecording(PathBuf),
+    /// It is not known where the trace goes.
+    #[error("{0} does not say where its trace goes; give -o FILE")]
+    NoOutput(PathBuf),
+    /// Raw data cannot be read.
     #[error("the raw data in {path} cannot be read: {error}; record again")]
     Raw {
         /// Which file.

@@ -1,7 +1,7 @@
 //! Records a Python program's allocations: the preloaded library, the session around it, the converter.
 //!
-//! The library (`preload/`, compiled by the build script and embedded here) writes raw files while the program runs;
-//! [`record`] starts the program with it, waits, and converts what it left into traces. A second library
+//! The library (`preload/`, compiled by the build script and embedded here) fills windows of a mapped file while the
+//! program runs; [`record`] starts the program with it, takes full windows into logs, and converts these into traces. A second library
 //! (`announcer/`) records nothing and only says when marks fall. A third (`handler/`) is loaded by the
 //! program itself: NumPy's data-memory handler.
 //!
@@ -9,13 +9,17 @@
 
 mod child;
 mod convert;
+mod drain;
 mod error;
 mod host;
+mod images;
 mod library;
 mod packages;
 mod program;
 mod raw;
+mod raw_folder;
 mod reader;
+mod sampler;
 mod session;
 mod sites;
 mod summary;
@@ -23,7 +27,7 @@ mod walk;
 
 pub use convert::Converted;
 pub use error::RecordError;
-pub use session::{Image, Options, Report, record};
+pub use session::{Image, Options, Report, discard, record, recover};
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,31 +1,60 @@
-//! The raw file: what the preloaded library writes while a program runs and the converter reads afterwards.
+//! Raw data: what the preloaded library writes while a program runs, and what the session keeps of it.
 //!
-//! One file per exec image (and per forked child). All numbers are little-endian 64-bit words.
+//! All numbers are little-endian 64-bit words. One *session file* serves every process of a recording. The session
+//! makes it, sparse; a process maps one *slot* of it for each exec image and each forked child.
 //!
 //! ```text
-//! 0         header words, then fixed text fields           HEADER_BYTES
-//! MARKS_AT  mark entries, MARK_BYTES each                  MARKS_MAX entries
-//! MAPS_AT   code mappings, MAP_BYTES each                  MAPS_MAX entries
-//! LIST_AT   imported files, NUL-terminated                 LIST_BYTES
-//! CHUNKS_AT chunks: CHUNK_HEADER_BYTES, then records       to the end of the file
+//! session file                                  slot
+//! 0           session words    SESSION_BYTES    0           header words, then fixed text fields    HEADER_BYTES
+//! slot_at(0)  first slot       SLOT_BYTES       MARKS_AT    mark entries, MARK_BYTES each           MARKS_MAX entries
+//! slot_at(1)  second slot                       MAPS_AT     code mappings, MAP_BYTES each           MAPS_MAX entries
+//! ...                                           LIST_AT     imported files, NUL-terminated          LIST_BYTES
+//!                                               RING_AT     words of `ring`, then the queue
+//!                                               WINDOWS_AT  windows, WINDOW_BYTES each              WINDOWS entries
 //! ```
 //!
-//! A thread writes its records into its *window*, a chunk that it has mapped; when that is full, it is written to the
-//! file once more as a *log* chunk, and the window is used again from its start. Mapped memory survives a kill, and
-//! one copy costs a fraction of what fresh pages of a mapped file cost.
+//! A thread writes its records into a *window* that it has taken. It puts a full window into the queue. The session
+//! appends queued windows to the slot's *log* and makes them free again. A log begins with the slot's tables
+//! (`0..TABLES_BYTES`, written when the recording is over); chunks follow: CHUNK_HEADER_BYTES, then records. The first
+//! bytes of a window have the layout of a chunk.
 //!
-//! Invariant: this module has no dependency, so that the preloaded library and the converter compile the same text;
-//! a chunk belongs to one thread, a thread's log chunks lie in the file in the order in which it filled them, and the
-//! sequence numbers of a thread's records only rise. So a window's records count up to the first whose number is
-//! not above the last one before it. A record whose first word is zero is not there.
-#![allow(dead_code, reason = "each side of the file uses its own half")]
+//! Mapped memory survives a kill. A process needs no descriptor and no right once its slot is mapped, and a forked
+//! child maps its own slot through the page of session words that it inherits.
+//!
+//! Invariant: this module has no dependency, so that the preloaded library and the session compile the same text;
+//! a chunk belongs to one thread, a thread's chunks lie in the log in the order in which it filled them, and the
+//! sequence numbers of a thread's records only rise. A record whose first word is zero is not there.
+#![allow(dead_code, reason = "each side uses its own half")]
 
-/// First word of every raw file.
-pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PYALREC1");
-/// First word of every log chunk.
-pub(crate) const LOG_MAGIC: u64 = u64::from_le_bytes(*b"PYALLOGC");
-/// First word of every window.
-pub(crate) const WINDOW_MAGIC: u64 = u64::from_le_bytes(*b"PYALWNDW");
+/// First word of every session file.
+pub(crate) const SESSION_MAGIC: u64 = u64::from_le_bytes(*b"PYALSES1");
+/// First word of every slot in use, and of every finished log.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PYALREC2");
+/// First word of every window in use, and of every chunk.
+pub(crate) const CHUNK_MAGIC: u64 = u64::from_le_bytes(*b"PYALCHNK");
+
+/// Name of the session file in the folder of raw data.
+pub(crate) const SESSION_FILE: &str = "session";
+/// Bytes of the session words: one OS page.
+pub(crate) const SESSION_BYTES: usize = 4096;
+
+/// Indexes of the session's words.
+pub(crate) mod session {
+    /// [`super::SESSION_MAGIC`].
+    pub(crate) const MAGIC: usize = 0;
+    /// Random: tells this session from a file of the same name in another root.
+    pub(crate) const TOKEN: usize = 1;
+    /// Slots that processes have asked for; may exceed [`SLOTS_MAX`].
+    pub(crate) const SLOTS: usize = 2;
+    /// Slots that the file has room for.
+    pub(crate) const SLOTS_MAX: usize = 3;
+    /// 0, or the reason ([`super::stop`]) for which every process has to stop recording.
+    pub(crate) const CLOSED: usize = 4;
+    /// Rises while the session takes windows out of queues.
+    pub(crate) const BEAT: usize = 5;
+    /// The process that the session started.
+    pub(crate) const MAIN_PID: usize = 6;
+}
 
 /// Bytes of the header: words from [`word`], text from [`text`].
 pub(crate) const HEADER_BYTES: usize = 4096;
@@ -47,10 +76,59 @@ pub(crate) const MAP_NAME_AT: usize = 24;
 pub(crate) const LIST_AT: usize = MAPS_AT + MAPS_MAX * MAP_BYTES;
 /// Bytes reserved for the list of imported files.
 pub(crate) const LIST_BYTES: usize = 64 * 1024;
-/// Where the chunks begin.
-pub(crate) const CHUNKS_AT: usize = LIST_AT + LIST_BYTES;
+/// Bytes of header, marks, mappings and list: what a log begins with. Its chunks begin here.
+pub(crate) const TABLES_BYTES: usize = LIST_AT + LIST_BYTES;
 
-/// Bytes of a chunk's header: magic, thread serial, bytes of the chunk, operating system's thread id.
+/// Where the words of the ring begin in a slot.
+pub(crate) const RING_AT: usize = TABLES_BYTES;
+/// Windows of a slot: the most threads that record at once, and with [`WINDOW_BYTES`] the backlog of 32 MiB.
+pub(crate) const WINDOWS: usize = 2048;
+/// Bytes of one window: its header and 510 records.
+pub(crate) const WINDOW_BYTES: usize = 16 << 10;
+/// Where the windows begin in a slot.
+pub(crate) const WINDOWS_AT: usize = RING_AT + 4096 + WINDOWS * 8;
+/// Bytes from one slot to the next.
+pub(crate) const SLOT_BYTES: usize = 33 << 20;
+const _: () = assert!(WINDOWS_AT + WINDOWS * WINDOW_BYTES <= SLOT_BYTES && WINDOWS_AT % 4096 == 0);
+
+/// Where a slot begins in the session file.
+pub(crate) const fn slot_at(index: u64) -> u64 {
+    SESSION_BYTES as u64 + index * SLOT_BYTES as u64
+}
+
+/// Word indexes of the ring, counted from [`RING_AT`].
+pub(crate) mod ring {
+    /// Windows put into the queue so far; entry `n` of the queue is at `QUEUE + n % WINDOWS`.
+    pub(crate) const HEAD: usize = 0;
+    /// Windows taken out of the queue so far. Written by the session alone.
+    pub(crate) const TAIL: usize = 1;
+    /// Time that threads waited for a free window, nanoseconds.
+    pub(crate) const WAITED_NS: usize = 2;
+    /// Bytes of chunks put into the queue.
+    pub(crate) const BYTES: usize = 3;
+    /// One bit for each window: free.
+    pub(crate) const FREE: usize = 16;
+    /// One bit for each window: its OS pages are there.
+    pub(crate) const POPULATED: usize = 64;
+    /// Words of each bit map.
+    pub(crate) const MAP_WORDS: usize = super::WINDOWS / 64;
+    /// Entries: index of the window plus one; 0 while the entry is not written.
+    pub(crate) const QUEUE: usize = 512;
+}
+
+/// Words of the header of a window and of a chunk.
+pub(crate) mod chunk {
+    /// [`super::CHUNK_MAGIC`].
+    pub(crate) const MAGIC: usize = 0;
+    /// Serial number of the thread, from 1.
+    pub(crate) const SERIAL: usize = 1;
+    /// Bytes of the chunk with its header; 0 in a window that a thread still fills.
+    pub(crate) const BYTES: usize = 2;
+    /// The sequence number that was next when the thread took the window: its records are not below.
+    pub(crate) const FIRST_SEQ: usize = 3;
+}
+
+/// Bytes of the header of a window or chunk.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 64;
 /// Bytes of one record.
 pub(crate) const RECORD_BYTES: usize = 32;
@@ -65,7 +143,7 @@ pub(crate) mod word {
     pub(crate) const PID: usize = 1;
     /// Parent's process id.
     pub(crate) const PARENT_PID: usize = 2;
-    /// Time stamp counter when the file was made.
+    /// Time stamp counter when recording began.
     pub(crate) const TSC_START: usize = 3;
     /// `CLOCK_MONOTONIC` at the same moment, nanoseconds.
     pub(crate) const MONOTONIC_START_NS: usize = 4;
@@ -93,6 +171,8 @@ pub(crate) mod word {
     pub(crate) const MAPS: usize = 15;
     /// Bytes in use of the list of imported files.
     pub(crate) const LIST: usize = 16;
+    /// The system's error number behind [`STOP`]; 0 where there is none.
+    pub(crate) const STOP_ERRNO: usize = 17;
     /// Sequence number at which the start-up of a Python program was over, found by itself; 0 when not found.
     pub(crate) const STEADY_SEQ: usize = 18;
     /// CPU time of the process at that moment, nanoseconds.
@@ -109,8 +189,6 @@ pub(crate) mod text {
     pub(crate) const PYTHON_VERSION: (usize, usize) = (576, 192);
     /// `PYTHONHASHSEED`.
     pub(crate) const HASH_SEED: (usize, usize) = (768, 32);
-    /// File name of the parent's raw file, in a forked child.
-    pub(crate) const PARENT_FILE: (usize, usize) = (800, 96);
     /// Base name of the object that holds `PyObject_Malloc`.
     pub(crate) const PYTHON_OBJECT: (usize, usize) = (896, 128);
 }
@@ -123,10 +201,16 @@ pub(crate) mod stop {
     pub(crate) const EXIT: u64 = 1;
     /// The size limit was reached.
     pub(crate) const SIZE: u64 = 2;
-    /// The file system refused more space.
+    /// The file system of the raw data refused to write.
     pub(crate) const DISK: u64 = 3;
     /// The time limit was reached.
     pub(crate) const TIME: u64 = 4;
+    /// The session was over while this process still ran.
+    pub(crate) const LEFT: u64 = 5;
+    /// All windows were full, and the session took none for a second.
+    pub(crate) const UNREAD: u64 = 6;
+    /// More threads than windows.
+    pub(crate) const THREADS: u64 = 7;
 }
 
 /// Bits of [`word::FLAGS`].
@@ -244,7 +328,7 @@ pub(crate) struct Record {
     pub(crate) align_log2: u8,
     /// Place in the program's global order, 48 bits.
     pub(crate) seq: u64,
-    /// Sixteenths of time stamp counter ticks since the file was made, 48 bits.
+    /// Sixteenths of time stamp counter ticks since recording began, 48 bits.
     pub(crate) time: u64,
     /// Address, 48 bits.
     pub(crate) address: u64,

@@ -1,8 +1,9 @@
-//! Reads a raw file: its header, its tables, and the records of all threads in the program's own order.
+//! Reads a log: its header, its tables, and the records of all threads in the program's own order.
 //!
-//! Invariant: memory is bounded by one chunk per thread, whatever the length of the recording; a file cut short at
-//! any point gives the records before that point.
+//! Invariant: memory is bounded by one chunk per thread and the list of chunks, whatever the length of the recording;
+//! a log cut short at any point gives the records before that point, and bytes of any kind give no panic.
 
+use crate::drain::raw_chunk;
 use crate::raw::{self, Record, mark, stop, text, word};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,10 +12,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Largest chunk that is believed.
-const CHUNK_BYTES_MAX: u64 = 16 << 20;
-/// Chunks begin on these boundaries.
-const CHUNK_ALIGN: u64 = 4096;
+/// Most threads of a log that are believed.
+const THREADS_MAX: usize = 1 << 20;
 
 /// One entry of the table of marks.
 #[derive(Clone, Debug)]
@@ -49,15 +48,10 @@ pub(crate) struct Mapping {
     pub(crate) module: String,
 }
 
-/// Where one thread's records lie.
-#[derive(Clone, Debug, Default)]
-struct Chunks {
-    /// Offset and bytes of each log chunk, then (after `finish`) of each window.
-    list: Vec<(u64, u64)>,
-    windows: Vec<(u64, u64)>,
-}
+/// Where one thread's chunks lie: offset and bytes of each.
+type Chunks = Vec<(u64, u64)>;
 
-/// An opened raw file.
+/// An opened log.
 #[derive(Debug)]
 pub(crate) struct RawFile {
     pub(crate) path: PathBuf,
@@ -71,10 +65,10 @@ pub(crate) struct RawFile {
 }
 
 impl RawFile {
-    /// Opens a raw file and reads its tables.
+    /// Opens a log and reads its tables.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        let mut head = vec![0; raw::CHUNKS_AT];
+        let mut head = vec![0; raw::TABLES_BYTES];
         file.read_exact_at(&mut head, 0)?;
         let mut opened = Self {
             path: path.to_owned(),
@@ -86,7 +80,7 @@ impl RawFile {
             threads: Vec::new(),
         };
         if opened.word(word::MAGIC) != raw::MAGIC {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it was not finished being made"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not complete"));
         }
         opened.read_tables();
         opened.find_chunks()?;
@@ -124,7 +118,7 @@ impl RawFile {
 
     /// Room for records in the file: an upper bound of their number.
     pub(crate) fn records_max(&self) -> u64 {
-        let bytes: u64 = self.threads.iter().flat_map(|chunks| &chunks.list).map(|chunk| chunk.1).sum();
+        let bytes: u64 = self.threads.iter().flatten().map(|chunk| chunk.1).sum();
         bytes / raw::RECORD_BYTES as u64
     }
 
@@ -160,32 +154,19 @@ impl RawFile {
             list.filter(|path| !path.is_empty()).map(|path| String::from_utf8_lossy(path).into_owned()).collect();
     }
 
-    /// Walks the file from chunk to chunk. A hole, left by a refused request for space, is skipped.
+    /// Walks the log from chunk to chunk.
     fn find_chunks(&mut self) -> io::Result<()> {
         let end = self.file.metadata()?.len();
-        let mut at = raw::CHUNKS_AT as u64;
-        while at + (raw::CHUNK_HEADER_BYTES as u64) <= end {
-            let mut header = [0; 24];
-            self.file.read_exact_at(&mut header, at)?;
-            let (magic, serial, bytes) = (word_at(&header, 0), word_at(&header, 8) as usize, word_at(&header, 16));
-            let is_chunk = matches!(magic, raw::LOG_MAGIC | raw::WINDOW_MAGIC)
-                && (1..=1 << 24).contains(&serial)
-                && (raw::CHUNK_HEADER_BYTES as u64..=CHUNK_BYTES_MAX).contains(&bytes);
-            if !is_chunk {
-                at += CHUNK_ALIGN;
-                continue;
+        let mut at = raw::TABLES_BYTES as u64;
+        while let Some((serial, bytes)) = raw_chunk(&self.file, at, end)? {
+            if !(1..=THREADS_MAX).contains(&serial) {
+                break;
             }
             if self.threads.len() < serial {
                 self.threads.resize(serial, Chunks::default());
             }
-            let chunks = &mut self.threads[serial - 1];
-            let list = if magic == raw::WINDOW_MAGIC { &mut chunks.windows } else { &mut chunks.list };
-            list.push((at, bytes.min(end - at)));
-            at += bytes.next_multiple_of(CHUNK_ALIGN);
-        }
-        // What a window holds beyond its log chunks is newer than they are.
-        for chunks in &mut self.threads {
-            chunks.list.append(&mut chunks.windows);
+            self.threads[serial - 1].push((at, bytes));
+            at += bytes;
         }
         Ok(())
     }
@@ -194,7 +175,7 @@ impl RawFile {
     pub(crate) fn records(&self) -> io::Result<Records<'_>> {
         let mut records = Records { raw: self, cursors: Vec::new(), heads: BinaryHeap::new(), current: None };
         for (thread, chunks) in self.threads.iter().enumerate() {
-            let mut cursor = Cursor { chunks: &chunks.list, bytes: Vec::new(), at: 0, head: None, last: 0 };
+            let mut cursor = Cursor { chunks, bytes: Vec::new(), at: 0, head: None, last: 0 };
             cursor.advance(&self.file)?;
             if let Some(head) = cursor.head {
                 records.heads.push(Reverse((head.seq, thread)));

@@ -4,25 +4,18 @@
 //! caller's `say` or into the report. Raw data lies on a disk beside the output and is removed once it is converted.
 
 use crate::child;
-use crate::convert::{self, Converted, Outside};
+use crate::convert::{Converted, Outside};
+use crate::drain::{Drainer, SessionFile};
 use crate::error::RecordError;
-use crate::reader::RawFile;
+use crate::images::{self, Wanted};
+use crate::raw_folder::{self, RawFolder};
+use crate::sampler::Sampler;
 use crate::{host, library, program};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use trace::MemoryReading;
-
-/// Python images with room for at least this many records get a trace of their own.
-const WORKER_RECORDS_MIN: u64 = 50_000;
-/// How often the program's memory is looked at from outside.
-const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
 /// What to record, and how.
 #[derive(Clone, Debug, Default)]
@@ -54,14 +47,14 @@ pub struct Image {
     pub is_forked: bool,
     /// Whether it was seen to exit.
     pub has_exited: bool,
-    /// Room for records in its raw file: an upper bound of its events.
+    /// Room for records in its raw data: an upper bound of its events.
     pub records_max: u64,
     /// Its trace and what is in it, if it got one.
     pub trace: Option<(PathBuf, Converted)>,
 }
 
 /// What a recording gave.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Exit code of the program, as a shell would give it.
     pub exit_code: u8,
@@ -69,9 +62,19 @@ pub struct Report {
     pub images: Vec<Image>,
     /// Index of the image whose trace is the output.
     pub main: usize,
+    /// What went wrong with the recording: sentences that end with what to do.
+    pub problems: Vec<String>,
+    /// The folder of raw data, where it was kept because a trace could not be written.
+    pub raw_data: Option<PathBuf>,
 }
 
 impl Report {
+    /// The main trace, if it was written.
+    #[must_use]
+    pub fn trace(&self) -> Option<&Path> {
+        self.images.get(self.main)?.trace.as_ref().map(|trace| trace.0.as_path())
+    }
+
     /// What the main trace holds.
     #[must_use]
     pub fn converted(&self) -> Option<&Converted> {
@@ -82,41 +85,83 @@ impl Report {
 /// Records a program. `say` gets a line for each thing that the user should know before the program starts.
 ///
 /// # Errors
-/// Only the recorder's own failures; [`RecordError::exit_code`] gives the code to leave with.
+/// Only what keeps the program from being started; [`RecordError::exit_code`] gives the code to leave with. What goes
+/// wrong later is in the report, with the program's own exit code.
 pub fn record(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report, RecordError> {
     let path = program::check(&options.command)?;
     check_output(&options.output)?;
-    let folder = raw_folder(&options.output)?;
-    let result = record_into(options, &path, &folder, say);
-    // Raw data that could not be converted is kept for another try.
-    if !matches!(result, Err(RecordError::Trace(_) | RecordError::Raw { .. } | RecordError::Output { .. })) {
-        let _ = fs::remove_dir_all(&folder);
+    for left in raw_folder::leftovers(&options.output) {
+        say(&left);
     }
-    result
+    let folder = RawFolder::create(options)?;
+    let report = record_into(options, &path, &folder, say);
+    match report {
+        Ok(report) if report.raw_data.is_some() => Ok(report),
+        other => {
+            folder.remove();
+            other
+        }
+    }
+}
+
+/// Turns the raw data of a recording that was killed, or whose trace could not be written, into a trace. `output`: in
+/// the place of the one that was asked for then.
+///
+/// # Errors
+/// When the folder holds no raw data of this version, or its recording still runs.
+pub fn recover(folder: &Path, output: Option<&Path>) -> Result<Report, RecordError> {
+    let folder = RawFolder::open(folder)?;
+    let unreadable = |error| RecordError::Raw { path: folder.path().to_owned(), error };
+    let kept = folder.kept().map_err(unreadable)?;
+    let output = output.map(Path::to_owned).or_else(|| kept.output.clone().map(PathBuf::from));
+    let output = output.ok_or_else(|| RecordError::NoOutput(folder.path().to_owned()))?;
+    check_output(&output)?;
+    let mut session = SessionFile::open(folder.path()).map_err(unreadable)?;
+    let outside = Outside { options: kept.options, host: kept.host, ..Outside::default() };
+    let report = images::convert_all(&mut session, folder.path(), &Wanted { output: &output, all: kept.all }, outside);
+    let report = Report { exit_code: 0, ..report };
+    if report.raw_data.is_none() {
+        folder.remove();
+    }
+    Ok(report)
+}
+
+/// Removes raw data without a trace.
+///
+/// # Errors
+/// When the folder holds no raw data, or its recording still runs.
+pub fn discard(folder: &Path) -> Result<(), RecordError> {
+    RawFolder::open(folder).map(RawFolder::remove)
 }
 
 fn record_into(
     options: &Options,
     program: &Path,
-    folder: &Path,
+    folder: &RawFolder,
     say: &mut dyn FnMut(&str),
 ) -> Result<Report, RecordError> {
-    let library = library::extract(&library::RECORDER, folder)?;
+    let library = library::extract(&library::RECORDER, folder.path())?;
     let mut command = Command::new(program);
     command.args(&options.command[1..]);
     set_name(&mut command, &options.command[0]);
-    set_environment(&mut command, options, folder, &library, say);
-    let sampler = Sampler::new(folder, &library);
-    let mut pid = 0;
+    set_environment(&mut command, options, folder.path(), &library, say);
+    let session = SessionFile::create(folder.path())
+        .map_err(|error| RecordError::Output { path: folder.path().to_owned(), error })?;
+    let drainer = Drainer::start(session)
+        .map_err(|error| RecordError::Output { path: folder.path().to_owned(), error })?;
+    let sampler = Sampler::new(folder.path(), &library);
     let status = child::run(&mut command, |started| {
-        pid = started;
+        drainer.set_main_pid(started);
         sampler.start(started);
     });
     let peak = sampler.finish();
+    let mut session = drainer.finish();
     let name = options.command[0].to_string_lossy().into_owned();
     let status = status.map_err(|error| RecordError::Start { program: name, error })?;
-    let outside = Outside { options: shaping(options), peak, notes: Vec::new(), host: host::read() };
-    convert_all(options, folder, pid, child::exit_code(status), outside)
+    let outside = Outside { options: shaping(options), peak, host: host::read(), ..Outside::default() };
+    let wanted = Wanted { output: &options.output, all: options.all };
+    let report = images::convert_all(&mut session, folder.path(), &wanted, outside);
+    Ok(Report { exit_code: child::exit_code(status), ..report })
 }
 
 /// The program sees the name that it was called by.
@@ -162,7 +207,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// The options that shape the events, for the metadata.
-fn shaping(options: &Options) -> BTreeMap<String, String> {
+pub(crate) fn shaping(options: &Options) -> BTreeMap<String, String> {
     let seconds = |duration: Duration| format!("{}s", duration.as_secs_f64());
     [
         ("for", options.run_for.map(seconds)),
@@ -176,157 +221,6 @@ fn shaping(options: &Options) -> BTreeMap<String, String> {
 
 /// Fails before the program has run, not after.
 fn check_output(output: &Path) -> Result<(), RecordError> {
-    let partial = partial(output);
-    fs::File::create(&partial)
-        .map_err(|error| RecordError::Output { path: output.to_owned(), error })
-        .map(|_| drop(fs::remove_file(&partial)))
-}
-
-fn partial(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    output.with_file_name(name)
-}
-
-/// Makes the folder for raw data: beside the output, or in the temporary folder when that is in memory.
-fn raw_folder(output: &Path) -> Result<PathBuf, RecordError> {
-    let beside = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let candidates = [beside.clone(), std::env::temp_dir(), PathBuf::from("/var/tmp")];
-    let Some(base) = candidates.into_iter().find(|base| base.is_dir() && !host::is_memory_file_system(base)) else {
-        return Err(RecordError::MemoryFileSystem(beside));
-    };
-    let failed = |error| RecordError::Output { path: beside.clone(), error };
-    let base = fs::canonicalize(&base).map_err(failed)?;
-    let folder = base.join(format!(".pyalloc-raw-{}", std::process::id()));
-    DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
-    Ok(folder)
-}
-
-fn convert_all(
-    options: &Options,
-    folder: &Path,
-    pid: u32,
-    exit_code: u8,
-    outside: Outside,
-) -> Result<Report, RecordError> {
-    let raws = open_all(folder)?;
-    let why = "the program made no call that the recorder could see; is it a wrapper that clears LD_PRELOAD?";
-    let main = main_of(&raws, pid).ok_or_else(|| RecordError::Nothing(why.to_owned()))?;
-    let mut images = Vec::new();
-    for (index, raw) in raws.iter().enumerate() {
-        let python = convert::python(raw);
-        let is_wanted = index == main || (python.is_some() && (options.all || raw.records_max() >= WORKER_RECORDS_MIN));
-        let trace = if is_wanted {
-            let to =
-                if index == main { options.output.clone() } else { worker_output(&options.output, raw.pid(), index) };
-            let outside = if raw.pid() == pid { outside.clone() } else { Outside { peak: None, ..outside.clone() } };
-            let partial = partial(&to);
-            let converted =
-                convert::convert(raw, &partial, &outside).inspect_err(|_| drop(fs::remove_file(&partial)))?;
-            fs::rename(&partial, &to).map_err(|error| RecordError::Output { path: to.clone(), error })?;
-            Some((to, converted))
-        } else {
-            None
-        };
-        images.push(Image {
-            pid: raw.pid(),
-            program: raw.program(),
-            python: python.map(|python| python.version),
-            is_forked: raw.has_flag(crate::raw::flag::FORKED),
-            has_exited: raw.has_exited(),
-            records_max: raw.records_max(),
-            trace,
-        });
-    }
-    Ok(Report { exit_code, images, main })
-}
-
-/// Every readable raw file, in the order of their start.
-fn open_all(folder: &Path) -> Result<Vec<RawFile>, RecordError> {
-    let list = fs::read_dir(folder).map_err(|error| RecordError::Raw { path: folder.to_owned(), error })?;
-    let mut paths: Vec<PathBuf> = list.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "raw"));
-    paths.sort_by_key(|path| {
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        stem.split_once('-').and_then(|(_, time)| time.parse::<u64>().ok())
-    });
-    // A file that was never finished being made belongs to a process that was killed in its first instant.
-    Ok(paths.iter().filter_map(|path| RawFile::open(path).ok()).collect())
-}
-
-/// The image that is the program: of those whose Python hooks took, the largest in the main process, or else the
-/// largest of all; without Python, the last image of the main process.
-fn main_of(raws: &[RawFile], pid: u32) -> Option<usize> {
-    let is_python = |raw: &RawFile| raw.has_flag(crate::raw::flag::PYTHON);
-    let rank = |raw: &RawFile| (is_python(raw), raw.pid() == pid, raw.records_max());
-    (0..raws.len()).max_by_key(|&index| rank(&raws[index]))
-}
-
-/// `app.trace` becomes `app.1234.trace`; a second image of that process gets its place in the list as well.
-fn worker_output(output: &Path, pid: u32, index: usize) -> PathBuf {
-    let with = |label: String| match output.extension() {
-        Some(extension) => output.with_extension(format!("{label}.{}", extension.to_string_lossy())),
-        None => output.with_extension(label),
-    };
-    let plain = with(pid.to_string());
-    if plain.exists() { with(format!("{pid}-{index}")) } else { plain }
-}
-
-/// Watches the main process's memory from outside, for its peak.
-struct Sampler {
-    folder: PathBuf,
-    preload: PathBuf,
-    is_over: Arc<AtomicBool>,
-    peak: Arc<Mutex<Option<MemoryReading>>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
-impl Sampler {
-    fn new(folder: &Path, library: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            preload: library.to_owned(),
-            is_over: Arc::default(),
-            peak: Arc::default(),
-            thread: Mutex::default(),
-        }
-    }
-
-    fn start(&self, pid: u32) {
-        let (folder, library) = (self.folder.clone(), self.preload.clone());
-        let (is_over, peak) = (Arc::clone(&self.is_over), Arc::clone(&self.peak));
-        let watch = move || {
-            let mut highest = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                // The split by kind costs milliseconds of the program's memory lock: only for a new peak.
-                let now = host::anonymous_bytes(pid).unwrap_or(0);
-                if now > highest + highest / 256 {
-                    highest = now;
-                    if let (Some(reading), Ok(mut peak)) = (host::memory(pid, &folder, &library), peak.lock()) {
-                        let is_higher = |old: MemoryReading| reading.rss_anon_bytes > old.rss_anon_bytes;
-                        if peak.is_none_or(is_higher) {
-                            *peak = Some(reading);
-                        }
-                    }
-                }
-                std::thread::park_timeout(SAMPLE_EVERY);
-            }
-        };
-        let thread = std::thread::Builder::new().name("sampler".to_owned()).spawn(watch).ok();
-        if let Ok(mut slot) = self.thread.lock() {
-            *slot = thread;
-        }
-    }
-
-    fn finish(self) -> Option<MemoryReading> {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.into_inner().ok().flatten() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
-        self.peak.lock().ok().and_then(|peak| *peak)
-    }
+    files::check_target(output, files::Kind::Trace)
+        .map_err(|refusal| RecordError::Target(refusal.to_string()))
 }

@@ -33,6 +33,9 @@ impl fmt::Display for Report {
                 writeln!(f, "  note: {note}")?;
             }
         }
+        for problem in &self.problems {
+            writeln!(f, "record: {problem}")?;
+        }
         self.write_images(f)
     }
 }
