@@ -45,12 +45,10 @@ pub(super) struct RecordArgs {
 #[must_use]
 pub(super) fn run(args: &RecordArgs) -> u8 {
     if let Some(folder) = &args.discard {
-        return end(recorder::discard(folder).map(|()| recorder::Report::default()));
+        return end_of_left(recorder::discard(folder).map(|()| recorder::Report::default()));
     }
     if let Some(folder) = &args.recover {
-        let report = recorder::recover(folder, args.output.as_deref());
-        let is_whole = report.as_ref().is_ok_and(|report| report.raw_data.is_none());
-        return end(report).max(u8::from(!is_whole));
+        return end_of_left(recorder::recover(folder, args.output.as_deref()));
     }
     let options = recorder::Options {
         output: args.output.clone().unwrap_or_else(|| PathBuf::from("python.trace")),
@@ -61,6 +59,17 @@ pub(super) fn run(args: &RecordArgs) -> u8 {
         command: args.command.clone(),
     };
     end(recorder::record(&options, &mut |line| say(line)))
+}
+
+/// For raw data that was left: there is no program whose exit code to leave with.
+fn end_of_left(result: Result<recorder::Report, recorder::RecordError>) -> u8 {
+    let is_whole = result.as_ref().map(|report| report.raw_data.is_none()).map_err(drop);
+    end(result);
+    match is_whole {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(()) => 2,
+    }
 }
 
 /// Says what was recorded, and gives the code to leave with.

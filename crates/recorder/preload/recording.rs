@@ -128,9 +128,7 @@ fn make() -> bool {
         set(index, value);
     }
     set_text(text::HASH_SEED, setup.hash_seed());
-    let mut comm = [0; 64];
-    let bytes = setup::read_file(c"/proc/self/comm", &mut comm);
-    set_text(text::PROGRAM, comm[..bytes].trim_ascii_end());
+    set_text(text::PROGRAM, &sys::process_name());
     stream::begin(sys::ticks(), setup.after_ns != 0 || setup.for_ns != 0);
     set(word::OWN_PS, stream::calibrate_ps());
     set(word::MAGIC, raw::MAGIC);

@@ -95,7 +95,7 @@ pub fn read() {
 }
 
 /// Reads a file from its start into `buffer`; the number of bytes.
-pub fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
+fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
     // SAFETY: a NUL-terminated path.
     let fd = unsafe { sys::open(path.as_ptr(), sys::O_RDONLY_CLOEXEC) };
     if fd < 0 {

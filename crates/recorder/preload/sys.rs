@@ -30,6 +30,8 @@ pub const SYS_IOCTL: i64 = 16;
 pub const SYS_MREMAP: i64 = 25;
 pub const SYS_MADVISE: i64 = 28;
 pub const SYS_NANOSLEEP: i64 = 35;
+pub const SYS_PRCTL: i64 = 157;
+pub const PR_GET_NAME: i64 = 16;
 pub const SYS_REMAP_FILE_PAGES: i64 = 216;
 pub const SYS_CLOCK_GETTIME: i64 = 228;
 pub const SYS_EXIT_GROUP: i64 = 231;
@@ -112,6 +114,14 @@ pub fn clock_ns(clock: c_int) -> u64 {
 pub fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has the instruction.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Name of the calling thread, which is the process's while it has one: 16 bytes with a NUL.
+pub fn process_name() -> [u8; 16] {
+    let mut name = [0; 16];
+    // SAFETY: room for what the kernel writes.
+    unsafe { syscall(SYS_PRCTL, PR_GET_NAME, name.as_mut_ptr()) };
+    name
 }
 
 /// The calling thread's `errno`.

@@ -104,6 +104,9 @@ pub(crate) struct SessionFile {
 impl SessionFile {
     /// Makes the session file, and keeps disk space for a trace.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+        if limit_of_files() < raw::slot_at(1) {
+            return Err(io::Error::other("`ulimit -f` allows files of less than 34 MiB"));
+        }
         let file = files::new_data(&folder.join(raw::SESSION_FILE))?;
         let slots_max = SLOTS_MAX.min(limit_of_files().saturating_sub(raw::slot_at(0)) / raw::SLOT_BYTES as u64);
         file.set_len(raw::slot_at(slots_max))?;
@@ -162,7 +165,7 @@ impl SessionFile {
             let taken = self.slots[index].drain(&self.file, &self.words, false);
             has_taken |= taken.as_ref().is_ok_and(|taken| *taken);
             if let Err(error) = taken.and_then(|_| if has_taken { self.keep_reserve() } else { Ok(()) }) {
-                self.close(stop::DISK);
+                close(&self.words, stop::DISK);
                 self.refused.get_or_insert(error);
             }
         }
@@ -171,7 +174,7 @@ impl SessionFile {
 
     /// Ends the recording in every process that still runs, and completes the logs.
     pub(crate) fn finish(&mut self) -> Vec<Finished> {
-        self.close(stop::LEFT);
+        close(&self.words, stop::LEFT);
         self.drain();
         let Self { file, words, slots, refused, .. } = self;
         let finish = |slot: &mut Slot| match slot.finish(file, words) {
@@ -189,10 +192,6 @@ impl SessionFile {
         if let Ok(reserve) = files::open_data(&self.folder.join(RESERVE_FILE)) {
             let _ = reserve.set_len(0);
         }
-    }
-
-    fn close(&self, reason: u64) {
-        let _ = self.words.word(session::CLOSED).compare_exchange(0, reason, Ordering::AcqRel, Ordering::Acquire);
     }
 
     fn find_slots(&mut self) {
@@ -218,7 +217,7 @@ impl SessionFile {
         if wanted <= self.reserve_bytes {
             return Ok(());
         }
-        let wanted = wanted + RESERVE_BYTES_MIN / 4;
+        let wanted = (wanted + RESERVE_BYTES_MIN / 4).min(limit_of_files());
         let reserve = files::open_data(&self.folder.join(RESERVE_FILE))?;
         // SAFETY: an open descriptor.
         match unsafe { libc::posix_fallocate(reserve.as_raw_fd(), 0, wanted as i64) } {
@@ -258,8 +257,9 @@ impl Drainer {
         self.words.word(session::MAIN_PID).store(u64::from(pid), Ordering::Release);
     }
 
-    /// Stops draining.
+    /// Ends the recording in every process that still runs, and stops draining.
     pub(crate) fn finish(self) -> SessionFile {
+        close(&self.words, stop::LEFT);
         self.is_over.store(true, Ordering::Release);
         self.thread.thread().unpark();
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -281,11 +281,13 @@ impl Slot {
     /// passed over.
     fn drain(&mut self, file: &File, session: &Words, is_last: bool) -> io::Result<bool> {
         let mut has_taken = false;
+        // Up to where the queue goes now: a busy process always adds more.
+        let head = self.ring(ring::HEAD).load(Ordering::Acquire);
         loop {
             let (mut batch, mut taken) = (Vec::new(), Vec::new());
-            let (tail, head) = (self.ring(ring::TAIL).load(Ordering::Relaxed), self.ring(ring::HEAD));
+            let tail = self.ring(ring::TAIL).load(Ordering::Relaxed);
             let mut next = tail;
-            while batch.len() < BATCH_BYTES && next < head.load(Ordering::Acquire) {
+            while batch.len() < BATCH_BYTES && next < head {
                 let entry = self.ring(ring::QUEUE + next as usize % WINDOWS).load(Ordering::Acquire) as usize;
                 if (1..=WINDOWS).contains(&entry) {
                     append_window(&self.window(file, entry - 1)?, &mut batch);
@@ -380,6 +382,11 @@ impl Slot {
         file.read_exact_at(&mut window, self.offset + (raw::WINDOWS_AT + index * WINDOW_BYTES) as u64)?;
         Ok(window)
     }
+}
+
+/// Has every process stop recording for this reason, unless there is one already.
+fn close(session: &Words, reason: u64) {
+    let _ = session.word(session::CLOSED).compare_exchange(0, reason, Ordering::AcqRel, Ordering::Acquire);
 }
 
 /// Appends the window's records as a chunk. In a window that a thread still fills they end where a record is older than
