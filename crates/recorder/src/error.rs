@@ -40,6 +40,9 @@ pub enum RecordError {
          give -o a path on a disk (or set TMPDIR to one)"
     )]
     MemoryFileSystem(PathBuf),
+    /// The output is something that no trace may replace.
+    #[error(transparent)]
+    Target(#[from] files::Refusal),
     /// A folder or file of the recorder's own.
     #[error("{path} cannot be written: {error}; give -o a path in a writable folder")]
     Output {

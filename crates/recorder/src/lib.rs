@@ -12,6 +12,7 @@ mod convert;
 mod error;
 mod host;
 mod library;
+mod output;
 mod packages;
 mod program;
 mod raw;
@@ -23,6 +24,7 @@ mod walk;
 
 pub use convert::Converted;
 pub use error::RecordError;
+pub use output::check_output;
 pub use session::{Image, Options, Report, record};
 
 use std::ffi::OsString;

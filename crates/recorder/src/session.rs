@@ -6,6 +6,7 @@
 use crate::child;
 use crate::convert::{self, Converted, Outside};
 use crate::error::RecordError;
+use crate::output::check_output;
 use crate::reader::RawFile;
 use crate::{host, library, program};
 use std::collections::BTreeMap;
@@ -172,14 +173,6 @@ fn shaping(options: &Options) -> BTreeMap<String, String> {
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))
     .collect()
-}
-
-/// Fails before the program has run, not after.
-fn check_output(output: &Path) -> Result<(), RecordError> {
-    let partial = partial(output);
-    fs::File::create(&partial)
-        .map_err(|error| RecordError::Output { path: output.to_owned(), error })
-        .map(|_| drop(fs::remove_file(&partial)))
 }
 
 fn partial(output: &Path) -> PathBuf {

@@ -1,0 +1,95 @@
+//! Folders and files of this user alone, for what is loaded into processes and for raw data.
+//!
+//! Invariant: what passes here can be changed by this user, by root and by whoever owns the root folder, and by nobody
+//! else.
+
+use crate::kind::STICKY;
+use crate::part::{TRIES, random};
+use crate::place::{kind_of, open_folder};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, mkdirat, open, stat};
+use rustix::io::Errno;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Bits that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Makes a folder `PREFIX` and random digits in `base` that this user alone can enter; its path, without links.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_folder(base: &Path, prefix: &str) -> io::Result<PathBuf> {
+    let base = base.canonicalize()?;
+    let around = open_folder(&base)?;
+    for _ in 0..TRIES {
+        let name = format!("{prefix}{}", random()?);
+        match mkdirat(&around, name.as_str(), Mode::RWXU) {
+            Ok(()) => return Ok(base.join(name)),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Makes a folder that only this user can write to, and those above it, or checks that it is such a folder: a folder of
+/// this user, which others cannot write to, below folders of this user or root that others cannot rename it in. Its
+/// path, without links.
+///
+/// # Errors
+/// When it cannot be made, or another user could change it.
+pub fn own_folder(path: &Path) -> io::Result<PathBuf> {
+    DirBuilder::new().mode(0o700).recursive(true).create(path)?;
+    let path = path.canonicalize()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = fstat(open(&path, flags, Mode::empty())?)?;
+    if folder.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(refused(&path, "belongs to another user"));
+    }
+    if folder.st_mode & OTHERS_WRITE != 0 {
+        return Err(refused(&path, "can be written to by others"));
+    }
+    check_above(&path)?;
+    Ok(path)
+}
+
+/// Checks every folder above a path without links.
+fn check_above(path: &Path) -> io::Result<()> {
+    let trusted = [rustix::process::geteuid().as_raw(), 0, stat("/")?.st_uid];
+    for folder in path.ancestors().skip(1) {
+        let status = stat(folder)?;
+        if !trusted.contains(&status.st_uid) {
+            return Err(refused(folder, "belongs to another user"));
+        }
+        if status.st_mode & OTHERS_WRITE != 0 && status.st_mode & STICKY == 0 {
+            return Err(refused(folder, "can be written to by others"));
+        }
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
+}
+
+/// Opens a regular file of this user that others cannot write to, for reading. A link is not followed.
+///
+/// # Errors
+/// When it cannot be opened, or is something else.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty())?;
+    let status: Stat = fstat(&file)?;
+    if kind_of(&status) != FileType::RegularFile {
+        return Err(refused(path, "is not a regular file"));
+    }
+    if status.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(refused(path, "belongs to another user"));
+    }
+    if status.st_mode & OTHERS_WRITE != 0 {
+        return Err(refused(path, "can be written to by others"));
+    }
+    Ok(File::from(file))
+}
