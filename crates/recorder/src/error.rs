@@ -40,6 +40,9 @@ pub enum RecordError {
          give -o a path on a disk (or set TMPDIR to one)"
     )]
     MemoryFileSystem(PathBuf),
+    /// The output is something that no trace may replace.
+    #[error(transparent)]
+    Target(#[from] files::Refusal),
     /// A folder or file of the recorder's own.
     #[error("{path} cannot be written: {error}; give -o a path in a writable folder")]
     Output {
@@ -58,9 +61,6 @@ pub enum RecordError {
         #[source]
         error: io::Error,
     },
-    /// The trace cannot be put where it was asked for.
-    #[error("{0}")]
-    Target(String),
     /// There is nothing to recover there.
     #[error("{0} holds no raw data of a recording; name the folder .pyalloc-raw-... that a killed `record` left")]
     NoRawData(PathBuf),

@@ -14,6 +14,7 @@ mod error;
 mod host;
 mod images;
 mod library;
+mod output;
 mod packages;
 mod program;
 mod raw;
@@ -27,6 +28,7 @@ mod walk;
 
 pub use convert::Converted;
 pub use error::RecordError;
+pub use output::check_output;
 pub use session::{Image, Options, Report, discard, record, recover};
 
 use std::ffi::OsString;

@@ -8,6 +8,7 @@ use crate::convert::{Converted, Outside};
 use crate::drain::{Drainer, SessionFile};
 use crate::error::RecordError;
 use crate::images::{self, Wanted};
+use crate::output::check_output;
 use crate::raw_folder::{self, RawFolder};
 use crate::sampler::Sampler;
 use crate::{host, library, program};
@@ -217,10 +218,4 @@ pub(crate) fn shaping(options: &Options) -> BTreeMap<String, String> {
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))
     .collect()
-}
-
-/// Fails before the program has run, not after.
-fn check_output(output: &Path) -> Result<(), RecordError> {
-    files::check_target(output, files::Kind::Trace)
-        .map_err(|refusal| RecordError::Target(refusal.to_string()))
 }
