@@ -67,7 +67,7 @@ unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
     STATE.store(INSTALLED, Ordering::Release);
     // SAFETY: the interpreter is initialised and this thread runs in it.
     unsafe {
-        api.install(c"atexit", c"register", &ON_EXIT, false);
+        api.call_with(c"atexit", c"register", &ON_EXIT);
         (api.clear_error)();
     }
     0

@@ -114,6 +114,17 @@ fn present_bytes(block: usize, size: usize) -> u64 {
     touched as u64
 }
 
+/// Bytes from `begin` on, at most `bytes`, that are mapped without a gap.
+pub fn mapped_bytes(begin: usize, bytes: usize) -> usize {
+    let mut end = begin & !(sys::OS_PAGE - 1);
+    let mut present = 0_u8;
+    // SAFETY: room for one page's answer.
+    while end < begin + bytes && unsafe { sys::mincore(end as *mut c_void, sys::OS_PAGE, &mut present) } == 0 {
+        end += sys::OS_PAGE;
+    }
+    end.saturating_sub(begin).min(bytes)
+}
+
 /// Resident bytes of whole OS pages; 0 where one of them is not mapped.
 pub fn resident_bytes(begin: usize, end: usize) -> u64 {
     const PAGES: usize = 4096;

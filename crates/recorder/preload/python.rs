@@ -1,8 +1,7 @@
 //! CPython: the raw, mem and obj domains wrapped, collections marked, the phases of the interpreter's life found.
 //!
 //! The hooks cannot run Python code, but they can ask the interpreter to call back between two bytecodes
-//! (`Py_AddPendingCall`). The first such call registers the collector's callback and an `atexit` function (registered
-//! first, so run last). Further ones look for the end of start-up: the point after which, for [`STEADY_POLLS`] looks
+//! (`Py_AddPendingCall`). The first such call registers an `atexit` function (registered first, so run last). Further ones look for the end of start-up: the point after which, for [`STEADY_POLLS`] looks
 //! in a row, no module was being imported and none was added.
 //!
 //! Invariant: objects made here are recorded like any other, since their frees will be.
@@ -11,7 +10,7 @@ use crate::life;
 use crate::lock::Guarded;
 use crate::python_api::{Allocator, Api, METH_VARARGS, Memory, Method, Object, find};
 use crate::raw::{Kind, LIST_AT, LIST_BYTES, flag, text, word};
-use crate::{recording, stream, sys};
+use crate::{collector, recording, stream, sys};
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{null, null_mut};
@@ -52,15 +51,12 @@ static NONE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 static MODULE_TYPE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 /// The module last found to be importing, owned.
 static IMPORTING: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-/// Interned names, made when installed: `generation`, `__spec__`, `_initializing`, `__file__`.
-static NAMES: [AtomicPtr<c_void>; 4] = [const { AtomicPtr::new(null_mut()) }; 4];
-const GENERATION: usize = 0;
-const SPEC: usize = 1;
-const INITIALIZING: usize = 2;
-const FILE: usize = 3;
+/// Interned names, made when installed and given back at the interpreter's exit: `__spec__`, `_initializing`, `__file__`.
+static NAMES: [AtomicPtr<c_void>; 3] = [const { AtomicPtr::new(null_mut()) }; 3];
+const SPEC: usize = 0;
+const INITIALIZING: usize = 1;
+const FILE: usize = 2;
 
-static ON_COLLECTION: Method =
-    Method { name: c"collection".as_ptr(), function: on_collection, flags: METH_VARARGS, doc: null() };
 static ON_EXIT: Method = Method { name: c"exit".as_ptr(), function: on_exit, flags: METH_VARARGS, doc: null() };
 
 fn api() -> Option<&'static Api> {
@@ -155,6 +151,7 @@ unsafe extern "C" fn malloc_from(context: *mut c_void, size: usize, caller: usiz
     let (domain, original) = unsafe { hook(context) };
     stream::with(|thread| {
         let was_held = thread.is_held();
+        look_at_collector(thread, domain, was_held);
         // SAFETY: the wrapped allocator with its own context.
         let block = thread.holding(|| unsafe { (original.malloc)(original.context, size) });
         if !was_held {
@@ -170,6 +167,7 @@ unsafe extern "C" fn calloc_from(context: *mut c_void, number: usize, size: usiz
     let (domain, original) = unsafe { hook(context) };
     stream::with(|thread| {
         let was_held = thread.is_held();
+        look_at_collector(thread, domain, was_held);
         // SAFETY: the wrapped allocator with its own context.
         let block = thread.holding(|| unsafe { (original.calloc)(original.context, number, size) });
         if !was_held {
@@ -185,6 +183,7 @@ unsafe extern "C" fn realloc_from(context: *mut c_void, block: *mut c_void, size
     let (domain, original) = unsafe { hook(context) };
     stream::with(|thread| {
         let was_held = thread.is_held();
+        look_at_collector(thread, domain, was_held);
         if !was_held && !block.is_null() {
             thread.resizing(domain, block as usize);
         }
@@ -207,12 +206,21 @@ unsafe extern "C" fn py_free(context: *mut c_void, block: *mut c_void) {
     // SAFETY: CPython passes the context on.
     let (domain, original) = unsafe { hook(context) };
     stream::with(|thread| {
+        look_at_collector(thread, domain, thread.is_held());
         if !thread.is_held() {
             thread.freeing(domain, block as usize);
         }
         // SAFETY: the wrapped allocator with its own context.
         thread.holding(|| unsafe { (original.free)(original.context, block) });
     });
+}
+
+/// Requests of the domain `raw` may be made without the GIL.
+#[inline(always)]
+fn look_at_collector(thread: &stream::Thread, domain: u8, is_held: bool) {
+    if domain != RAW && !is_held {
+        collector::look(thread);
+    }
 }
 
 /// Every so many requests of the main phase, asks the interpreter for a call back.
@@ -258,9 +266,9 @@ unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
     0
 }
 
-/// Registers the collector's callback and the exit function, and notes which interpreter this is.
+/// Registers the exit function, finds the collector, and notes which interpreter this is.
 fn install(api: &Api) {
-    let words = [c"generation", c"__spec__", c"_initializing", c"__file__"];
+    let words = [c"__spec__", c"_initializing", c"__file__"];
     // SAFETY: the interpreter is initialised and this thread runs in it; references are given back where owned.
     unsafe {
         for (slot, word) in NAMES.iter().zip(words) {
@@ -268,12 +276,14 @@ fn install(api: &Api) {
         }
         let version = CStr::from_ptr((api.version)()).to_bytes();
         IS_FREE_THREADED.store(contains(version, b"free-threading"), Ordering::Relaxed);
-        for (module, attribute, method, is_list) in
-            [(c"atexit", c"register", &ON_EXIT, false), (c"gc", c"callbacks", &ON_COLLECTION, true)]
-        {
-            api.install(module, attribute, method, is_list);
-        }
+        api.call_with(c"atexit", c"register", &ON_EXIT);
         (api.clear_error)();
+    }
+    if !IS_FREE_THREADED.load(Ordering::Relaxed) {
+        collector::find_state();
+    }
+    if !collector::is_found() {
+        recording::add_flags(flag::NO_COLLECTIONS);
     }
     note_state();
 }
@@ -372,25 +382,6 @@ fn is_initializing(api: &Api, module: Object) -> bool {
     }
 }
 
-/// The collector calls this with ("start" or "stop", {"generation": n, ...}).
-unsafe extern "C" fn on_collection(_own: Object, arguments: Object) -> Object {
-    let Some(api) = api() else { return null_mut() };
-    // SAFETY: the collector's arguments; every item is borrowed.
-    unsafe {
-        let (phase, facts) = ((api.tuple_item)(arguments, 0), (api.tuple_item)(arguments, 1));
-        let text = if phase.is_null() { null() } else { (api.text)(phase) };
-        let generation = if facts.is_null() { null_mut() } else { (api.item)(facts, name(GENERATION)) };
-        if text.is_null() || generation.is_null() {
-            (api.clear_error)();
-            return none(api);
-        }
-        let kind = if CStr::from_ptr(text) == c"start" { Kind::GcStart } else { Kind::GcStop };
-        let generation = (api.integer)(generation) as usize & 3;
-        stream::with(|thread| thread.push(kind, 0, generation, 0, 0));
-        none(api)
-    }
-}
-
 /// `atexit` calls this after every function of the program's own.
 unsafe extern "C" fn on_exit(_own: Object, _arguments: Object) -> Object {
     let Some(api) = api() else { return null_mut() };
@@ -398,7 +389,16 @@ unsafe extern "C" fn on_exit(_own: Object, _arguments: Object) -> Object {
     note_state();
     life::finalising();
     HAS_FINALISED.store(true, Ordering::Relaxed);
+    give_back(api);
     none(api)
+}
+
+/// Gives every reference back: one that outlives the interpreter keeps a module alive, and what that holds.
+fn give_back(api: &Api) {
+    for object in NAMES.iter().chain([&IMPORTING]) {
+        // SAFETY: owned, or null, which is allowed.
+        unsafe { (api.decrement)(object.swap(null_mut(), Ordering::Relaxed)) };
+    }
 }
 
 fn none(api: &Api) -> Object {

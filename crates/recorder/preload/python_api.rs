@@ -3,7 +3,7 @@
 //! Invariant: nothing of CPython's layout is assumed; only exported functions, and objects as opaque pointers.
 
 use crate::sys;
-use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
 
 /// Any Python object.
@@ -97,14 +97,11 @@ interface! {
         is_true = c"PyObject_IsTrue": fn(Object) -> c_int;
         type_of = c"PyObject_Type": fn(Object) -> Object;
         is_subtype = c"PyType_IsSubtype": fn(Object, Object) -> c_int;
-        append = c"PyList_Append": fn(Object, Object) -> c_int;
         item = c"PyDict_GetItem": fn(Object, Object) -> Object;
         next = c"PyDict_Next": fn(Object, *mut isize, *mut Object, *mut Object) -> c_int;
         count = c"PyDict_Size": fn(Object) -> isize;
-        tuple_item = c"PyTuple_GetItem": fn(Object, isize) -> Object;
         interned = c"PyUnicode_InternFromString": fn(*const c_char) -> Object;
         text = c"PyUnicode_AsUTF8": fn(Object) -> *const c_char;
-        integer = c"PyLong_AsLong": fn(Object) -> c_long;
     }
 }
 
@@ -136,26 +133,22 @@ impl Api {
         }
     }
 
-    /// Appends a function to a module's list, or calls a module's function with it.
+    /// Calls a module's function with a function of ours.
     ///
     /// # Safety
     /// The interpreter is initialised and the calling thread runs in it.
-    pub unsafe fn install(&self, module: &CStr, attribute: &CStr, method: &'static Method, is_list: bool) {
+    pub unsafe fn call_with(&self, module: &CStr, attribute: &CStr, method: &'static Method) {
         // SAFETY: the caller's word; references are given back where owned.
         unsafe {
             let module = (self.import)(module.as_ptr());
             let target = if module.is_null() { module } else { (self.attribute_named)(module, attribute.as_ptr()) };
             let function = (self.function)(method, core::ptr::null_mut(), core::ptr::null_mut());
             if !target.is_null() && !function.is_null() {
-                if is_list {
-                    (self.append)(target, function);
-                } else {
-                    let arguments = (self.tuple)(1);
-                    (self.increment)(function); // The tuple takes a reference over.
-                    (self.set_tuple_item)(arguments, 0, function);
-                    (self.decrement)((self.call)(target, arguments));
-                    (self.decrement)(arguments);
-                }
+                let arguments = (self.tuple)(1);
+                (self.increment)(function); // The tuple takes a reference over.
+                (self.set_tuple_item)(arguments, 0, function);
+                (self.decrement)((self.call)(target, arguments));
+                (self.decrement)(arguments);
             }
             for object in [function, target, module] {
                 (self.decrement)(object);

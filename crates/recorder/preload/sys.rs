@@ -24,6 +24,7 @@ pub const CLOCK_MONOTONIC: c_int = 1;
 pub const CLOCK_PROCESS_CPUTIME_ID: c_int = 2;
 pub const EINVAL: c_int = 22;
 pub const ENOMEM: c_int = 12;
+pub const ENOSYS: c_int = 38;
 pub const SYS_MMAP: i64 = 9;
 pub const SYS_MUNMAP: i64 = 11;
 pub const SYS_IOCTL: i64 = 16;
@@ -35,6 +36,10 @@ pub const PR_GET_NAME: i64 = 16;
 pub const SYS_REMAP_FILE_PAGES: i64 = 216;
 pub const SYS_CLOCK_GETTIME: i64 = 228;
 pub const SYS_EXIT_GROUP: i64 = 231;
+pub const SYS_FACCESSAT2: i64 = 439;
+pub const AT_FDCWD: i64 = -100;
+pub const AT_EACCESS: i64 = 0x200;
+pub const R_OK: i64 = 4;
 pub const OS_PAGE: usize = 4096;
 
 #[repr(C)]
@@ -52,6 +57,8 @@ struct DlInfo {
 }
 
 unsafe extern "C" {
+    pub static environ: *const *const c_char;
+
     pub fn __libc_malloc(size: usize) -> *mut c_void;
     pub fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
     pub fn __libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;

@@ -339,6 +339,10 @@ fn notes_of(raw: &RawFile, python: Option<&Python>, dropped: Dropped, outside: &
     note(why.is_some(), format!("ended early: {}", why.unwrap_or_default()));
     let waited_ms = outside.waited_ns / 1_000_000;
     note(waited_ms >= WAITED_NOTE_MS, format!("waited {waited_ms} ms in all for the recorder to write raw data"));
+    note(
+        raw.has_flag(flag::NO_COLLECTIONS),
+        "collections are not recorded: the interpreter's collector is unknown".to_owned(),
+    );
     note(raw.has_flag(flag::MAPPED_FULL), "not all that libraries map for themselves is known".to_owned());
     note(raw.has_flag(flag::RAW_EXIT), "left through _exit: no interpreter exit".to_owned());
     note(raw.word(word::LOST) != 0, format!("events lost: {}", raw.word(word::LOST)));

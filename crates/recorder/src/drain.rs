@@ -152,6 +152,11 @@ impl SessionFile {
         self.claimed().saturating_sub(self.words.get(session::SLOTS_MAX))
     }
 
+    /// Whether a program was started that could not load the recorder.
+    pub(crate) fn has_not_loaded(&self) -> bool {
+        self.words.get(session::NOT_LOADED) > 0
+    }
+
     /// Why raw data could not be written, if so.
     pub(crate) fn refused(&self) -> Option<&io::Error> {
         self.refused.as_ref()

@@ -84,6 +84,13 @@ fn problems(session: &SessionFile) -> Vec<String> {
     if turned_away > 0 {
         problems.push(format!("{turned_away} processes more than a recording has room for were not recorded"));
     }
+    if session.has_not_loaded() {
+        problems.push(
+            "a program that was started as another user, or below another root, could not read the recorder and was not \
+             recorded. Record as that user, or in that root"
+                .to_owned(),
+        );
+    }
     problems
 }
 
@@ -130,4 +137,3 @@ fn worker_output(output: &Path, pid: u32, index: usize) -> PathBuf {
     }
     plain
 }
-

@@ -54,6 +54,8 @@ pub(crate) mod session {
     pub(crate) const BEAT: usize = 5;
     /// The process that the session started.
     pub(crate) const MAIN_PID: usize = 6;
+    /// Attempts to start an image that cannot load the recorder.
+    pub(crate) const NOT_LOADED: usize = 7;
 }
 
 /// Bytes of the header: words from [`word`], text from [`text`].
@@ -229,6 +231,8 @@ pub(crate) mod flag {
     pub(crate) const ARROW_TO_SYSTEM: u64 = 32;
     /// Not all that libraries mapped for themselves could be kept account of.
     pub(crate) const MAPPED_FULL: u64 = 64;
+    /// The collector's state was not found in the interpreter.
+    pub(crate) const NO_COLLECTIONS: u64 = 128;
 }
 
 /// Word indexes of a mark entry.

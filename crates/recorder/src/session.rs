@@ -148,8 +148,8 @@ fn record_into(
     set_environment(&mut command, options, folder.path(), &library, say);
     let session = SessionFile::create(folder.path())
         .map_err(|error| RecordError::Output { path: folder.path().to_owned(), error })?;
-    let drainer = Drainer::start(session)
-        .map_err(|error| RecordError::Output { path: folder.path().to_owned(), error })?;
+    let drainer =
+        Drainer::start(session).map_err(|error| RecordError::Output { path: folder.path().to_owned(), error })?;
     let sampler = Sampler::new(folder.path(), &library);
     let status = child::run(&mut command, |started| {
         drainer.set_main_pid(started);

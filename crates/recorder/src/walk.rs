@@ -41,6 +41,8 @@ pub(crate) struct Survey {
     pub(crate) touched: ByAddress<u64>,
     /// By thread: the sequence number of its last record, if it was seen to end.
     pub(crate) thread_ends: Vec<Option<u64>>,
+    /// By the sequence number of a collection's start: its generation.
+    pub(crate) collections: HashMap<u64, u8>,
 }
 
 /// A mark that the walk puts in: from this sequence number on, the mark with this index.
@@ -171,7 +173,12 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
                     self.put_mark(Some(entry), mark)?;
                 }
             }
-            Kind::GcStart => self.put(EventKind::GcStart { generation: record.address.min(2) as u8 })?,
+            Kind::GcStart => {
+                // Which generation it is, the interpreter counts at the end.
+                let generation =
+                    self.survey.collections.get(&record.seq).copied().unwrap_or(record.address.min(2) as u8);
+                self.put(EventKind::GcStart { generation })?;
+            }
             Kind::GcStop => self.put(EventKind::GcStop { generation: record.address.min(2) as u8 })?,
             Kind::Fork => self.put(EventKind::Fork)?,
             Kind::Touch | Kind::Mapped | Kind::ThreadEnd => {}
@@ -298,6 +305,8 @@ pub(crate) struct Surveyor {
     large: ByAddress<u64>,
     probed: ByAddress<u64>,
     ended: Vec<bool>,
+    /// Sequence number of a collection's start without its end.
+    collection: Option<u64>,
 }
 
 impl Surveyor {
@@ -329,6 +338,12 @@ impl Surveyor {
             Kind::Touch => {
                 if let Some(&made) = self.large.get(&record.address) {
                     self.probed.insert(made, record.size.saturating_sub(1));
+                }
+            }
+            Kind::GcStart => self.collection = Some(record.seq),
+            Kind::GcStop => {
+                if let Some(start) = self.collection.take() {
+                    self.survey.collections.insert(start, record.address.min(2) as u8);
                 }
             }
             _ => {}

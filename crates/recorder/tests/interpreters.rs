@@ -50,7 +50,10 @@ fn every_interpreter_is_recorded_in_full() {
         for domain in ["libc", "raw", "mem", "obj"] {
             assert!(metadata.totals.calls_by_domain.contains_key(domain), "{label}: {domain}");
         }
-        assert!(metadata.totals.collections > 0, "{label}: collections are marked");
+        let is_known = (10..=13).contains(&interpreter.minor);
+        assert!(metadata.totals.collections > 0 || !is_known, "{label}: collections are marked");
+        let is_noted = metadata.notes.iter().any(|note| note.starts_with("collections are not recorded"));
+        assert!(metadata.totals.collections > 0 || is_noted, "{label}: {:?}", metadata.notes);
         assert!(metadata.sites.iter().any(|site| site.module.contains("python")), "{label}: call sites are named");
         let untested = metadata.notes.iter().any(|note| note.starts_with("untested"));
         assert_eq!(untested, !(10..=13).contains(&interpreter.minor), "{label}: {:?}", metadata.notes);
