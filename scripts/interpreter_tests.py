@@ -7,7 +7,8 @@ no outcome is common to both ways, or when the test failed at least twice under 
 other difference is listed as unsteady. What the hooks must hide is in HIDDEN, each with its reason.
 
 Interpreters are those of --python, or one per version found on PATH, in pyenv's folder and below `target/`. An
-interpreter needs its `test` package, which distributions package apart (Debian: libpython3.N-testsuite).
+interpreter needs its `test` package, which distributions package apart (Debian: libpython3.N-testsuite). Modules of
+ALWAYS that its installation left out are those of the nearest version that has them.
 
 Exit code 1 when a difference counts that is not in HIDDEN, 2 when a version was not run.
 """
@@ -34,16 +35,36 @@ MODULES = [
     "test_tempfile", "test_signal", "test_faulthandler", "test_threading", "test_sqlite", "test_sqlite3",
     "test_subprocess", "test_asyncio", "test_concurrent_futures", "test_multiprocessing_*",
 ]
+ALWAYS = [
+    "test_concurrent_futures", "test_multiprocessing_fork", "test_multiprocessing_forkserver",
+    "test_multiprocessing_spawn",
+]
 REPETITIONS = 3
 FAILED_TIMES_MIN = 2
-# Seconds that one test may take, and one module.
-TEST_LIMIT_S = 300
+# Seconds that one test may take, and one module; tests that may end a module early, by a hang or a crash.
+TEST_LIMIT_S = 180
 MODULE_LIMIT_S = 1200
+ENDLESS_MAX = 5
 FOLDER = shared.TARGET / "check" / "interpreter-tests"
 # Pattern for a test's name, and why its outcome under the recorder's hooks is another one.
-HIDDEN = []
+HIDDEN = [
+    (
+        "test.test_sys.SysModuleTest.test_debugmallocstats",
+        "`sys._debugmallocstats` prints pymalloc's statistics only where no hook wraps its allocators",
+    ),
+]
 
-PASSED, FAILED, SKIPPED, ABSENT = "passed", "FAILED", "skipped", "absent"
+# What makes a folder of test modules a package for the test runner.
+PACKAGE = """import os
+from test.support import load_package_tests
+
+def load_tests(*arguments):
+    return load_package_tests(os.path.dirname(__file__), *arguments)
+"""
+
+PASSED, FAILED, SKIPPED, ABSENT, ENDLESS = "passed", "FAILED", "skipped", "absent", "did not end"
+# How a test announces itself before it runs: its name, and its class, to which newer versions add the name.
+ANNOUNCED = re.compile(r"^(test\w*) \(([\w.]+)\)", re.MULTILINE)
 
 
 class Interpreter:
@@ -56,9 +77,38 @@ class Interpreter:
         )
         done = subprocess.run([path, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
         self.path, minor, self.version, tests = done.stdout.splitlines()
-        self.minor = int(minor)
-        names = {file.name.removesuffix(".py") for file in pathlib.Path(tests).glob("test_*")}
+        self.minor, self.tests = int(minor), pathlib.Path(tests)
+        names = {file.name.removesuffix(".py") for file in self.tests.glob("test_*")}
         self.modules = [name for pattern in MODULES for name in sorted(fnmatch.filter(names, pattern))]
+        # Modules of another version, and the folder from which they are imported.
+        self.borrowed, self.overlay = {}, None
+
+    def borrow(self, others):
+        """Takes what is missing from the nearest version, an older one first; returns what nobody has."""
+        missing = [name for name in ALWAYS if name not in self.modules]
+        if not missing:
+            return []
+        self.overlay = FOLDER / self.version / "overlay"
+        shutil.rmtree(self.overlay, ignore_errors=True)
+        folder = self.overlay / "test"
+        folder.mkdir(parents=True)
+        for path in self.tests.iterdir():
+            (folder / path.name).symlink_to(path)
+        nearest = sorted(others, key=lambda other: (abs(other.minor - self.minor), other.minor))
+        for name in missing:
+            donor = next((other for other in nearest if name in other.modules and name not in other.borrowed), None)
+            if donor is None:
+                continue
+            if (donor.tests / name).is_dir():
+                (folder / name).symlink_to(donor.tests / name)
+            else:
+                # Newer versions take these names for folders.
+                (folder / name).mkdir()
+                (folder / name / "__init__.py").write_text(PACKAGE, encoding="utf-8")
+                shutil.copy(donor.tests / f"{name}.py", folder / name / "test_all.py")
+            self.borrowed[name] = donor.version
+            self.modules.append(name)
+        return [name for name in missing if name not in self.borrowed]
 
 
 def candidates():
@@ -71,20 +121,27 @@ def candidates():
 
 
 def interpreters(named):
-    """The interpreters to run, oldest first, and a sentence for each version that is not."""
-    found, missing = {}, []
-    for path in named or [path for path in candidates() if path.exists()]:
+    """The interpreters to run, oldest first, and a sentence for each version or module that does not run."""
+    here, chosen, missing = {}, [], []
+    for path in [path for path in candidates() if path.exists()]:
         try:
             interpreter = Interpreter(path)
+            here.setdefault(interpreter.minor, interpreter)
         except (OSError, subprocess.CalledProcessError, ValueError):
-            if named:
-                missing.append(f"{path} is no CPython with a `test` package. Install that package, or name another one.")
-            continue
-        found.setdefault(interpreter.path if named else interpreter.minor, interpreter)
+            pass  # a program of that name without the tests
+    for path in named or []:
+        try:
+            chosen.append(Interpreter(path))
+        except (OSError, subprocess.CalledProcessError, ValueError):
+            missing.append(f"{path} is no CPython with a `test` package. Install that package, or name another one.")
     if not named:
+        chosen = list(here.values())
         missing += [f"no CPython 3.{minor} with a `test` package was found. Name one with --python."
-                    for minor in MINORS if minor not in found]
-    return sorted(found.values(), key=lambda interpreter: interpreter.minor), missing
+                    for minor in MINORS if minor not in here]
+    for interpreter in chosen:
+        missing += [f"{name} of {interpreter.version}: neither it nor another version has this module."
+                    for name in interpreter.borrow(here.values())]
+    return sorted(chosen, key=lambda interpreter: interpreter.minor), missing
 
 
 class Module:
@@ -95,24 +152,28 @@ class Module:
         self.folder = FOLDER / interpreter.version
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, recorded, only=()):
-        """Starts the tests, all or those with these names; returns what `end` needs."""
+    def start(self, recorded, only=(), but=()):
+        """Starts the tests, all or those with these names, without those in `but`; returns what `end` needs."""
         label = f"{self.name}-{'with' if recorded else 'without'}"
         report, log = self.folder / f"{label}.xml", self.folder / f"{label}.log"
         report.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / label, ignore_errors=True)
+        (self.folder / label).mkdir()
         # A short path: sockets of the tests lie in it.
         place = tempfile.mkdtemp(prefix="pyt-")
         command = [self.interpreter.path, "-m", "test", "--junit-xml", report, "--timeout", str(TEST_LIMIT_S), "-v"]
-        if only:
-            names = self.folder / f"{label}.only"
-            names.write_text("\n".join(only) + "\n", encoding="utf-8")
-            command += ["--matchfile", names]
+        for option, names in (("--matchfile", only), ("--ignorefile", but)):
+            if names:
+                file = self.folder / f"{label}{option}"
+                file.write_text("\n".join(names) + "\n", encoding="utf-8")
+                command += [option, file]
         command.append(self.name)
+        more = {"PYTHONPATH": str(self.interpreter.overlay)} if self.name in self.interpreter.borrowed else {}
         if recorded:
-            command = [self.program, "record", "-o", self.folder / f"{label}.trace", "--", *command]
+            command = [self.program, "record", "-o", self.folder / label / "tests.trace", "--", *command]
         with open(log, "w", encoding="utf-8") as file:
             process = subprocess.Popen(
-                command, cwd=place, env=shared.recording_environment(TMPDIR=place), stdin=subprocess.DEVNULL,
+                command, cwd=place, env=shared.recording_environment(TMPDIR=place, **more), stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             )
         return process, report, label, place
@@ -136,27 +197,40 @@ class Module:
             outcomes[f"{self.name}: the recording"] = self.recording(label)
         return outcomes
 
+    def finish(self, started, recorded, only):
+        """As `end`. A test that ends the whole process, by a hang or a crash, is left out of another try."""
+        outcomes, endless = self.end(started), {}
+        while not any(map(is_test, outcomes)) and len(endless) < ENDLESS_MAX:
+            log = self.folder / f"{self.name}-{'with' if recorded else 'without'}.log"
+            announced = ANNOUNCED.findall(log.read_text(encoding="utf-8", errors="replace"))
+            if not announced:
+                break
+            test, place = announced[-1]
+            endless[place if place.endswith(f".{test}") else f"{place}.{test}"] = ENDLESS
+            outcomes = self.end(self.start(recorded, only, sorted(endless)))
+        return outcomes | endless
+
     def recording(self, label):
         """Whether there is a valid trace and nothing else; removes it."""
-        traces = sorted(self.folder.glob(f"{label}*.trace"))
-        left = sorted(self.folder.glob(".pyalloc-raw-*")) + sorted(self.folder.glob("*.part"))
+        traces = sorted((self.folder / label).glob("*.trace"))
+        left = [path for path in (self.folder / label).iterdir() if path not in traces]
         said = PASSED if traces else "no trace"
         for trace in traces:
             done = subprocess.run([self.program, "trace", "validate", trace], capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 said = f"invalid trace: {done.stderr.strip()}"
-            trace.unlink()
         for path in left:
             said = f"left {path.name}"
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(self.folder / label)
         return said
 
     def both(self, only=(), side_by_side=False):
         """Outcomes without and with the recorder."""
+        ways = (False, True)
         if side_by_side:
-            started = [self.start(recorded, only) for recorded in (False, True)]
-            return [self.end(each) for each in started]
-        return [self.end(self.start(recorded, only)) for recorded in (False, True)]
+            started = [self.start(recorded) for recorded in ways]
+            return [self.finish(each, recorded, ()) for each, recorded in zip(started, ways)]
+        return [self.finish(self.start(recorded, only), recorded, only) for recorded in ways]
 
     def repeat(self, names, without, with_it):
         """Runs the tests that differ again; returns those whose difference counts and those whose does not."""
@@ -169,7 +243,8 @@ class Module:
                     seen[name][side].append(outcomes.get(name, ABSENT))
         counting, unsteady = {}, {}
         for name, (one, other) in seen.items():
-            often = other.count(FAILED) >= FAILED_TIMES_MIN and FAILED not in one
+            bad = {FAILED, ENDLESS}
+            often = sum(outcome in bad for outcome in other) >= FAILED_TIMES_MIN and not bad & set(one)
             (counting if often or not set(one) & set(other) else unsteady)[name] = (one, other)
         return counting, unsteady
 
@@ -209,7 +284,8 @@ def reason(name):
 
 def counted(outcomes):
     tests = [outcome for name, outcome in outcomes.items() if ": the " not in name]
-    return [len(tests)] + [tests.count(outcome) for outcome in (PASSED, FAILED, SKIPPED)]
+    failed = sum(outcome in (FAILED, ENDLESS) for outcome in tests)
+    return [len(tests), tests.count(PASSED), failed, tests.count(SKIPPED)]
 
 
 def run(program, interpreter, names):
@@ -218,6 +294,8 @@ def run(program, interpreter, names):
     for name in [name for name in interpreter.modules if not names or name in names]:
         begun = time.monotonic()
         module = Module(program, interpreter, name)
+        if name in interpreter.borrowed:
+            print(f"  {name} is that of {interpreter.borrowed[name]}", flush=True)
         sides = module.both(side_by_side=True)
         for total, outcomes in zip(totals, sides):
             total[:] = [sum(pair) for pair in zip(total, counted(outcomes))]

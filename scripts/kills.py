@@ -43,11 +43,14 @@ for turn in range(30):
     kept.append([json.loads(json.dumps({"key": list(range(turn))})) for _ in range(60)])
     time.sleep(0.004)
 """
-REPLAY = "--quick --blocks 1 --latency-runs 1 --footprint-runs 1 -c system -c pool --seed 1".split()
+# No time is measured here, so that a debug build will do.
+REPLAY = "--quick --blocks 1 --latency-runs 1 --footprint-runs 1 -c system -c pool --seed 1 --allow-debug-build".split()
 # Idle milliseconds, and sleep of the program in seconds: the long ones outlast what a killed parent's child may live.
 IDLE, IDLE_LONG = "0,60", "0,6000"
 SLEEP_LONG = "time.sleep(6)\n"
-LIVE = "-c today -c nopool --runs 1 --predictions 1 --timings 1 --idle 0 --seed 1".split()
+# How much longer than the undisturbed command such a one may live before it is killed.
+LONGER = 1.4
+LIVE = "-c today -c nopool --runs 1 --predictions 1 --timings 1 --idle 0 --seed 1 --allow-debug-build".split()
 RUN_FIELDS = {"schema", "seq", "block", "workload", "config", "pass", "outcome"}
 # What a result's folder is called.
 RESULT = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
@@ -159,10 +162,21 @@ class Scene:
             self.fail(f"the survivor ended with {code}: {text[-300:]}")
         return code, text
 
-    def nobody_alive(self, but=()):
-        """That within two seconds all processes are gone, those in `but` left out."""
+    def runs_on(self, pid):
+        """That a program whose `record` was killed comes to its own end."""
+        deadline = time.monotonic() + END_S
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > deadline:
+                self.fail(f"the recorded program did not end within {END_S} s")
+                return
+            time.sleep(0.01)
+        if ended[1] != 0:
+            self.fail(f"the recorded program ended with {os.waitstatus_to_exitcode(ended[1])}")
+
+    def nobody_alive(self):
+        """That within two seconds all processes are gone."""
         deadline = time.monotonic() + AFTER_S
-        while alive := [pid for pid in children(os.getpid()) if pid not in but]:
+        while alive := children(os.getpid()):
             if time.monotonic() > deadline:
                 for pid in alive:
                     self.fail(f"alive after {AFTER_S:.0f} s: {' '.join(words_of(pid)[:3])}")
@@ -275,9 +289,8 @@ def kill_record(scene):
     record.wait()
     # A program that is about to be started is not yet seen under its own words.
     program += [pid for pid in children(os.getpid()) if PROGRAM in words_of(pid)]
-    deadline = time.monotonic() + END_S
-    while any(state(pid) not in "ZX" for pid in program) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    for pid in set(program):
+        scene.runs_on(pid)
     scene.nobody_alive()
     return scene.check_recording()
 
@@ -288,7 +301,7 @@ def replayed(scene, *more, idle=IDLE):
 
 def kill_replay(scene):
     replay = replayed(scene, idle=IDLE_LONG)
-    time.sleep(scene.moment * scene.setting["replay_s"])
+    time.sleep(scene.moment * scene.setting["replay_s"] * LONGER)
     replay.kill()
     replay.wait()
     scene.nobody_alive()
@@ -335,7 +348,7 @@ def live(scene, more=""):
 
 def kill_live(scene):
     process = live(scene, SLEEP_LONG)
-    time.sleep(scene.moment * scene.setting["live_s"])
+    time.sleep(scene.moment * scene.setting["live_s"] * LONGER)
     process.kill()
     process.wait()
     scene.nobody_alive()
