@@ -326,6 +326,8 @@ def main():
     parser.add_argument("--modules", nargs="+", metavar="NAME", help="only these test modules")
     parser.add_argument("--binary", metavar="FILE", help="record with this binary instead of building one")
     options = parser.parse_args()
+    # A shell starts its background jobs with SIGINT ignored, which tests of SIGINT would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     program = pathlib.Path(options.binary).resolve() if options.binary else shared.binary()
     found, missing = interpreters(options.python)
     rows, unexplained = [], 0
