@@ -434,7 +434,7 @@ def main():
     chance, begun = random.Random(seed), time.monotonic()
     victims = options.only or list(VICTIMS)
     became = {victim: collections.Counter() for victim in victims}
-    wrong = {victim: 0 for victim in victims}
+    wrong, sentences = {victim: 0 for victim in victims}, collections.Counter()
     with tempfile.TemporaryDirectory(prefix="kills-") as base:
         setting = prepare(program, pathlib.Path(base))
         times = ", ".join(f"{name[:-2]} {setting[name]:.2f} s" for name in sorted(setting) if name.endswith("_s"))
@@ -449,7 +449,11 @@ def main():
                 became[victim][what] += 1
                 wrong[victim] += bool(found)
                 for sentence in found:
-                    print(f"VIOLATION {victim} at {moment:.9f}: {sentence}", flush=True)
+                    # One of a kind is enough to read; all are counted.
+                    kind = (victim, re.sub(r"\d+", "N", sentence))
+                    sentences[kind] += 1
+                    if sentences[kind] == 1:
+                        print(f"VIOLATION {victim} at {moment:.9f}: {sentence}", flush=True)
                 if number % 50 == 49:
                     shared.say(f"{number + 1} of {len(tasks)} kills")
         left = [path.name for path in pathlib.Path(setting["home"]).rglob("*") if re.search(r"\.(tmp|part)|~$", path.name)]
@@ -457,6 +461,8 @@ def main():
     for victim in victims:
         what = "; ".join(f"{count} {kind}" for kind, count in became[victim].most_common())
         print(f"{victim:9}{sum(became[victim].values()):>6}{wrong[victim]:>12}  {what}")
+    for (victim, kind), times in sentences.items():
+        print(f"VIOLATION {victim}, {times} times: {kind.splitlines()[0]}")
     for name in left:
         print(f"VIOLATION left in the cache folder: {name}")
     print(f"{sum(map(sum, [b.values() for b in became.values()]))} kills, {time.monotonic() - begun:.0f} s")
