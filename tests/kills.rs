@@ -102,7 +102,7 @@ fn the_program_ends_with_a_killed_live() {
     let folder = tempfile::tempdir().unwrap();
     let words = ["live", "small-objects", "-c", "today", "--runs", "1", "--predictions", "1", "--timings", "0"];
     let mut parent = start(&[&words[..], &["--idle", "0", "--paced=0"]].concat(), folder.path());
-    let program = child(&parent, "sleep\0600\0");
+    let program = child(&parent, "sleep\x00600\x00");
     parent.kill().unwrap();
     parent.wait().unwrap();
     ends(program);

@@ -284,6 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn a_child_ends_with_the_thread_that_started_it() {
+        let start = || {
+            let arguments = &["-c", "exec sleep 600"];
+            let spec = ChildSpec {
+                exe: Path::new(SHELL),
+                arguments,
+                input: b"",
+                padding_bytes: 0,
+                variables: &[],
+                inherit: &[],
+            };
+            Running::start(&spec).unwrap()
+        };
+        let running = thread::spawn(start).join().unwrap();
+        assert_eq!(running.wait(LONG).unwrap().ending, Ending::Signalled(9));
+    }
+
+    #[test]
     fn only_the_named_descriptor_is_inherited() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let (other, _other_writer) = std::io::pipe().unwrap();
