@@ -108,6 +108,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     // Everything that can be wrong with the program is said before anything is measured.
     let program = if args.command.is_empty() { None } else { Some(program(args, &folder)?) };
     let environments = environments(args, &configs)?;
+    measure::end_on_signals().map_err(Stop::Unusable)?;
     let mut progress = Progress::new(args.quiet);
     let request = request(args, workload, &metadata, configs)?;
     let facts = measure::report(&request.exe, &request.configs).map_err(Stop::Unusable)?;

@@ -1,7 +1,8 @@
 //! The command line: verbs, options, exit codes.
 //!
 //! Invariant: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host; 3 inconclusive where that
-//! was asked to count. Every failure is a sentence on the error output that ends with what to do.
+//! was asked to count; 128 and a signal's number when that stopped `replay` or `live`. Every failure is a sentence on
+//! the error output that ends with what to do.
 
 mod compare;
 mod doctor;
@@ -25,8 +26,8 @@ use out::{Stop, complain};
 /// Without a verb: replays the bundled workloads on every allocator and prints a table, charts and a report.
 ///
 /// Exit codes: 0 done; 1 something that was checked failed; 2 usage, input or an unfit host; 3 inconclusive under
-/// --strict. Progress goes to the error output, one line every few seconds where that is no terminal. Nothing is
-/// coloured, with or without NO_COLOR.
+/// --strict; 130 stopped by Ctrl-C. Progress goes to the error output, one line every few seconds where that is no
+/// terminal. Nothing is coloured, with or without NO_COLOR.
 #[derive(Debug, Parser)]
 #[command(name = "pyalloc-bench", version, args_conflicts_with_subcommands = true)]
 struct Arguments {

@@ -126,6 +126,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Stop> {
         return print(&list(&bundle, &named(&args.options)?).map_err(Stop::Unusable)?);
     }
     let request = request(args, &bundle)?;
+    measure::end_on_signals().map_err(Stop::Unusable)?;
     let mut progress = Progress::new(args.options.quiet);
     if bundle.is_cuts_only() && request.quick && !args.options.quick {
         progress.say(&format!("{CUTS_ONLY}."));

@@ -6,7 +6,7 @@
 use super::child::WORKER_VERB;
 use super::config::{self, Config};
 use super::environment;
-use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by};
 use crate::backend::{self, CPYTHON_KEY, Role};
 use crate::run::{AllocatorFacts, HostFacts, Outcome};
 use std::path::Path;
@@ -114,7 +114,7 @@ fn why(finished: &Finished, todo: &str) -> String {
     let silent = match (serde_json::from_slice(&finished.output), finished.ending) {
         (Ok(Outcome::Failed { reason, .. }), _) => return format!("An allocator cannot be had: {reason}."),
         (_, Ending::Exited(code)) => format!("code {code} {}", finished.errors),
-        (_, Ending::Signalled(signal)) => format!("ended by {}", signal_name(signal)),
+        (_, Ending::Signalled(signal)) => return format!("The process that asks an allocator {}", ended_by(signal)),
         (_, Ending::TimedOut) => "it took too long".to_owned(),
     };
     format!("An allocator gave no answer: {silent}. {todo}")

@@ -6,7 +6,7 @@
 use super::config::Config;
 use super::image::Image;
 use super::plan::Cell;
-use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by};
 use crate::run::{Observation, Outcome, Pass, Run, SCHEMA, SealReport};
 use crate::worker::Job;
 use std::path::Path;
@@ -123,7 +123,7 @@ impl Worker {
                 Ok(Self { running, compiler, pass, timeout, started_unix_ms })
             }
             Err(e) => {
-                compiler.into_iter().for_each(Running::kill);
+                let _ = compiler.and_then(Running::kill);
                 Err(fail("spawn", format!("The worker cannot be started: {e}. Free memory or raise the limits.")))
             }
         }
@@ -139,13 +139,11 @@ impl Worker {
     #[must_use]
     pub fn wait(self) -> Measured {
         let finished = self.running.wait(self.timeout);
-        if let Some(compiler) = self.compiler {
-            // With the worker gone it has nobody to fill windows for.
-            compiler.kill();
-        }
+        // With the worker gone nobody reads the windows that it fills.
+        let compiler = self.compiler.and_then(Running::kill);
         match finished {
             Ok(finished) => Measured {
-                outcome: outcome(self.pass, &finished, self.timeout),
+                outcome: without_image(outcome(self.pass, &finished, self.timeout), compiler),
                 started_unix_ms: self.started_unix_ms,
                 wall_ns: finished.wall_ns,
             },
@@ -186,19 +184,22 @@ fn outcome(pass: Pass, finished: &Finished, timeout: Duration) -> Outcome {
                 failed("replay", format!("The worker ended with code {code}: {word} Please report this."))
             }
         },
-        Ending::Signalled(9) => failed(
-            "replay",
-            "The worker was ended by SIGKILL, as the kernel does when memory runs out. Free memory, or leave this \
-             workload out."
-                .to_owned(),
-        ),
-        Ending::Signalled(signal) => {
-            failed("replay", format!("The worker was ended by {}. Please report this.", signal_name(signal)))
-        }
+        Ending::Signalled(signal) => failed("replay", format!("The worker {}", ended_by(signal))),
         Ending::TimedOut => failed(
             "timeout",
             format!("The worker gave no answer in {} s and was ended. Is the machine overloaded?", timeout.as_secs()),
         ),
+    }
+}
+
+/// A worker fails when the process that streams its image was killed; then that is the reason.
+fn without_image(outcome: Outcome, compiler: Option<Ending>) -> Outcome {
+    match (&outcome, compiler) {
+        (Outcome::Failed { .. }, Some(Ending::Signalled(signal))) => Outcome::Failed {
+            stage: "image".to_owned(),
+            reason: format!("The process that streams the trace {}", ended_by(signal)),
+        },
+        _ => outcome,
     }
 }
 
@@ -262,6 +263,17 @@ mod tests {
             SealReport { libc_bytes_before: 3001, libc_bytes_prepared: 3000, ..SealReport::default() },
         ] {
             assert_eq!(failure(Pass::Throughput, &finished(Ending::Exited(0), &answer(seal), "")).0, "seal");
+        }
+    }
+
+    #[test]
+    fn a_killed_compiler_is_the_reason_of_its_workers_failure() {
+        let failed = || Outcome::Failed { stage: "replay".into(), reason: "SIGPIPE".into() };
+        let Outcome::Failed { stage, reason } = without_image(failed(), Some(Ending::Signalled(9))) else { panic!() };
+        assert_eq!(stage, "image");
+        assert!(reason.contains("SIGKILL") && !reason.contains("SIGPIPE"), "{reason}");
+        for ending in [None, Some(Ending::Exited(2))] {
+            assert_eq!(without_image(failed(), ending), failed());
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::compile::{CompileJob, Compiled, Target};
 use super::cycles::CyclesAsked;
-use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by};
 use super::threads::StreamFacts;
 use crate::run::{Fidelity, Mode, Pass};
 use crate::worker::ImageSource;
@@ -200,10 +200,7 @@ fn answer(workload: &Workload, finished: &Finished) -> Result<Compiled, String> 
         },
         Ending::Exited(_) if !finished.errors.is_empty() => finished.errors.clone(),
         Ending::Exited(code) => format!("the compiling process ended with code {code}. Please report this."),
-        Ending::Signalled(signal) => format!(
-            "the compiling process was ended by {}. If memory is short, free some; else please report this.",
-            signal_name(signal)
-        ),
+        Ending::Signalled(signal) => format!("the compiling process {}", ended_by(signal)),
         Ending::TimedOut => "compiling took more than an hour. Cut the trace with `trace cut`.".to_owned(),
     };
     Err(format!("{what}: {reason}"))

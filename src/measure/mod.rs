@@ -15,6 +15,7 @@ pub mod fitness;
 mod footprint;
 mod image;
 pub mod installation;
+mod interrupt;
 pub mod live;
 mod plan;
 mod progress;
@@ -31,6 +32,7 @@ pub use config::{
 };
 pub use cycles::CyclesAsked;
 pub use image::{COMPILE_VERB, How, Image, ImageLimits};
+pub use interrupt::end_on_signals;
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
@@ -288,10 +290,11 @@ pub fn run_within(request: &Request, budget: Option<&Budget>, progress: &mut Pro
     if let Some(budget) = budget {
         budget.spend(&mut prepared, &mut environment, progress)?;
     }
+    let cells = prepared.cells(request.seed, Sizes::planned(&environment.plan));
     let mut result = ResultDir::create(&request.base).map_err(|e| e.to_string())?;
+    interrupt::begins(result.path(), cells.len());
     result.write_environment(&environment).map_err(|e| e.to_string())?;
 
-    let cells = prepared.cells(request.seed, Sizes::planned(&environment.plan));
     let mut estimate = Estimate::by_pilot(&prepared, &cells);
     let total = estimate.total();
     progress.say(&format!(
@@ -312,7 +315,7 @@ pub fn run_within(request: &Request, budget: Option<&Budget>, progress: &mut Pro
             Outcome::Ok(_) => summary.ok += 1,
             Outcome::Failed { .. } => summary.failed += 1,
         }
-        result.append(&run).map_err(|e| e.to_string())?;
+        interrupt::keep(|| result.append(&run)).map_err(|e| e.to_string())?;
         estimate.finished(cell, progress.elapsed());
         progress.finished(&run, estimate.left());
         Ok(())

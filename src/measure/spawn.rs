@@ -2,15 +2,17 @@
 //! and its answer on its standard output.
 //!
 //! Invariant: a child inherits exactly the descriptors given, whatever other threads spawn meanwhile, and whatever
-//! becomes of it (crash, kill, silence) ends as an [`Ending`], never as a panic or a hang of the parent.
+//! becomes of it (crash, kill, silence) ends as an [`Ending`], never as a panic or a hang of the parent. A child does
+//! not outlive the thread that started it, so that thread waits for it.
 
+use crate::probe::sys;
 use rustix::io::{FdFlags, fcntl_setfd};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -94,6 +96,9 @@ impl Running {
         command.envs(spec.variables.iter().map(|(name, value)| (name, value)));
         command.env(PADDING_VARIABLE, "x".repeat(spec.padding_bytes as usize));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Ctrl-C reaches the parent alone: a child's end is then never taken for a failed run.
+        command.process_group(0);
+        sys::tie_to_this_thread(&mut command);
         let started = Instant::now();
         let mut child = spawn_with(&mut command, spec.inherit)?;
         let output = drain(child.stdout.take(), u64::MAX);
@@ -141,11 +146,23 @@ impl Running {
         })
     }
 
-    /// Ends a child that is no longer wanted.
-    pub fn kill(mut self) {
+    /// Ends a child that is no longer wanted; how it had ended by then, if it had.
+    pub fn kill(mut self) -> Option<Ending> {
+        let ended = self.child.try_wait().ok().flatten().map(ending);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        ended
     }
+}
+
+/// What another program answers to these arguments. It reads nothing, and ends with this thread.
+pub(super) fn answer(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> std::io::Result<Output> {
+    let mut command = Command::new(program);
+    sys::tie_to_this_thread(&mut command);
+    command.args(arguments).stdin(Stdio::null()).output()
 }
 
 /// Makes `inherit` inheritable for exactly this one spawn.
@@ -199,6 +216,16 @@ const SIGNALS: &[(i32, &str)] = &[
     (25, "SIGXFSZ"),
     (31, "SIGSYS"),
 ];
+
+/// `was ended by SIGSEGV`, and what the user can do about it.
+#[must_use]
+pub(super) fn ended_by(signal: i32) -> String {
+    let todo = match signal {
+        9 => ", as the kernel does when memory runs out. Free memory, or leave this workload out.",
+        _ => ". Please report this.",
+    };
+    format!("was ended by {}{todo}", signal_name(signal))
+}
 
 /// A signal's name, or its number.
 #[must_use]
@@ -254,6 +281,24 @@ mod tests {
             let done = shell(script, b"", &[], Duration::from_millis(200));
             assert_eq!(done.ending, Ending::TimedOut, "{script}");
         }
+    }
+
+    #[test]
+    fn a_child_ends_with_the_thread_that_started_it() {
+        let start = || {
+            let arguments = &["-c", "exec sleep 600"];
+            let spec = ChildSpec {
+                exe: Path::new(SHELL),
+                arguments,
+                input: b"",
+                padding_bytes: 0,
+                variables: &[],
+                inherit: &[],
+            };
+            Running::start(&spec).unwrap()
+        };
+        let running = thread::spawn(start).join().unwrap();
+        assert_eq!(running.wait(LONG).unwrap().ending, Ending::Signalled(9));
     }
 
     #[test]

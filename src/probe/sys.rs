@@ -5,8 +5,11 @@
 use super::usage::Usage;
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// Size of the kernel's page, bytes.
 pub(crate) fn page_bytes() -> u64 {
@@ -392,6 +395,53 @@ pub(crate) fn make_stack_present() {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: no precondition.
     unsafe { libc::_exit(code) }
+}
+
+/// Has the kernel kill the command's process when the thread that started it ends, however that ends.
+pub(crate) fn tie_to_this_thread(command: &mut Command) {
+    let parent = std::process::id() as i32;
+    let tie = move || {
+        // A sandbox that forbids this leaves the child as it would be without. SAFETY: takes no memory of ours, and
+        // may be called between fork and exec.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        // A parent that ended before that call sends no signal any more. SAFETY: as above.
+        let is_alone = unsafe { libc::getppid() } != parent;
+        if is_alone { Err(io::Error::from_raw_os_error(libc::ESRCH)) } else { Ok(()) }
+    };
+    // SAFETY: the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(tie) };
+}
+
+/// Where [`signals_to`] writes.
+static SIGNALS: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn pass_signal(signal: libc::c_int) {
+    let byte = signal as u8;
+    // SAFETY: `write` may be called in a handler; the descriptor is never closed, and `errno` is put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(SIGNALS.load(Ordering::Relaxed), (&raw const byte).cast(), 1);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// From now on each of these signals is written to the pipe as one byte. One that this program was started with
+/// ignored, as under `nohup`, stays ignored.
+pub(crate) fn signals_to(pipe: OwnedFd, signals: &[i32]) {
+    SIGNALS.store(pipe.into_raw_fd(), Ordering::Relaxed);
+    for signal in signals {
+        // SAFETY: all-zero is a valid sigaction.
+        let (mut old, mut new): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+        new.sa_sigaction = pass_signal as *const () as usize;
+        new.sa_flags = libc::SA_RESTART;
+        // SAFETY: both structures are valid, and the handler does only what a handler may.
+        unsafe {
+            libc::sigaction(*signal, std::ptr::null(), &raw mut old);
+            if old.sa_sigaction != libc::SIG_IGN {
+                libc::sigaction(*signal, &raw const new, null_mut());
+            }
+        }
+    }
 }
 
 /// Runs a check in a process of its own, undisturbed by the tests on other threads.

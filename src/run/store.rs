@@ -44,11 +44,12 @@ impl std::error::Error for StoreError {}
 pub struct ResultDir {
     path: PathBuf,
     runs: File,
+    is_latest: bool,
 }
 
 impl ResultDir {
-    /// Makes a new folder `<UTC date and time>-<8 hex digits>` below `base`, makes `base` if need be, and points
-    /// `base/latest` at it.
+    /// Makes a new folder `<UTC date and time>-<8 hex digits>` below `base`, and makes `base` if need be. The link
+    /// `base/latest` leads there from the first run on.
     ///
     /// # Errors
     /// When the folder or its files cannot be made; the sentence names the folder and the option that moves it.
@@ -71,8 +72,7 @@ impl ResultDir {
             .append(true)
             .open(path.join(RUNS_FILE))
             .map_err(|e| cannot_write(&path, &e))?;
-        point_latest_at(base, &path);
-        Ok(Self { path, runs })
+        Ok(Self { path, runs, is_latest: false })
     }
 
     /// The folder.
@@ -100,7 +100,26 @@ impl ResultDir {
         let mut line = serde_json::to_string(run)
             .map_err(|e| StoreError(format!("A run cannot be put into JSON: {e}. Please report this.")))?;
         line.push('\n');
-        self.runs.write_all(line.as_bytes()).and_then(|()| self.runs.flush()).map_err(|e| cannot_write(&self.path, &e))
+        self.runs
+            .write_all(line.as_bytes())
+            .and_then(|()| self.runs.flush())
+            .map_err(|e| cannot_write(&self.path, &e))?;
+        if let (false, Some(base)) = (self.is_latest, self.path.parent()) {
+            point_latest_at(base, &self.path);
+            self.is_latest = true;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the folder of a result that has no run; leaves any other.
+pub fn discard(folder: &Path) {
+    let runs = folder.join(RUNS_FILE);
+    if fs::metadata(&runs).is_ok_and(|runs| runs.len() == 0) {
+        for file in [runs, folder.join(ENVIRONMENT_FILE)] {
+            let _ = fs::remove_file(file);
+        }
+        let _ = fs::remove_dir(folder);
     }
 }
 
@@ -299,12 +318,28 @@ mod tests {
     #[test]
     fn latest_follows_the_newest_result() {
         let base = tempfile::tempdir().unwrap();
+        let latest = || fs::canonicalize(base.path().join(LATEST_LINK)).ok();
         for _ in 0..3 {
-            let dir = ResultDir::create(base.path()).unwrap();
+            let before = latest();
+            let mut dir = ResultDir::create(base.path()).unwrap();
             dir.write_environment(&environment()).unwrap();
-            let latest = fs::canonicalize(base.path().join(LATEST_LINK)).unwrap();
-            assert_eq!(latest, fs::canonicalize(dir.path()).unwrap());
+            assert_eq!(latest(), before, "a folder without runs is not the latest result");
+            dir.append(&run(0)).unwrap();
+            assert_eq!(latest(), Some(fs::canonicalize(dir.path()).unwrap()));
         }
+    }
+
+    #[test]
+    fn only_a_result_without_runs_is_discarded() {
+        let base = tempfile::tempdir().unwrap();
+        let mut dir = ResultDir::create(base.path()).unwrap();
+        dir.write_environment(&environment()).unwrap();
+        discard(ResultDir::create(base.path()).unwrap().path());
+        dir.append(&run(0)).unwrap();
+        discard(dir.path());
+        let left = fs::read_dir(base.path()).unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_dir());
+        assert_eq!(left.map(|entry| entry.path()).collect::<Vec<_>>(), [dir.path()]);
+        assert_eq!(read(dir.path()).unwrap().1, vec![run(0)]);
     }
 
     #[test]

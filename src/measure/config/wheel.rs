@@ -6,8 +6,8 @@ use super::variables::{ARROW, ARROW_JEMALLOC};
 use super::words::LINKED_JEMALLOC;
 use super::{Config, Domain};
 use crate::backend::{LIBARROW_VARIABLE, WHEEL_KEY};
+use crate::measure::spawn::answer;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// The pyarrow of a Python program, or of a folder of packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Wheel {
     }
 
     fn of_program(program: &str) -> Result<Self, String> {
-        let output = Command::new(program).args(["-c", QUESTION]).stdin(Stdio::null()).output();
+        let output = answer(program, ["-c", QUESTION]);
         let output = output.map_err(|error| {
             format!("{program} does not run ({error}), so its {PACKAGE} cannot be found. Name a Python program.")
         })?;

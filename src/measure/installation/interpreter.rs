@@ -3,11 +3,11 @@
 //!
 //! Invariant: the interpreter answers; nothing is concluded from its file name. No package of it is imported.
 
-use crate::measure::spawn::{ChildSpec, Ending, Running};
+use crate::measure::spawn::{ChildSpec, Ending, Running, answer};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
 use std::time::Duration;
 
 /// An answer takes milliseconds, a large library a second.
@@ -78,7 +78,7 @@ impl Python {
         let not_python = |why: &str| {
             format!("{place} does not answer as Python 3 does ({why}). Name an interpreter or its virtual environment.")
         };
-        let output = Command::new(&program).args(["-c", QUESTION]).stdin(Stdio::null()).output();
+        let output = answer(&program, ["-c", QUESTION]);
         let output = output.map_err(|error| not_python(&error.to_string()))?;
         if !output.status.success() {
             return Err(not_python("it ended with an error"));

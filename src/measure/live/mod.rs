@@ -12,6 +12,7 @@ pub use program::Program;
 
 use super::config::Config;
 use super::plan::{Cell, Sizes, plan};
+use super::spawn::answer;
 use super::{HostReport, Prepared, Progress, child, environment, footprint};
 use crate::run::{
     FIDELITY_SCHEMA, Fidelity, FidelityConfig, Footprint, Mode, Observation, Outcome, Pass, RealRun, ReplayedRun,
@@ -20,7 +21,6 @@ use crate::run::{
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel as results;
 use std::sync::{Mutex, PoisonError};
@@ -88,8 +88,8 @@ pub fn differences(command: &[OsString], recorded: &Metadata) -> Option<Vec<Stri
     let program = Path::new(command.first()?);
     program.file_name()?.to_str()?.starts_with("python").then_some(())?;
     let python = recorded.python.as_ref()?;
-    let ask = Command::new(program).args(["-c", CODE]).args(recorded.packages.keys()).stdin(Stdio::null()).output();
-    let output = ask.ok().filter(|output| output.status.success())?;
+    let ask = ["-c", CODE].into_iter().chain(recorded.packages.keys().map(String::as_str));
+    let output = answer(program, ask).ok().filter(|output| output.status.success())?;
     let answer = String::from_utf8(output.stdout).ok()?;
     let mut lines = answer.lines();
     let is_other = |what: &str, then: &str, now: &str| match now {

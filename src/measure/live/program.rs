@@ -5,13 +5,15 @@
 //! At the mark that rest follows the program is held with the interpreter's lock for the longest idle delay: nothing of
 //! it runs but what its allocators run by themselves.
 //!
-//! Invariant: whatever becomes of the program is a run or a sentence; it never outlives its time.
+//! Invariant: whatever becomes of the program is a run or a sentence; it outlives neither its time nor this process.
+//! What it started itself may.
 
 use super::channel::{Channel, Mark};
 use super::sampler::Sampler;
 use crate::measure::config::NUMPY;
 use crate::measure::plan::Cell;
 use crate::measure::spawn::{Ending, PADDING_VARIABLE, drain, ending, signal_name};
+use crate::probe::sys;
 use crate::run::RealRun;
 use std::ffi::OsString;
 use std::fs;
@@ -58,6 +60,7 @@ impl Program {
         command.env(PADDING_VARIABLE, "x".repeat(cell.padding_bytes as usize));
         command.env(super::channel::VARIABLE, channel.name()).env("LD_PRELOAD", self.preload(environment));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        sys::tie_to_this_thread(&mut command);
         let mut child = command.spawn().map_err(|e| format!("The program cannot be started: {e}. Try it by hand."))?;
         let output = drain(child.stdout.take(), 0);
         let errors = drain(child.stderr.take(), ERRORS_BYTES_MAX);
