@@ -2,6 +2,7 @@
 //!
 //! Invariant: leaves with the program's own exit code; the recorder's own failures are 125 to 127, as with `env`.
 
+use super::out::complain;
 use super::quantity;
 use clap::Args;
 use std::ffi::OsString;
@@ -42,23 +43,17 @@ pub(super) fn run(args: &RecordArgs) -> u8 {
         all: args.all,
         command: args.command.clone(),
     };
-    match recorder::record(&options, &mut |line| say(line)) {
+    match recorder::record(&options, &mut |line| complain(line)) {
         Ok(report) => {
-            say(report.to_string().trim_end());
-            say(&format!("next: pyalloc-bench replay {}", args.output.display()));
+            complain(report.to_string().trim_end());
+            complain(&format!("next: pyalloc-bench replay {}", args.output.display()));
             report.exit_code
         }
         Err(error) => {
-            say(&format!("record: {error}"));
+            complain(&format!("record: {error}"));
             error.exit_code()
         }
     }
-}
-
-/// A closed standard error is no reason to lose the program's exit code.
-fn say(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A size with a binary unit: `512K`, `100M`, `1G`, also `1GiB`; bytes without one.

@@ -6,9 +6,9 @@
 use super::config::Config;
 use super::image::Image;
 use super::plan::Cell;
-use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use super::spawn::{ChildSpec, Ending, Finished, Running, remedy, signal_name};
 use crate::run::{Observation, Outcome, Pass, Run, SCHEMA, SealReport};
-use crate::worker::Job;
+use crate::worker::{Job, MEMORY_STAGE};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -180,10 +180,13 @@ fn outcome(pass: Pass, finished: &Finished, timeout: Duration) -> Outcome {
             Err(e) => failed("report", format!("The worker's answer is no observation: {e}. Please report this.")),
         },
         Ending::Exited(code) => match serde_json::from_slice::<Outcome>(&finished.output) {
+            Ok(Outcome::Failed { stage, reason }) if stage == MEMORY_STAGE => {
+                failed(&stage, format!("{}. {}", capital(&reason), remedy("Free memory, or raise the limits on it.")))
+            }
             Ok(said) => said,
             Err(_) => {
                 let word = finished.errors.lines().last().unwrap_or("It left no word.").trim();
-                failed("replay", format!("The worker ended with code {code}: {word} Please report this."))
+                failed("replay", format!("The worker ended with code {code}: {word} {}", remedy(REPORT)))
             }
         },
         Ending::Signalled(9) => failed(
@@ -193,13 +196,21 @@ fn outcome(pass: Pass, finished: &Finished, timeout: Duration) -> Outcome {
                 .to_owned(),
         ),
         Ending::Signalled(signal) => {
-            failed("replay", format!("The worker was ended by {}. Please report this.", signal_name(signal)))
+            failed("replay", format!("The worker was ended by {}. {}", signal_name(signal), remedy(REPORT)))
         }
         Ending::TimedOut => failed(
             "timeout",
             format!("The worker gave no answer in {} s and was ended. Is the machine overloaded?", timeout.as_secs()),
         ),
     }
+}
+
+const REPORT: &str = "Please report this.";
+
+/// The text with a capital letter.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// An observation, if it is of the right kind and nothing of the harness was in the measured heap.

@@ -6,7 +6,7 @@
 
 use super::compile::{CompileJob, Compiled, Target};
 use super::cycles::CyclesAsked;
-use super::spawn::{ChildSpec, Ending, Finished, Running, signal_name};
+use super::spawn::{ChildSpec, Ending, Finished, Running, remedy, signal_name};
 use super::threads::StreamFacts;
 use crate::run::{Fidelity, Mode, Pass};
 use crate::worker::ImageSource;
@@ -199,10 +199,13 @@ fn answer(workload: &Workload, finished: &Finished) -> Result<Compiled, String> 
             Err(e) => format!("the compiling process answered nonsense ({e}). Please report this."),
         },
         Ending::Exited(_) if !finished.errors.is_empty() => finished.errors.clone(),
-        Ending::Exited(code) => format!("the compiling process ended with code {code}. Please report this."),
+        Ending::Exited(code) => {
+            format!("the compiling process ended with code {code}. {}", remedy("Please report this."))
+        }
         Ending::Signalled(signal) => format!(
-            "the compiling process was ended by {}. If memory is short, free some; else please report this.",
-            signal_name(signal)
+            "the compiling process was ended by {}. {}",
+            signal_name(signal),
+            remedy("If memory is short, free some; else please report this.")
         ),
         Ending::TimedOut => "compiling took more than an hour. Cut the trace with `trace cut`.".to_owned(),
     };
