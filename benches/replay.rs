@@ -12,7 +12,7 @@ mod arguments;
 
 use arguments::Wanted;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
-use pyalloc_bench::measure::{self, Cell, ImageLimits, Prepared, Progress, Request, Sizes};
+use pyalloc_bench::measure::{self, Cell, ImageLimits, PACE_LIMIT, Prepared, Progress, Request, Sizes};
 use pyalloc_bench::run::{Mode, Observation, Outcome, Pass};
 use pyalloc_bench::workload::Bundle;
 use pyalloc_bench::{report, units};
@@ -53,6 +53,7 @@ fn request() -> Request {
         cycles: None,
         mode: Some(Mode::Merged),
         pace: 0,
+        pace_limit: PACE_LIMIT,
         seed: 1,
         quick: false,
         limits: ImageLimits::DEFAULT,

@@ -23,8 +23,8 @@ pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> 
         (at < count as usize).then(|| unsafe { CStr::from_ptr(*arguments.add(at)) }.to_str().unwrap_or("?"))
     };
     if argument(1) == Some("worker") {
-        if worker::use_arena().is_err() {
-            return 1;
+        if let Err(error) = worker::use_arena() {
+            worker::refuse(&error);
         }
         let rest: Vec<&str> = (2..).map_while(argument).collect();
         worker::main(&rest);

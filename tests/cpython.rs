@@ -8,7 +8,9 @@ mod measured;
 
 use libpython::Interpreter;
 use measured::{footprint, observe};
-use pyalloc_bench::measure::{Config, ImageLimits, Prepared, Progress, Request, Sizes, parse_config, report};
+use pyalloc_bench::measure::{
+    Config, ImageLimits, PACE_LIMIT, Prepared, Progress, Request, Sizes, parse_config, report,
+};
 use pyalloc_bench::run::{Footprint, MemoryPoint, Mode, Observation, Pass, SealReport};
 use pyalloc_bench::workload::Bundle;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,7 @@ fn prepared(configs: Vec<Config>) -> Prepared {
         cycles: None,
         mode: Some(Mode::Merged),
         pace: 0,
+        pace_limit: PACE_LIMIT,
         seed: 1,
         quick: true,
         limits: ImageLimits::DEFAULT,

@@ -9,7 +9,9 @@ mod support;
 
 use measured::{footprint, observe};
 use pyalloc_bench::backend::{LIBARROW_VARIABLE, WHEEL_POOLS};
-use pyalloc_bench::measure::{ImageLimits, Prepared, Progress, Request, Sizes, Wheel, parse_config, report};
+use pyalloc_bench::measure::{
+    ImageLimits, PACE_LIMIT, Prepared, Progress, Request, Sizes, Wheel, parse_config, report,
+};
 use pyalloc_bench::run::{Observation, Pass, Throughput};
 use pyalloc_bench::workload::Bundle;
 use std::path::{Path, PathBuf};
@@ -97,6 +99,7 @@ fn a_recording_is_served_whole_and_what_loading_brought_is_left_out() {
         cycles: None,
         mode: None,
         pace: 0,
+        pace_limit: PACE_LIMIT,
         seed: 1,
         quick: true,
         limits: ImageLimits::DEFAULT,

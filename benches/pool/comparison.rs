@@ -6,7 +6,7 @@
 use crate::{filtered, instructions};
 use libpython::Interpreter;
 use pyalloc_bench::analysis::{Analysis, WorkloadAnalysis};
-use pyalloc_bench::measure::{self, Config, How, Image, ImageLimits, Progress, Request, Sizes, seconds};
+use pyalloc_bench::measure::{self, Config, How, Image, ImageLimits, PACE_LIMIT, Progress, Request, Sizes, seconds};
 use pyalloc_bench::run::Mode;
 use pyalloc_bench::workload::{Bundle, Workload};
 use pyalloc_bench::{report, units};
@@ -112,6 +112,7 @@ fn request(folder: &Path, interpreter: &Interpreter) -> Result<Request, String> 
         cycles: None,
         mode: Some(Mode::Merged),
         pace: 0,
+        pace_limit: PACE_LIMIT,
         seed: 1,
         quick: false,
         limits: ImageLimits::DEFAULT,

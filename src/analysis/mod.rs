@@ -28,10 +28,11 @@ pub use price::program_cpu_ns;
 pub use random::Random;
 
 use crate::metric;
-use crate::run::{CallKind, Environment, MemoryPoint, Mode, Outcome, RestPoint, Run, WorkloadFacts};
+use crate::run::{CallKind, Environment, MemoryPoint, Mode, Outcome, Pass, RestPoint, Run, WorkloadFacts};
 use compare::Confidence;
 use rayon::prelude::*;
 use serde::Serialize;
+use std::collections::HashMap;
 use trace::Phase;
 
 /// A median with what is known of its spread.
@@ -90,8 +91,11 @@ pub struct Analysis {
     pub environment: Environment,
     /// In the order of the environment.
     pub workloads: Vec<WorkloadAnalysis>,
-    /// Runs that failed: workload, configuration, pass, reason.
+    /// Runs that failed: workload, configuration, pass, reason, and how many for each, in the order of the first.
     pub failures: Vec<Failure>,
+    /// Runs that failed, those included whose reasons [`Self::failures`] has no room for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed_runs: u32,
     /// Runs that measured.
     pub ok_runs: u32,
     /// Verdicts given, which the intervals are corrected for.
@@ -104,7 +108,17 @@ pub struct Analysis {
     pub noise: Noise,
 }
 
-/// A failed run.
+/// Serde wants a function of a reference.
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Most kinds of failure that are kept; every reason is in `runs.jsonl`.
+const FAILURES_MAX: usize = 64;
+/// Most characters of a reason that are kept.
+const REASON_CHARS_MAX: usize = 1000;
+
+/// Runs that failed in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// Workload.
@@ -115,6 +129,8 @@ pub struct Failure {
     pub pass: String,
     /// Stage and reason, a sentence.
     pub reason: String,
+    /// How many.
+    pub runs: u32,
 }
 
 /// One workload.
@@ -279,21 +295,40 @@ pub fn analyse(environment: Environment, runs: &[Run]) -> Analysis {
         }
     }
     let (twins, noise, failures) = (result.twins(confidence), result.noise(confidence), failures(runs));
-    let ok_runs = (runs.len() - failures.len()) as u32;
-    Analysis { workloads, failures, ok_runs, verdicts, modes, twins, noise, environment }
+    let ok_runs = runs.iter().filter(|run| matches!(run.outcome, Outcome::Ok(_))).count() as u32;
+    let failed_runs = runs.len() as u32 - ok_runs;
+    Analysis { workloads, failures, failed_runs, ok_runs, verdicts, modes, twins, noise, environment }
 }
 
 fn failures(runs: &[Run]) -> Vec<Failure> {
-    let failed = runs.iter().filter_map(|run| match &run.outcome {
-        Outcome::Ok(_) => None,
-        Outcome::Failed { stage, reason } => Some(Failure {
-            workload: run.workload.clone(),
-            config: run.config.clone(),
-            pass: format!("{:?}", run.pass).to_lowercase(),
-            reason: format!("{stage}: {reason}"),
-        }),
-    });
-    failed.collect()
+    let mut failures: Vec<Failure> = Vec::new();
+    let mut known: HashMap<(&str, &str, Pass, &str, &str), usize> = HashMap::new();
+    for run in runs {
+        let Outcome::Failed { stage, reason } = &run.outcome else { continue };
+        let key = (run.workload.as_str(), run.config.as_str(), run.pass, stage.as_str(), reason.as_str());
+        if let Some(at) = known.get(&key) {
+            failures[*at].runs += 1;
+        } else if failures.len() < FAILURES_MAX {
+            known.insert(key, failures.len());
+            let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+            failures.push(Failure {
+                workload: run.workload.clone(),
+                config: run.config.clone(),
+                pass: format!("{:?}", run.pass).to_lowercase(),
+                reason: format!("{stage}: {reason}"),
+                runs: 1,
+            });
+        }
+    }
+    failures
+}
+
+impl Analysis {
+    /// Failed runs whose reasons [`Self::failures`] has no room for.
+    #[must_use]
+    pub fn failed_runs_untold(&self) -> u32 {
+        self.failures.iter().fold(self.failed_runs, |left, failure| left.saturating_sub(failure.runs))
+    }
 }
 
 /// What [`analyse`] was given.

@@ -8,10 +8,13 @@ use super::out::{Stop, columns, print};
 use crate::analysis::knobs;
 use crate::report::document::{self, Section};
 use crate::report::knobs::explained;
-use crate::units::{count, mib, nanoseconds};
+use crate::units::{count, mib, nanoseconds, plain_line};
 use crate::workload::{Bundle, OpenTrace};
 use ::trace::{Domain, Metadata, NumpyData, Phase, Shape};
 use clap::Args;
+
+/// Notes, packages and threads that are printed; a trace can have millions.
+const ROWS_MAX: usize = 100;
 
 /// Arguments of `inspect`.
 #[derive(Clone, Debug, Args)]
@@ -49,7 +52,11 @@ fn origin(title: &str, metadata: &Metadata) -> String {
     say("source", Some(format!("{} {}", metadata.source, metadata.source_version).trim().to_owned()));
     let python = metadata.python.as_ref();
     say("python", python.map(|p| format!("{} {} ({} build)", p.implementation, p.version, p.build)));
-    let packages: Vec<String> = metadata.packages.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    let mut packages: Vec<String> =
+        metadata.packages.iter().take(ROWS_MAX).map(|(name, version)| format!("{name} {version}")).collect();
+    if let Some(more) = metadata.packages.len().checked_sub(ROWS_MAX).filter(|more| *more > 0) {
+        packages.push(format!("and {more} more"));
+    }
     say("packages", Some(if packages.is_empty() { "none".to_owned() } else { packages.join(", ") }));
     say("C library", metadata.libc.clone());
     say("CPUs", metadata.cpu_count.map(|n| n.to_string()));
@@ -59,10 +66,13 @@ fn origin(title: &str, metadata: &Metadata) -> String {
         say("NumPy's array data", Some(array_data(data).to_owned()));
     }
     say("complete", Some(if metadata.complete { "yes" } else { "no, it ended before the program" }.to_owned()));
-    for note in &metadata.notes {
+    for note in metadata.notes.iter().take(ROWS_MAX) {
         say("note", Some(note.clone()));
     }
-    format!("{title}\n{}", columns(&rows, &[]))
+    if let Some(more) = metadata.notes.len().checked_sub(ROWS_MAX).filter(|more| *more > 0) {
+        say("note", Some(format!("and {more} more notes")));
+    }
+    format!("{}\n{}", plain_line(title), columns(&rows, &[]))
 }
 
 /// How it was asked for, and so what of it is in the trace.
@@ -106,7 +116,7 @@ fn phases(metadata: &Metadata, shape: &Shape) -> String {
             count(shape.calls_by_phase[phase as usize] as f64),
             first.map_or("not marked".to_owned(), |event| event.to_string()),
             reading.and_then(|r| r.cpu_ns).map_or("unknown".to_owned(), |ns| nanoseconds(ns as f64)),
-            mapped.map_or("unknown".to_owned(), |modules| mib(modules.values().sum::<u64>() as f64)),
+            mapped.map_or("unknown".to_owned(), |modules| mib(modules.values().map(|bytes| *bytes as f64).sum())),
         ]);
     }
     format!("phases\n{}", columns(&rows, &[1, 2, 3, 4]))
@@ -131,8 +141,11 @@ fn domains(metadata: &Metadata, shape: &Shape) -> String {
 
 fn threads(metadata: &Metadata, shape: &Shape) -> String {
     let mut rows = vec![vec!["thread".to_owned(), "calls".to_owned()]];
-    let by_thread = metadata.totals.calls_by_thread.iter();
+    let by_thread = metadata.totals.calls_by_thread.iter().take(ROWS_MAX);
     rows.extend(by_thread.map(|(thread, calls)| vec![thread.to_string(), count(*calls as f64)]));
+    if let Some(more) = metadata.totals.calls_by_thread.len().checked_sub(ROWS_MAX).filter(|more| *more > 0) {
+        rows.push(vec![format!("{more} more"), "...".to_owned()]);
+    }
     let cross = count(shape.frees_cross_thread as f64);
     format!("threads ({} seen; {cross} blocks freed by another thread)\n{}", shape.threads, columns(&rows, &[0, 1]))
 }
@@ -142,7 +155,7 @@ fn deaths(shape: &Shape) -> String {
     let share = |n: u64| format!("{:.1} %", n as f64 * 100.0 / all);
     let rows = vec![
         vec!["outside collections (reference count, or C code)".to_owned(), share(shape.deaths_by_reference)],
-        vec![format!("in {} collections", shape.collections.len()), share(shape.deaths_by_collector)],
+        vec![format!("in {} collections", shape.collections_total()), share(shape.deaths_by_collector)],
     ];
     format!("how blocks died\n{}", columns(&rows, &[1]))
 }

@@ -7,7 +7,7 @@ use super::out::{Stop, complain, print};
 use super::replay::seed_of_clock;
 use crate::analysis::{fidelity, program_cpu_ns};
 use crate::measure::live::{self, Program, Repetitions};
-use crate::measure::{self, Config, ImageLimits, Named, Prepared, Progress, Request, Sizes, Wheel};
+use crate::measure::{self, Config, ImageLimits, Named, PACE_LIMIT, Prepared, Progress, Request, Sizes, Wheel};
 use crate::report;
 use crate::run::Fidelity;
 use crate::workload::{Bundle, OpenTrace, Workload};
@@ -60,6 +60,9 @@ pub(super) struct LiveArgs {
         value_parser = clap::value_parser!(u32).range(0..=1_000_000)
     )]
     paced: Option<u32>,
+    /// Most time that one paced replay may wait for recorded gaps (90s, 30m, 4h) [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = super::quantity::duration)]
+    pace_limit: Option<Duration>,
     /// Replays of each configuration for its time; 0 leaves seconds out
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     timings: u32,
@@ -259,6 +262,7 @@ fn request(args: &LiveArgs, workload: Workload, metadata: &Metadata, configs: Ve
         cycles: None,
         mode: None,
         pace: args.paced.unwrap_or(pace),
+        pace_limit: args.pace_limit.unwrap_or(PACE_LIMIT),
         limits: ImageLimits::DEFAULT,
         allow_debug: args.allow_debug_build,
         base: PathBuf::new(),

@@ -71,8 +71,13 @@ pub fn main(arguments: std::env::ArgsOs) -> u8 {
         Ok(arguments) => arguments,
         Err(e) => {
             // Help and version are answers, not errors; a closed pipe is neither.
-            let _ = e.print();
-            return if e.use_stderr() { 2 } else { 0 };
+            let text = e.render().to_string();
+            if e.use_stderr() {
+                complain(text.trim_end());
+                return 2;
+            }
+            let _ = out::print(&text);
+            return 0;
         }
     };
     let done = match arguments.verb {

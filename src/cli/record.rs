@@ -2,6 +2,7 @@
 //!
 //! Invariant: leaves with the program's own exit code; the recorder's own failures are 125 to 127, as with `env`.
 
+use super::out::complain;
 use super::quantity;
 use clap::Args;
 use std::ffi::OsString;
@@ -58,7 +59,7 @@ pub(super) fn run(args: &RecordArgs) -> u8 {
         all: args.all,
         command: args.command.clone(),
     };
-    end(recorder::record(&options, &mut |line| say(line)))
+    end(recorder::record(&options, &mut |line| complain(line)))
 }
 
 /// For raw data that was left: there is no program whose exit code to leave with.
@@ -78,24 +79,18 @@ fn end(result: Result<recorder::Report, recorder::RecordError>) -> u8 {
         Ok(report) => {
             let text = report.to_string();
             if !text.is_empty() {
-                say(text.trim_end());
+                complain(text.trim_end());
             }
             if let Some(trace) = report.trace() {
-                say(&format!("next: pyalloc-bench replay {}", trace.display()));
+                complain(&format!("next: pyalloc-bench replay {}", trace.display()));
             }
             report.exit_code
         }
         Err(error) => {
-            say(&format!("record: {error}"));
+            complain(&format!("record: {error}"));
             error.exit_code()
         }
     }
-}
-
-/// A closed standard error is no reason to lose the program's exit code.
-fn say(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A size with a binary unit: `512K`, `100M`, `1G`, also `1GiB`; bytes without one.

@@ -5,8 +5,8 @@
 use super::out::{Stop, columns, print};
 use crate::analysis::repetitions::{self, Pilot, Repetitions};
 use crate::measure::{
-    self, Budget, Chosen, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, PilotRuns, Preset, Progress,
-    Request, Sizes, Summary, Wheel,
+    self, Budget, Chosen, Config, CyclesAsked, IDLE_MS, IDLE_MS_QUICK, ImageLimits, Named, PACE_LIMIT, PilotRuns,
+    Preset, Progress, Request, Sizes, Summary, Wheel,
 };
 use crate::run::{self, LATEST_LINK, Mode};
 use crate::workload::{Bundle, Workload, clone_around_current_folder};
@@ -63,10 +63,13 @@ pub(super) struct RunOptions {
     /// How recorded threads are replayed [default: gil where there are several, else merged]
     #[arg(long, value_name = "MODE")]
     threads: Option<Threads>,
-    /// Let the footprint passes keep recorded gaps, FACTOR times shorter than they were
+    /// Let the footprint passes keep recorded gaps, FACTOR times shorter than they were [default: 0, back to back]
     #[arg(long, value_name = "FACTOR", num_args = 0..=1, conflicts_with = "cycles", require_equals = true,
-          default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+          default_missing_value = "1", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     paced: Option<u32>,
+    /// Most time that one paced replay may wait for recorded gaps (90s, 30m, 4h) [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = super::quantity::duration)]
+    pace_limit: Option<Duration>,
     /// Seed of the order of runs [default: from the clock]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -214,6 +217,7 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
             Threads::Free => Mode::Free,
         }),
         pace: options.paced.unwrap_or(0),
+        pace_limit: options.pace_limit.unwrap_or(PACE_LIMIT),
         seed: options.seed.unwrap_or_else(seed_of_clock),
         quick: options.quick || (bundle.is_cuts_only() && is_any_bundled),
         limits: limits(options.window_ops),

@@ -12,6 +12,7 @@ use crate::report::figures::{self, Form, Request};
 use crate::report::regions::{self, Region};
 use crate::report::snippet::{self, Markup, Place};
 use crate::report::{self, CHARTS_FOLDER};
+use crate::run::bounded;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::collections::HashMap;
@@ -103,7 +104,7 @@ pub(super) fn run(files: &[PathBuf], result: Option<&Path>, check: bool) -> Resu
 
 fn make(file: &Path, shelf: &mut Shelf<'_>) -> Result<Document, Stop> {
     let name = file.display();
-    let old = fs::read_to_string(file)
+    let old = bounded::read_text(file, bounded::TEXT_BYTES_MAX)
         .map_err(|e| Stop::Unusable(format!("{name} cannot be read: {e}. Name a Markdown file in UTF-8.")))?;
     let regions = regions::regions(&old).map_err(|f| Stop::Unusable(format!("{name}:{}: {}", f.line, f.reason)))?;
     if regions.is_empty() {
@@ -215,10 +216,10 @@ impl Document {
             text.push_str("  line ends differ\n");
         }
         for (path, bytes, _) in self.files.iter().filter(|(_, _, needs)| *needs == index) {
-            match fs::read(path) {
-                Ok(there) if there == *bytes => {}
-                Ok(_) => text.push_str(&format!("  {} is not what would be drawn\n", path.display())),
-                Err(_) => text.push_str(&format!("  {} is missing\n", path.display())),
+            if !path.exists() {
+                text.push_str(&format!("  {} is missing\n", path.display()));
+            } else if !bounded::holds(path, bytes) {
+                text.push_str(&format!("  {} is not what would be drawn\n", path.display()));
             }
         }
         text
@@ -250,7 +251,7 @@ fn write(documents: &[Document]) -> Result<(), Stop> {
     for document in documents {
         let stale = (0..document.regions.len()).filter(|index| !document.stale(*index).is_empty()).count();
         for (path, bytes, _) in &document.files {
-            if fs::read(path).ok().as_ref() != Some(bytes) {
+            if !bounded::holds(path, bytes) {
                 report::save(path, bytes).map_err(unusable)?;
                 print(&format!("{}\n", path.display()))?;
             }

@@ -3,7 +3,7 @@
 //! Invariant: a file appears under its name only when it is complete.
 
 use super::out::{Stop, print};
-use crate::units::{count, mib};
+use crate::units::{count, mib, plain_line};
 use crate::workload::{Bundle, OpenTrace, trace_sentence};
 use ::trace::{Totals, TraceError, TraceReader, TraceWriter, WriteOptions};
 use clap::{Args, Subcommand};
@@ -88,7 +88,9 @@ fn validate(word: &str) -> Result<(), Stop> {
 fn text(word: &str) -> Result<(), Stop> {
     let (mut trace, named) = open(word)?;
     let reader = TraceReader::new(trace.rewound().map_err(&named)?).map_err(|e| named(trace_sentence(&e)))?;
-    let metadata = reader.metadata().clone();
+    let mut metadata = reader.metadata().clone();
+    // The one text that is not the harness's own, and that goes by no other way to the screen.
+    metadata.marks.iter_mut().for_each(|mark| *mark = plain_line(mark).into_owned());
     let mut out = BufWriter::new(std::io::stdout().lock());
     let written = ::trace::text::write(&mut out, &metadata, reader);
     match written.and_then(|()| out.flush().map_err(TraceError::Io)) {
@@ -138,5 +140,5 @@ where
         let _ = fs::remove_file(&fresh);
     }
     let totals = written?;
-    print(&format!("{}: {} events\n", output.display(), count(totals.events as f64)))
+    print(&format!("{}: {} events\n", plain_line(&output.display().to_string()), count(totals.events as f64)))
 }

@@ -6,9 +6,10 @@
 use super::child::WORKER_VERB;
 use super::config::{self, Config};
 use super::environment;
-use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by};
+use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by, remedy};
 use crate::backend::{self, CPYTHON_KEY, Role};
 use crate::run::{AllocatorFacts, HostFacts, Outcome};
+use crate::worker::MEMORY_STAGE;
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,14 +107,15 @@ fn ask(exe: &Path, arguments: &[&str], config: &Config) -> Result<Finished, Stri
         return Ok(finished);
     }
     let todo = if config.has_library() { "Leave this library out." } else { "Please report this." };
-    Err(why(&finished, todo))
+    Err(why(&finished, &remedy(todo)))
 }
 
 /// What the child said, which ends with what to do; or that it said nothing, which is a fault.
 fn why(finished: &Finished, todo: &str) -> String {
     let silent = match (serde_json::from_slice(&finished.output), finished.ending) {
+        (Ok(Outcome::Failed { stage, reason }), _) if stage == MEMORY_STAGE => reason,
         (Ok(Outcome::Failed { reason, .. }), _) => return format!("An allocator cannot be had: {reason}."),
-        (_, Ending::Exited(code)) => format!("code {code} {}", finished.errors),
+        (_, Ending::Exited(code)) => format!("code {code} {}", finished.errors).trim_end().to_owned(),
         (_, Ending::Signalled(signal)) => return format!("The process that asks an allocator {}", ended_by(signal)),
         (_, Ending::TimedOut) => "it took too long".to_owned(),
     };

@@ -6,9 +6,9 @@
 use super::config::Config;
 use super::image::Image;
 use super::plan::Cell;
-use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by};
+use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by, remedy};
 use crate::run::{Observation, Outcome, Pass, Run, SCHEMA, SealReport};
-use crate::worker::Job;
+use crate::worker::{Job, MEMORY_STAGE};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -178,10 +178,13 @@ fn outcome(pass: Pass, finished: &Finished, timeout: Duration) -> Outcome {
             Err(e) => failed("report", format!("The worker's answer is no observation: {e}. Please report this.")),
         },
         Ending::Exited(code) => match serde_json::from_slice::<Outcome>(&finished.output) {
+            Ok(Outcome::Failed { stage, reason }) if stage == MEMORY_STAGE => {
+                failed(&stage, format!("{}. {}", capital(&reason), remedy("Free memory, or raise the limits on it.")))
+            }
             Ok(said) => said,
             Err(_) => {
                 let word = finished.errors.lines().last().unwrap_or("It left no word.").trim();
-                failed("replay", format!("The worker ended with code {code}: {word} Please report this."))
+                failed("replay", format!("The worker ended with code {code}: {word} {}", remedy(REPORT)))
             }
         },
         Ending::Signalled(signal) => failed("replay", format!("The worker {}", ended_by(signal))),
@@ -201,6 +204,14 @@ fn without_image(outcome: Outcome, compiler: Option<Ending>) -> Outcome {
         },
         _ => outcome,
     }
+}
+
+const REPORT: &str = "Please report this.";
+
+/// The text with a capital letter.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// An observation, if it is of the right kind and nothing of the harness was in the measured heap.

@@ -193,9 +193,16 @@ impl WholeSink {
 impl WholeSink {
     /// The whole image again.
     pub(super) fn read_back(&self) -> io::Result<Vec<u64>> {
-        let mut bytes = vec![0; self.at as usize];
-        self.file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes.chunks_exact(8).map(|op| u64::from_ne_bytes(op.try_into().unwrap_or_default())).collect())
+        let mut ops = Vec::with_capacity((self.at / 8) as usize);
+        let mut bytes = vec![0; CHUNK_OPS * size_of::<u64>()];
+        let mut at = 0;
+        while at < self.at {
+            let chunk = &mut bytes[..(self.at - at).min((CHUNK_OPS * size_of::<u64>()) as u64) as usize];
+            self.file.read_exact_at(chunk, at)?;
+            ops.extend(chunk.chunks_exact(8).map(|op| u64::from_ne_bytes(op.try_into().unwrap_or_default())));
+            at += chunk.len() as u64;
+        }
+        Ok(ops)
     }
 
     /// Most bytes that the image may take, and as many its streams, which then stand in its place.

@@ -89,7 +89,7 @@ const MEMORY_BYTES_WANTED: u64 = 2 << 30;
 /// Address space that a worker cannot do without: its private heap alone maps 1 GiB, and images come on top.
 const ADDRESS_SPACE_BYTES_MIN: u64 = 2 << 30;
 /// Address space beside which allocators that reserve arenas of 1 GiB, of which there are several, behave as usual.
-const ADDRESS_SPACE_BYTES_WANTED: u64 = 32 << 30;
+pub(super) const ADDRESS_SPACE_BYTES_WANTED: u64 = 32 << 30;
 const DESCRIPTORS_MIN: u64 = 64;
 const DESCRIPTORS_WANTED: u64 = 256;
 /// A result with its charts.

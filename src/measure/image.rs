@@ -6,7 +6,7 @@
 
 use super::compile::{CompileJob, Compiled, Target};
 use super::cycles::CyclesAsked;
-use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by};
+use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by, remedy};
 use super::threads::StreamFacts;
 use crate::run::{Fidelity, Mode, Pass};
 use crate::worker::ImageSource;
@@ -199,7 +199,9 @@ fn answer(workload: &Workload, finished: &Finished) -> Result<Compiled, String> 
             Err(e) => format!("the compiling process answered nonsense ({e}). Please report this."),
         },
         Ending::Exited(_) if !finished.errors.is_empty() => finished.errors.clone(),
-        Ending::Exited(code) => format!("the compiling process ended with code {code}. Please report this."),
+        Ending::Exited(code) => {
+            format!("the compiling process ended with code {code}. {}", remedy("Please report this."))
+        }
         Ending::Signalled(signal) => format!("the compiling process {}", ended_by(signal)),
         Ending::TimedOut => "compiling took more than an hour. Cut the trace with `trace cut`.".to_owned(),
     };

@@ -37,12 +37,14 @@ pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
 use crate::run::{AllocatorFacts, Environment, Mode, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::units;
 use crate::workload::Workload;
 use estimate::Estimate;
 use fitness::HostState;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trace::Domain;
+use trace::image::PACE_NS_MAX;
 
 /// What decides whether this host is fit to measure on; results would go into `results`.
 #[must_use]
@@ -52,6 +54,8 @@ pub fn host_state(results: &Path) -> HostState {
 
 /// Idle delays of the default run, milliseconds.
 pub const IDLE_MS: [u64; 5] = [0, 100, 1_000, 3_000, 10_000];
+/// Most time that a paced replay waits for recorded gaps unless more is asked for: the bundled programs take seconds.
+pub const PACE_LIMIT: Duration = Duration::from_secs(600);
 /// Idle delays of `--quick`, milliseconds.
 pub const IDLE_MS_QUICK: [u64; 3] = [0, 100, 1_000];
 
@@ -77,6 +81,8 @@ pub struct Request {
     pub mode: Option<Mode>,
     /// How many times faster than recorded the footprint passes honour recorded moments; 0: back to back.
     pub pace: u32,
+    /// Most time that one paced replay may wait for recorded gaps.
+    pub pace_limit: Duration,
     /// Seed of order and padding.
     pub seed: u64,
     /// Whether small cuts are used.
@@ -129,6 +135,7 @@ impl Prepared {
             let held: u64 = images.iter().map(Image::held_bytes).sum();
             let how = How { mode: request.mode, is_paced: request.pace > 0, cycles: request.cycles.clone() };
             let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, &how)?;
+            check_wait(&image, request)?;
             image.note.iter().for_each(|note| progress.say(note));
             if let Some(remark) = &image.compiled.remark {
                 progress.say(&format!("{}: {remark}", workload.name));
@@ -253,6 +260,36 @@ impl Prepared {
         });
         facts.collect()
     }
+}
+
+/// That a paced replay of an image ends in the time that it may take.
+fn check_wait(image: &Image, request: &Request) -> Result<(), String> {
+    let (recorded_ns, pace) = (image.compiled.paced_ns, u64::from(request.pace));
+    if pace == 0 {
+        return Ok(());
+    }
+    let name = &image.workload.name;
+    let wait = Duration::from_nanos(recorded_ns / pace);
+    let would = format!("A paced replay of {name} would wait {} for its recorded gaps", units::span(wait));
+    if recorded_ns > PACE_NS_MAX {
+        return Err(format!(
+            "{would}, and a paced replay cannot follow a recording of more than {}. Pass --paced=0 to replay without \
+             gaps, or take the beginning with `trace cut`.",
+            units::span(Duration::from_nanos(PACE_NS_MAX))
+        ));
+    }
+    if wait > request.pace_limit {
+        // The next whole hour or minute.
+        let seconds = wait.as_secs() + 1;
+        let enough =
+            if seconds > 3600 { format!("{}h", seconds.div_ceil(3600)) } else { format!("{}m", seconds.div_ceil(60)) };
+        return Err(format!(
+            "{would}: the limit is {}. Pass --pace-limit {enough} to wait, --paced=FACTOR to wait less, or --paced=0 \
+             to replay without gaps.",
+            units::span(request.pace_limit)
+        ));
+    }
+    Ok(())
 }
 
 /// Two of a user's traces may have the same stem; the second becomes `NAME-2`.

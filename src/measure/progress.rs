@@ -4,6 +4,7 @@
 //! leave, and no control sequence. Nothing here has a colour, so that `NO_COLOR` is kept whether it is set or not.
 
 use crate::run::{Outcome, Run};
+use crate::units::{plain, plain_line};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -115,7 +116,7 @@ impl Progress {
             return;
         }
         self.shown = Some(Instant::now());
-        let text = self.status();
+        let text = plain_line(&self.status()).into_owned();
         match self.style {
             // A line that wraps could not be rewritten.
             Style::Rewrite => write_error(&format!("\r\x1b[K{}", text.chars().take(COLUMNS).collect::<String>())),
@@ -134,6 +135,7 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
+        let text = plain(text);
         let clear = if self.style == Style::Rewrite { "\r\x1b[K" } else { "" };
         write_error(&format!("{clear}{text}\n"));
     }

@@ -5,6 +5,7 @@
 //! becomes of it (crash, kill, silence) ends as an [`Ending`], never as a panic or a hang of the parent. A child does
 //! not outlive the thread that started it, so that thread waits for it.
 
+use super::fitness;
 use crate::probe::sys;
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::ffi::{OsStr, OsString};
@@ -12,7 +13,7 @@ use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -24,6 +25,8 @@ const KEPT_VARIABLES: &[&str] = &["LD_LIBRARY_PATH"];
 pub(super) const PADDING_VARIABLE: &str = "PYALLOC_BENCH_PADDING";
 /// Most bytes of a child's error output that are kept.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
+/// Stack of a thread that reads a pipe: it has a buffer of 8 KiB and two calls.
+const DRAIN_STACK_BYTES: usize = 256 << 10;
 /// How often a child that closed its output but lives on is looked at.
 const POLL: Duration = Duration::from_micros(200);
 
@@ -101,8 +104,11 @@ impl Running {
         sys::tie_to_this_thread(&mut command);
         let started = Instant::now();
         let mut child = spawn_with(&mut command, spec.inherit)?;
-        let output = drain(child.stdout.take(), u64::MAX);
-        let errors = drain(child.stderr.take(), STDERR_BYTES_MAX);
+        let pipes = (child.stdout.take(), child.stderr.take());
+        let (output, errors) = drain_both(pipes, [u64::MAX, STDERR_BYTES_MAX]).inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
         if let Some(mut input) = child.stdin.take() {
             // A child that dies before it reads its job says so by how it ends.
             let _ = input.write_all(spec.input);
@@ -178,23 +184,51 @@ fn spawn_with(command: &mut Command, inherit: &[BorrowedFd<'_>]) -> std::io::Res
 }
 
 /// Reads a pipe to its end in a thread of its own; keeps the first `keep` bytes.
-pub(super) fn drain(pipe: Option<impl Read + Send + 'static>, keep: u64) -> Receiver<Vec<u8>> {
+fn drain(pipe: Option<impl Read + Send + 'static>, keep: u64) -> std::io::Result<Receiver<Vec<u8>>> {
     let (sender, receiver) = channel();
     if let Some(mut pipe) = pipe {
-        thread::spawn(move || {
+        thread::Builder::new().stack_size(DRAIN_STACK_BYTES).spawn(move || {
             let mut kept = Vec::new();
             let _ = pipe.by_ref().take(keep).read_to_end(&mut kept);
             let _ = std::io::copy(&mut pipe, &mut std::io::sink());
             let _ = sender.send(kept);
-        });
+        })?;
     }
-    receiver
+    Ok(receiver)
+}
+
+/// What a child writes to its output and its error output, the first bytes of each.
+pub(super) type Written = (Receiver<Vec<u8>>, Receiver<Vec<u8>>);
+
+/// Reads both pipes of a child to their ends; keeps the first `keep` bytes of each.
+///
+/// # Errors
+/// When there is no memory for the threads that read.
+pub(super) fn drain_both(
+    (output, errors): (Option<ChildStdout>, Option<ChildStderr>),
+    keep: [u64; 2],
+) -> std::io::Result<Written> {
+    Ok((drain(output, keep[0])?, drain(errors, keep[1])?))
 }
 
 pub(super) fn ending(status: ExitStatus) -> Ending {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exited(code),
         (None, signal) => Ending::Signalled(signal.unwrap_or(0)),
+    }
+}
+
+/// What to do about a child that failed: `otherwise`, unless this process runs under a limit on address space that a
+/// child may have met.
+#[must_use]
+pub(super) fn remedy(otherwise: &str) -> String {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    match limit.filter(|bytes| *bytes < fitness::ADDRESS_SPACE_BYTES_WANTED) {
+        None => otherwise.to_owned(),
+        Some(bytes) => format!(
+            "The limit on address space is {} MiB here, which may be too little. Raise it with `ulimit -v unlimited`.",
+            bytes >> 20
+        ),
     }
 }
 
@@ -221,8 +255,8 @@ const SIGNALS: &[(i32, &str)] = &[
 #[must_use]
 pub(super) fn ended_by(signal: i32) -> String {
     let todo = match signal {
-        9 => ", as the kernel does when memory runs out. Free memory, or leave this workload out.",
-        _ => ". Please report this.",
+        9 => ", as the kernel does when memory runs out. Free memory, or leave this workload out.".to_owned(),
+        _ => format!(". {}", remedy("Please report this.")),
     };
     format!("was ended by {}{todo}", signal_name(signal))
 }

@@ -7,7 +7,7 @@ use crate::run::Mode;
 use crate::workload::{OpenTrace, trace_sentence};
 use serde::{Deserialize, Serialize};
 use trace::TraceReader;
-use trace::image::{Control, Op, OpKind, Order, PACE_UNIT_NS, apart, paced};
+use trace::image::{Order, apart, paced};
 
 /// What is to be known of streams in shared memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,11 +61,10 @@ fn pace(trace: &mut OpenTrace, sink: &mut WholeSink, compiled: &mut Compiled) ->
     }
     let ops = sink.read_back().map_err(|e| unwritable(&e))?;
     let events = TraceReader::new(trace.rewound()?).map_err(|e| trace_sentence(&e))?;
-    let (ops, summary) = paced(&ops, &compiled.summary, events, ticks_per_second).map_err(|e| trace_sentence(&e))?;
+    let paced = paced(&ops, &compiled.summary, events, ticks_per_second).map_err(|e| trace_sentence(&e))?;
+    let (ops, summary, last_ns) = paced;
     sink.replace(&ops).map_err(|e| unwritable(&e))?;
-    let is_moment = |op: &Op| op.kind() == OpKind::ThreadSwitch && Control::of(*op) == Control::Pace;
-    let last = ops.iter().rev().map(|word| Op(*word)).find(is_moment);
-    compiled.paced_ns = last.map_or(0, |op| u64::from(op.value()) * PACE_UNIT_NS);
+    compiled.paced_ns = last_ns;
     compiled.summary = summary;
     Ok(())
 }
@@ -79,11 +78,12 @@ fn take_apart(
     if !compiled.whole {
         return Err(format!("{TOO_LARGE}."));
     }
-    let ops = sink.read_back().map_err(|e| unwritable(&e))?;
     let mut bytes_left = sink.bytes_max();
     let mut facts = [StreamFacts::default(), StreamFacts::default()];
     for ((facts, order), fd) in facts.iter_mut().zip([own, Order::Total]).zip(stream_fds) {
-        let image = apart(ops.clone(), compiled.summary.slots, order)?;
+        // Read again for each order, so that no second copy is held meanwhile.
+        let ops = sink.read_back().map_err(|e| unwritable(&e))?;
+        let image = apart(ops, compiled.summary.slots, order)?;
         let lengths: Vec<u64> = image.streams.iter().map(|stream| stream.len() as u64).collect();
         let bytes = lengths.iter().sum::<u64>() * 8;
         bytes_left = bytes_left.checked_sub(bytes).ok_or_else(|| format!("{TOO_LARGE}."))?;

@@ -238,11 +238,17 @@ fn verdict(found: &Fidelity, judged: &Judgement) -> String {
     text
 }
 
+/// Failed runs of each configuration that are printed.
+const FAILURES_SHOWN: usize = 12;
+
 fn failures(found: &Fidelity) -> String {
     let mut text = String::new();
     for config in &found.configs {
-        for failure in &config.failures {
+        for failure in config.failures.iter().take(FAILURES_SHOWN) {
             let _ = writeln!(text, "FAILED under {}: {failure}", config.name);
+        }
+        if let Some(more) = config.failures.len().checked_sub(FAILURES_SHOWN).filter(|more| *more > 0) {
+            let _ = writeln!(text, "FAILED under {}: {more} more", config.name);
         }
     }
     text

@@ -4,7 +4,7 @@
 //! outside is escaped; it names no path and no present time, so the same result gives the same bytes.
 
 use super::{RenderedChart, glance, markdown, pools, table::Table, tables, terminal, words};
-use crate::analysis::{Analysis, ConfigAnalysis, WorkloadAnalysis};
+use crate::analysis::{Analysis, ConfigAnalysis, Failure, WorkloadAnalysis};
 use crate::chart::{inline, theme};
 use std::fmt::Write;
 
@@ -112,7 +112,7 @@ fn contents(analysis: &Analysis) -> String {
     for (index, workload) in analysis.workloads.iter().enumerate() {
         let _ = writeln!(html, "<li><a href=\"#workload-{index}\">{}</a></li>", escape(&workload.name));
     }
-    if !analysis.failures.is_empty() {
+    if analysis.failed_runs > 0 {
         html.push_str("<li><a href=\"#failures\">What failed</a></li>\n");
     }
     html.push_str("<li><a href=\"#how-to-read\">How to read this</a></li>\n");
@@ -246,21 +246,24 @@ fn deaths(facts: &crate::run::WorkloadFacts) -> String {
          collector, {} MiB in all.",
         share(reference),
         share(collector),
-        words::plural(shape.collections.len(), "collection"),
+        words::plural(shape.collections_total() as usize, "collection"),
         crate::units::mib(shape.bytes_by_collector as f64)
     );
     format!("<p>{text}</p>\n")
 }
 
 fn failures(analysis: &Analysis) -> String {
-    if analysis.failures.is_empty() {
+    if analysis.failed_runs == 0 {
         return String::new();
     }
-    let mut table = Table::new("Runs that failed; they are in no figure", &["workload", "allocator", "pass", "reason"]);
+    let heads = ["workload", "allocator", "pass", "runs", "reason"];
+    let mut table = Table::new("Runs that failed; they are in no figure", &heads);
     for failure in &analysis.failures {
-        table.row([&failure.workload, &failure.config, &failure.pass, &failure.reason].map(Clone::clone));
+        let Failure { workload, config, pass, reason, runs } = failure.clone();
+        table.row([workload, config, pass, runs.to_string(), reason]);
     }
-    format!("<section id=\"failures\">\n<h2>What failed</h2>\n{}</section>\n", table.html())
+    let rest = words::untold(analysis).map_or_else(String::new, |rest| format!("<p>{rest}</p>\n"));
+    format!("<section id=\"failures\">\n<h2>What failed</h2>\n{}{rest}</section>\n", table.html())
 }
 
 /// Makes a text stand for itself in HTML, in attributes too.

@@ -3,7 +3,7 @@
 //! Invariant: names and reasons from outside are escaped; the text names no path and no present time.
 
 use super::{pools, shapes, tables, terminal, words};
-use crate::analysis::{Analysis, WorkloadAnalysis};
+use crate::analysis::{Analysis, Failure, WorkloadAnalysis};
 use crate::run::Mode;
 use std::fmt::Write;
 
@@ -43,8 +43,12 @@ pub fn markdown(analysis: &Analysis) -> String {
         text.push_str(&pool_tables(analysis, workload));
     }
     for failure in &analysis.failures {
-        let line = format!("{} on {} ({}): {}", failure.config, failure.workload, failure.pass, failure.reason);
+        let Failure { workload, config, pass, reason, runs } = failure;
+        let line = format!("{config} on {workload} ({pass}): {reason}{}", words::times(*runs));
         let _ = writeln!(text, "- **Failed:** {}", escape(&line));
+    }
+    if let Some(rest) = words::untold(analysis) {
+        let _ = writeln!(text, "- **Failed:** {rest}");
     }
     if let Some(control) = words::control(analysis) {
         let _ = writeln!(text, "{}.\n", escape(&control));

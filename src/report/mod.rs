@@ -30,6 +30,7 @@ pub use markdown::markdown;
 pub use terminal::terminal;
 
 use crate::analysis::{self, Analysis};
+use crate::run::bounded;
 use crate::{chart, run};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
@@ -153,7 +154,7 @@ fn derived(analysis: &Analysis) -> Result<Vec<(PathBuf, Vec<u8>)>> {
 /// # Errors
 /// When the analysis cannot be written as JSON.
 pub fn stale(dir: &Path, analysis: &Analysis) -> Result<Vec<PathBuf>> {
-    let is_stale = |(name, bytes): &(PathBuf, Vec<u8>)| fs::read(dir.join(name)).ok().as_ref() != Some(bytes);
+    let is_stale = |(name, bytes): &(PathBuf, Vec<u8>)| !bounded::holds(&dir.join(name), bytes);
     Ok(derived(analysis)?.into_iter().filter(is_stale).map(|(name, _)| dir.join(name)).collect())
 }
 

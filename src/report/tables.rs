@@ -485,7 +485,7 @@ pub fn provenance(analysis: &Analysis) -> Table {
         ("readings at rest", idle.join(", ")),
         ("traces", if plan.quick { "small cuts" } else { "whole" }.to_owned()),
         ("replay mode", modes.join(", ")),
-        ("runs", format!("{} measured, {} failed", analysis.ok_runs, analysis.failures.len())),
+        ("runs", format!("{} measured, {} failed", analysis.ok_runs, analysis.failed_runs)),
         ("verdicts that intervals are corrected for", analysis.verdicts.to_string()),
     ] {
         table.row([what.to_owned(), value]);

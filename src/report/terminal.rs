@@ -4,7 +4,7 @@
 
 use super::words;
 use super::{shapes, tables};
-use crate::analysis::{Analysis, WorkloadAnalysis};
+use crate::analysis::{Analysis, Failure, WorkloadAnalysis};
 use crate::metric::Unit;
 use crate::run::RestState;
 use crate::units;
@@ -40,7 +40,7 @@ fn head(analysis: &Analysis) -> String {
             "{} x {}, {}",
             words::plural(environment.workloads.len(), "workload"),
             words::plural(contestants, "allocator"),
-            words::plural(analysis.ok_runs as usize + analysis.failures.len(), "run")
+            words::plural((analysis.ok_runs + analysis.failed_runs) as usize, "run")
         )),
         Some(words::plural(host.cpus as usize, "core")),
         host.kernel.as_ref().map(|kernel| format!("Linux {kernel}")),
@@ -92,8 +92,8 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
             words::ratio(ratio.high)
         ));
     }
-    if !analysis.failures.is_empty() {
-        let failed = words::plural(analysis.failures.len(), "FAILED run");
+    if analysis.failed_runs > 0 {
+        let failed = words::plural(analysis.failed_runs as usize, "FAILED run");
         warnings.push(format!("WARNING: {failed}; the reasons stand at the end, the figures are of what measured."));
     }
     for workload in &analysis.workloads {
@@ -167,14 +167,16 @@ pub fn floor_line(workload: &WorkloadAnalysis) -> String {
 fn foot(analysis: &Analysis) -> String {
     let mut parts = Vec::new();
     parts.extend(words::control(analysis));
-    parts.push(format!("{} failed", analysis.failures.len()));
+    parts.push(format!("{} failed", analysis.failed_runs));
     parts.push(intervals(analysis));
     let mut text = wrap(&parts.join(" · "), "  ");
     for failure in analysis.failures.iter().take(FAILURES_SHOWN) {
-        let line = format!("FAILED {} on {} ({}): {}", failure.config, failure.workload, failure.pass, failure.reason);
+        let Failure { workload, config, pass, reason, runs } = failure;
+        let line = format!("FAILED {config} on {workload} ({pass}): {reason}{}", words::times(*runs));
         text.push_str(&wrap(&line, "  "));
     }
-    if let Some(more) = analysis.failures.len().checked_sub(FAILURES_SHOWN).filter(|more| *more > 0) {
+    let told: u32 = analysis.failures.iter().take(FAILURES_SHOWN).map(|failure| failure.runs).sum();
+    if let Some(more) = analysis.failed_runs.checked_sub(told).filter(|more| *more > 0) {
         let _ = writeln!(text, "FAILED {more} more; every reason is in runs.jsonl.");
     }
     text

@@ -387,7 +387,7 @@ proptest! {
         let (environment, all) = &ODD[usize::from(steady)];
         let runs: Vec<Run> = kept.iter().zip(all).filter(|(kept, _)| **kept).map(|(_, run)| run.clone()).collect();
         let found = analysis::analyse(environment.clone(), &runs);
-        prop_assert_eq!(found.ok_runs as usize + found.failures.len(), runs.len());
+        prop_assert_eq!((found.ok_runs + found.failed_runs) as usize, runs.len());
         for config in found.workloads.iter().flat_map(|w| &w.configs) {
             for (key, figure) in &config.metrics {
                 let value = &figure.value;

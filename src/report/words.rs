@@ -174,6 +174,20 @@ pub fn plural(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
+/// What is to be said of failed runs that are not listed.
+#[must_use]
+pub fn untold(analysis: &Analysis) -> Option<String> {
+    let more = analysis.failed_runs_untold();
+    let runs = plural(more as usize, "more run");
+    (more > 0).then(|| format!("{runs} failed for other reasons. Each reason is in {}.", crate::run::RUNS_FILE))
+}
+
+/// ` (12 runs)` behind what several runs failed with.
+#[must_use]
+pub fn times(runs: u32) -> String {
+    if runs > 1 { format!(" ({runs} runs)") } else { String::new() }
+}
+
 /// A moment in milliseconds since the epoch as `2026-01-31 12:00 UTC`.
 #[must_use]
 pub fn date(unix_ms: u64) -> String {

@@ -4,7 +4,7 @@
 //! Invariant: raw readings only, keyed by the trace's SHA-256; ranges, errors and verdicts are made when it is read.
 //! No command line, no path, nothing that the program printed.
 
-use super::{HostFacts, Mode};
+use super::{HostFacts, Mode, bounded};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -165,9 +165,10 @@ impl Fidelity {
     /// # Errors
     /// A sentence: it is not there, no such file, or of another version.
     pub fn read(file: &Path) -> Result<Self, String> {
-        let text = fs::read(file).map_err(|e| format!("{} cannot be read: {e}. Correct the path.", file.display()))?;
-        let found: Self = serde_json::from_slice(&text)
-            .map_err(|e| format!("{} cannot be read: {e}. Run `live` again.", file.display()))?;
+        let text = bounded::read(file, bounded::JSON_BYTES_MAX)
+            .map_err(|e| format!("{} cannot be read: {e}. Correct the path.", file.display()))?;
+        let found: Self =
+            bounded::json(&text).map_err(|e| format!("{} cannot be read: {e}. Run `live` again.", file.display()))?;
         if found.schema != FIDELITY_SCHEMA {
             return Err(format!("{} is of another version; run `live` again.", file.display()));
         }

@@ -4,6 +4,7 @@
 //! Invariant: integers in base units; unknown is `null`; a reader refuses a schema it does not know with a sentence.
 
 mod baseline;
+pub mod bounded;
 mod environment;
 mod fidelity;
 mod histogram;
@@ -105,7 +106,7 @@ pub enum Outcome {
     Ok(Observation),
     /// It did not; the run goes on and readers skip this line loudly.
     Failed {
-        /// `spawn`, `image`, `seal`, `replay`, `report`, `timeout`.
+        /// `spawn`, `memory`, `image`, `seal`, `replay`, `report`, `timeout`.
         stage: String,
         /// A sentence: signal name, exit code, what the child printed.
         reason: String,

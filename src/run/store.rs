@@ -3,7 +3,7 @@
 //! Invariant: a line that was appended is on its way to the disk in one write before the next child starts, so an
 //! interrupted result keeps every run it had; nothing here ever rewrites or removes a line.
 
-use super::{Environment, Run, SCHEMA};
+use super::{Environment, Run, SCHEMA, bounded};
 use crate::units;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
@@ -143,10 +143,21 @@ pub struct Stored {
 pub fn open(path: &Path) -> Result<Stored, StoreError> {
     let environment = read_environment(path)?;
     let runs_path = runs_file(path);
-    let text = read_runs(&runs_path).map_err(|e| cannot_read(&runs_path, &e))?;
+    let is_compressed = runs_path.ends_with(RUNS_FILE_COMPRESSED);
+    let mut lines = bounded::Lines::open(&runs_path, is_compressed).map_err(|e| cannot_read(&runs_path, &e))?;
     let mut runs = Vec::new();
     let mut notes = Vec::new();
-    for (index, line) in text.split_inclusive(|b| *b == b'\n').enumerate() {
+    for index in 0.. {
+        let wrong = |e: &std::io::Error| cannot_read_line(&runs_path, index + 1, e);
+        let Some(line) = lines.next().map_err(|e| wrong(&e))? else { break };
+        if index == bounded::RUNS_MAX {
+            return Err(StoreError(format!(
+                "{} holds more than the {} runs that are read. Split the result's lines into several folders, each \
+                 with its environment.json.",
+                runs_path.display(),
+                bounded::RUNS_MAX
+            )));
+        }
         let complete = line.ends_with(b"\n");
         match parse_line::<Run>(line) {
             Ok(run) => runs.push(run),
@@ -174,11 +185,6 @@ pub(super) fn runs_file(folder: &Path) -> PathBuf {
     if !plain.exists() && compressed.exists() { compressed } else { plain }
 }
 
-fn read_runs(file: &Path) -> std::io::Result<Vec<u8>> {
-    let bytes = fs::read(file)?;
-    if file.ends_with(RUNS_FILE_COMPRESSED) { zstd::decode_all(bytes.as_slice()) } else { Ok(bytes) }
-}
-
 /// Reads a result folder for those who need no notes.
 ///
 /// # Errors
@@ -189,15 +195,15 @@ pub fn read(path: &Path) -> Result<(Environment, Vec<Run>), StoreError> {
 
 fn read_environment(path: &Path) -> Result<Environment, StoreError> {
     let file = path.join(ENVIRONMENT_FILE);
-    let text = fs::read(&file).map_err(|e| cannot_read(&file, &e))?;
+    let text = bounded::read(&file, bounded::JSON_BYTES_MAX).map_err(|e| cannot_read(&file, &e))?;
     check_schema(&text)
-        .and_then(|()| serde_json::from_slice(&text).map_err(|e| e.to_string()))
+        .and_then(|()| bounded::json(&text).map_err(|e| e.to_string()))
         .map_err(|e| StoreError(format!("{} cannot be used: {e}. Measure again with this version.", file.display())))
 }
 
 fn parse_line<T: DeserializeOwned>(line: &[u8]) -> Result<T, String> {
     check_schema(line)?;
-    serde_json::from_slice(line).map_err(|e| e.to_string())
+    bounded::json(line).map_err(|e| e.to_string())
 }
 
 /// Looks at the schema alone, before a field that another version lacks makes the parser say something obscure.
@@ -230,6 +236,10 @@ fn cannot_read(file: &Path, e: &std::io::Error) -> StoreError {
         _ => e.to_string(),
     };
     StoreError(format!("{} cannot be read: {why}. Name the folder of a result that is complete.", file.display()))
+}
+
+fn cannot_read_line(file: &Path, line: usize, e: &std::io::Error) -> StoreError {
+    StoreError(format!("Line {line} of {} cannot be read: {e}. Restore the file, or measure again.", file.display()))
 }
 
 /// Best effort: a file system without links loses the short cut, not the result.

@@ -37,6 +37,9 @@ pub struct Failure {
     pub reason: String,
 }
 
+/// The stage of a failure for want of memory or address space, about which the user can do something.
+pub const MEMORY_STAGE: &str = "memory";
+
 /// The line that a failed worker prints.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -46,6 +49,14 @@ enum Line {
 
 fn failure(stage: &str, reason: impl Display) -> Failure {
     Failure { stage: stage.to_owned(), reason: reason.to_string() }
+}
+
+/// Ends a worker that has no memory to begin with.
+pub fn refuse(error: &std::io::Error) -> ! {
+    // Nothing is measured in this process, so its answer may come from the C library's heap.
+    use_system();
+    let reason = format!("the worker cannot map the 1 GiB of address space that it uses itself: {error}");
+    print(Err(failure(MEMORY_STAGE, reason)))
 }
 
 /// The `worker` verb: no argument for a job, `--facts KEY...` for what allocators say of themselves as a JSON array,
@@ -60,6 +71,11 @@ pub fn main(arguments: &[&str]) -> ! {
             Err(failure("spawn", "the worker takes a job on its standard input, --facts KEY... or --self-test KEY..."))
         }
     };
+    print(printed)
+}
+
+/// Prints the answer and ends the process.
+fn print(printed: Result<String, Failure>) -> ! {
     let (line, code) = match printed {
         Ok(line) => (line, 0),
         Err(failed) => (json(&Line::Failed(failed)).unwrap_or_else(|failed| failed.reason), 1),
@@ -128,7 +144,8 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     let block_bytes_max = if is_floor { source.block_bytes_max() } else { 0 };
     let Prepared { entries, ready, is_alone, libc_bytes } = prepare(&distinct, &job.backends, block_bytes_max)?;
     let slots = if let ImageSource::Streams { slots, .. } = job.source { slots } else { job.image.slots };
-    let mut heap = Heap::new(entries, slots).map_err(|e| failure("image", format!("no slot table: {e}")))?;
+    let mut heap = Heap::new(entries, slots)
+        .map_err(|e| failure(MEMORY_STAGE, format!("the table of {slots} slots cannot be mapped: {e}")))?;
     if let Source::Streams(streams) = &mut source {
         if job.pass != Pass::Footprint {
             heap.guard(threaded::guarded(job, is_alone));
@@ -217,7 +234,7 @@ fn libc_heap_bytes() -> Result<u64, Failure> {
 fn map_image(job: &Job) -> Result<Source, Failure> {
     let map = |fd: i32, ops: u64| {
         sys::Mapping::file(sys::Descriptor(fd), ops as usize * 8)
-            .map_err(|error| failure("image", format!("the image of {ops} ops cannot be mapped: {error}")))
+            .map_err(|error| failure(MEMORY_STAGE, format!("the image of {ops} ops cannot be mapped: {error}")))
     };
     Ok(match job.source {
         ImageSource::Streams { fd, ref ops, lanes, .. } => {

@@ -5,7 +5,8 @@
 //! recordings, such as an unpacked source archive, counts as one that has cuts only.
 
 use super::{Definition, ExpectedTotals};
-use crate::run::Fidelity;
+use crate::run::{Fidelity, bounded};
+use crate::units::plain_line;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,7 @@ impl TraceSource {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::File(path) => path.display().to_string(),
+            Self::File(path) => plain_line(&path.display().to_string()).into_owned(),
             Self::Embedded(name) => format!("the built-in {name}"),
         }
     }
@@ -108,7 +109,7 @@ impl Bundle {
         paths.sort();
         let read = |path: &PathBuf| {
             let shown = path.display().to_string();
-            let text = fs::read_to_string(path)
+            let text = bounded::read_text(path, bounded::TEXT_BYTES_MAX)
                 .map_err(|e| format!("{shown} cannot be read: {e}. Make it readable, or remove it."))?;
             Definition::parse(&text, &shown)
         };
@@ -171,7 +172,8 @@ impl Bundle {
         let names: Vec<&str> = self.definitions.iter().map(|definition| definition.name.as_str()).collect();
         let what = if path.is_dir() { "is a folder" } else { "is neither a bundled workload nor a file" };
         Err(format!(
-            "{word} {what}. Give a trace file or one of: {}.",
+            "{} {what}. Give a trace file or one of: {}.",
+            plain_line(word),
             if names.is_empty() { "(no workload is bundled)".to_owned() } else { names.join(", ") }
         ) + &self.broken.as_ref().map_or_else(String::new, |reason| format!(" {reason}")))
     }
@@ -211,6 +213,7 @@ impl Workload {
 /// A user's own trace.
 fn of_file(path: &Path) -> Workload {
     let name = path.file_name().map_or_else(|| "trace".into(), |name| name.to_string_lossy().into_owned());
+    let name = plain_line(&name).into_owned();
     let stem = [".zst", ".trace"].iter().fold(name.as_str(), |stem, ending| stem.strip_suffix(ending).unwrap_or(stem));
     Workload {
         name: if stem.is_empty() { name.clone() } else { stem.to_owned() },
@@ -230,7 +233,8 @@ pub fn clone_around_current_folder() -> Option<PathBuf> {
 
 fn is_clone(root: &Path) -> bool {
     let own_name = concat!("name = \"", env!("CARGO_PKG_NAME"), "\"");
-    fs::read_to_string(root.join("Cargo.toml")).is_ok_and(|text| text.lines().any(|line| line.trim() == own_name))
+    bounded::read_text(&root.join("Cargo.toml"), bounded::TEXT_BYTES_MAX)
+        .is_ok_and(|text| text.lines().any(|line| line.trim() == own_name))
 }
 
 #[cfg(test)]

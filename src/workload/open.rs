@@ -4,6 +4,7 @@
 //! knows how the user named it.
 
 use super::{TraceSource, embedded};
+use crate::run::bounded;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
@@ -37,7 +38,7 @@ impl OpenTrace {
             TraceSource::Embedded(name) => embedded(name)
                 .map(|bytes| Self::Embedded(Cursor::new(bytes)))
                 .ok_or_else(|| "it is not in this binary. Give the path of a trace file.".to_owned()),
-            TraceSource::File(path) => File::open(path)
+            TraceSource::File(path) => bounded::open(path)
                 .map(|file| Self::File(BufReader::with_capacity(1 << 20, file)))
                 .map_err(|e| format!("it cannot be read: {e}. Check the path and its permissions.")),
         }

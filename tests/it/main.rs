@@ -3,5 +3,6 @@
 
 mod lock;
 mod package;
+mod reading;
 mod source;
 mod tidy;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 /// Names and versions of the packages that hold these paths, such as `.../site-packages/numpy`.
@@ -25,6 +26,17 @@ pub(crate) fn versions(imports: &[String]) -> BTreeMap<String, String> {
     found
 }
 
+/// Most bytes of a package's list of files that are read; the longest lists have a few thousand lines.
+const RECORD_BYTES_MAX: u64 = 16 << 20;
+
+/// A package's list of files. Whatever else has its name is not waited for.
+fn record(path: &Path) -> Option<String> {
+    let is_file = fs::metadata(path).ok()?.is_file();
+    let mut text = Vec::new();
+    is_file.then(|| fs::File::open(path).ok())??.take(RECORD_BYTES_MAX).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// By top-level module name: the package that brought it, and its version.
 fn owners(folder: &Path) -> HashMap<String, (String, String)> {
     let mut owners = HashMap::new();
@@ -34,7 +46,7 @@ fn owners(folder: &Path) -> HashMap<String, (String, String)> {
             continue;
         };
         let owner = (package.to_lowercase().replace('_', "-"), version.to_owned());
-        let listed = fs::read_to_string(entry.path().join("RECORD")).unwrap_or_default();
+        let listed = record(&entry.path().join("RECORD")).unwrap_or_default();
         for line in listed.lines() {
             let path = line.split(',').next().unwrap_or_default();
             let top = path.split('/').next().unwrap_or_default().split('.').next().unwrap_or_default();

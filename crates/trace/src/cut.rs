@@ -18,8 +18,8 @@ use std::io::{Read, Write};
 /// bounded by live blocks and the bytes of the cut.
 ///
 /// # Errors
-/// [`TraceError::NoSteady`] for a trace without that mark. Any other [`TraceError`] of reading up to the end of the
-/// cut, or of writing. What follows the cut is not looked at.
+/// [`TraceError::NoSteady`] for a trace without that mark. Any other [`TraceError`] of reading the whole trace, or of
+/// writing: a cut of a damaged trace would pass for a recording.
 pub fn cut(
     from: impl Read,
     mut to: impl Write,
@@ -33,14 +33,17 @@ pub fn cut(
         metadata.marks = Metadata::phase_marks();
     }
     let mut cutter = Cutter::new(&metadata, WriteOptions { time: options.time && reader.has_times(), ..options })?;
-    cutter.prologue(&live, time)?;
+    cutter.prologue(live, time)?;
     let mut kept = 0;
-    for event in reader.take(usize::try_from(steady_events).unwrap_or(usize::MAX)) {
+    for event in reader.by_ref().take(usize::try_from(steady_events).unwrap_or(usize::MAX)) {
         let event = event?;
         if !cutter.event(event)? {
             break;
         }
         kept += 1;
+    }
+    for event in reader {
+        event?;
     }
     describe(&mut metadata, before, kept);
     cutter.finish(&mut metadata, &mut to)
@@ -143,7 +146,7 @@ impl Cutter {
     }
 
     /// Recreates the live set and marks `steady` at its time.
-    fn prologue(&mut self, live: &LiveSet, time: u64) -> Result<(), TraceError> {
+    fn prologue(&mut self, live: LiveSet, time: u64) -> Result<(), TraceError> {
         self.slots = vec![u32::MAX; live.blocks.len()];
         for (old, kept) in live.blocks.iter().enumerate() {
             let Some(Kept { alloc, is_advised }) = *kept else { continue };

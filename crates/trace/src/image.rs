@@ -18,14 +18,13 @@ mod state;
 mod threads;
 
 pub use compile::compile;
-pub use cycles::{CYCLE_MARK, Cycles, CyclesFault, repeat};
-pub use pace::{PACE_GAP_NS, PACE_UNIT_NS, paced};
+pub use cycles::{CYCLE_MARK, Cycles, CyclesFault, repeat, repeated_ops};
+pub use pace::{PACE_GAP_NS, PACE_NS_MAX, PACE_UNIT_NS, paced};
 pub use sink::{ImageSink, VecSink};
 pub use threads::{Control, Order, THREADS_REPLAYED_MAX, ThreadedImage, apart};
 
 use crate::ledger::Block;
 use crate::{Domain, Totals};
-use std::collections::HashMap;
 
 /// Size of the OS page that `Touched` and `OldPages` count in, bytes.
 pub const OS_PAGE_BYTES: u64 = 4096;
@@ -217,9 +216,12 @@ pub(crate) fn prefix_ops_of_realloc(size: u64, touched: Option<u64>) -> u64 {
     u64::from(size > OS_PAGE_BYTES) + prefix_ops_of_alloc(size, touched, 0)
 }
 
-/// Touched pages of the few live blocks that were not touched whole.
+/// Slots of one piece of [`OldPages`].
+const PIECE_SLOTS: usize = 1 << 12;
+
+/// Touched pages of the live blocks that were not touched whole: four bytes a slot, in pieces where there are any.
 #[derive(Debug, Default)]
-pub(crate) struct OldPages(HashMap<u32, u32>);
+pub(crate) struct OldPages(Vec<Option<Box<[u32]>>>);
 
 impl OldPages {
     /// Keeps what is known about the new block in `slot`, and returns the block, marked if that is not all of it.
@@ -228,16 +230,45 @@ impl OldPages {
         match partly_touched_pages(block.size(), touched) {
             None => block,
             Some(pages) => {
-                // Entries of freed blocks stay until their slot is used so again: never more than slots.
-                self.0.insert(slot, pages);
+                self.keep(slot as usize, pages);
                 block.partial()
             }
         }
     }
 
+    fn keep(&mut self, slot: usize, pages: u32) {
+        let piece = slot / PIECE_SLOTS;
+        if self.0.len() <= piece {
+            self.0.resize_with(piece + 1, || None);
+        }
+        let pieces = self.0[piece].get_or_insert_with(|| vec![0; PIECE_SLOTS].into_boxed_slice());
+        pieces[slot % PIECE_SLOTS] = pages;
+    }
+
     /// Touched pages of the block in `slot`.
     pub(crate) fn of(&self, slot: u32, block: Block) -> u32 {
-        let partial = if block.is_partial() { self.0.get(&slot) } else { None };
-        partial.copied().unwrap_or_else(|| pages(block.size()))
+        if !block.is_partial() {
+            return pages(block.size());
+        }
+        let slot = slot as usize;
+        let piece = self.0.get(slot / PIECE_SLOTS).and_then(Option::as_ref);
+        piece.map_or_else(|| pages(block.size()), |piece| piece[slot % PIECE_SLOTS])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn touched_pages_are_kept_for_the_slots_that_have_them() {
+        let mut old = OldPages::default();
+        let whole = Block::live(3 * OS_PAGE_BYTES, 0);
+        for slot in [0, 4095, 4096, crate::SLOTS_MAX - 1] {
+            let block = old.note(slot, whole, Some(u64::from(slot % 2) * OS_PAGE_BYTES));
+            assert_eq!((old.of(slot, block), old.of(slot, whole)), (slot % 2, 3));
+        }
+        assert_eq!(old.note(7, whole, Some(3 * OS_PAGE_BYTES)), whole, "all of it is touched");
+        assert_eq!(old.0.iter().flatten().count(), 3);
     }
 }

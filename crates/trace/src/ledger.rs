@@ -5,7 +5,7 @@
 
 use crate::error::{Fault, TraceError};
 use crate::format::{LIVE_BYTES_MAX, THREADS_MAX};
-use crate::image::{OldPages, prefix_ops_of_alloc, prefix_ops_of_realloc};
+use crate::image::{prefix_ops_of_alloc, prefix_ops_of_realloc};
 use crate::{ALIGN_LOG2_MAX, Domain, EventKind, Metadata, Phase, SIZE_MAX, SlotAllocator, Totals};
 use std::collections::BTreeMap;
 
@@ -102,7 +102,6 @@ pub(crate) fn check_touched(touched: Option<u64>) -> Result<(), Fault> {
 pub(crate) struct Ledger {
     pub(crate) slots: SlotAllocator,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) old_pages: OldPages,
     tables: Tables,
     /// Of the totals, those that need no more than a sum; the rest is added by [`Self::totals`].
     sums: Totals,
@@ -120,7 +119,6 @@ impl Ledger {
         Self {
             slots: SlotAllocator::new(),
             blocks: Vec::new(),
-            old_pages: OldPages::default(),
             tables,
             sums: Totals::default(),
             live_bytes: 0,
@@ -216,7 +214,7 @@ impl Ledger {
         }
         let live_bytes = self.grown(size, 0)?;
         self.slots.next().ok_or(Fault::TooManyBlocks)?;
-        let block = self.old_pages.note(slot, Block::live(size, domain as u8), touched);
+        let block = Block::live(size, domain as u8);
         match self.blocks.get_mut(slot as usize) {
             Some(place) => *place = block,
             None => self.blocks.push(block),
@@ -241,7 +239,7 @@ impl Ledger {
         self.tables.check_site(site)?;
         let old = self.block(slot)?;
         let live_bytes = self.grown(size, old.size())?;
-        self.blocks[slot as usize] = self.old_pages.note(slot, Block::live(size, old.domain_bits()), touched);
+        self.blocks[slot as usize] = Block::live(size, old.domain_bits());
         self.set_live_bytes(live_bytes);
         self.sums.reallocs += 1;
         self.count_call(old.domain_bits());

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// Most evenly spaced points of the live curve; a trace of fewer events has one for each.
 pub const SHAPE_POINTS: u64 = 512;
 
+/// Most collections whose spans are kept.
+pub const COLLECTIONS_MAX: usize = 1 << 16;
+
 /// Upper bounds in bytes, inclusive, of the sizes that allocators' settings tell apart; the last is open. 512 is where
 /// CPython's pools end. The others are the largest requests that stay below a threshold of glibc, 64 KiB, 128 KiB and
 /// 32 MiB, each less the 24 bytes that a chunk's head and its rounding may take.
@@ -38,8 +41,11 @@ pub struct SizeStep {
 pub struct Shape {
     /// Live requested bytes and blocks, at evenly spaced events.
     pub live: Vec<LivePoint>,
-    /// Collections: first event, last event, generation.
+    /// Collections: first event, last event, generation. Of more than [`COLLECTIONS_MAX`], some.
     pub collections: Vec<(u64, u64, u8)>,
+    /// How many there were, if these are not all.
+    #[serde(skip_serializing_if = "is_none_more")]
+    pub collections_all: u64,
     /// Frees outside collections: the reference count fell to zero (or C code freed).
     pub deaths_by_reference: u64,
     /// Frees inside collections, on the collecting thread.
@@ -87,6 +93,19 @@ pub struct Shape {
     /// Most of these at once.
     #[serde(skip_serializing_if = "is_zero")]
     pub malloc_threads_at_once: u32,
+}
+
+impl Shape {
+    /// How many collections there were.
+    #[must_use]
+    pub fn collections_total(&self) -> u64 {
+        self.collections_all.max(self.collections.len() as u64)
+    }
+}
+
+/// Serde wants a function of a reference.
+const fn is_none_more(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Serde wants a function of a reference.

@@ -51,7 +51,7 @@ impl<W: Write> TraceWriter<W> {
     /// Writes the header. `metadata.totals` is written as it is; the true totals go to the footer.
     ///
     /// # Errors
-    /// [`TraceError::Metadata`] when its first marks are not the phases, or it is larger than 64 MiB as JSON;
+    /// [`TraceError::Metadata`] when its first marks are not the phases, or it is larger than 16 MiB as JSON;
     /// [`TraceError::Io`].
     pub fn new(mut to: W, metadata: &Metadata, options: WriteOptions) -> Result<Self, TraceError> {
         let tables = Tables::of(metadata)?;

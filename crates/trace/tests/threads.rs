@@ -314,7 +314,8 @@ fn moments_are_put_in_and_nothing_else_changes() {
     let events: Vec<Event> = build(&Random(99).steps(20_000));
     let (ops, summary) = merged(&events);
     let bytes = write(&events, OPTIONS);
-    let (with, about) = paced(&ops, &summary, TraceReader::new(bytes.as_slice()).unwrap(), 10_000_000).unwrap();
+    let (with, about, last_ns) =
+        paced(&ops, &summary, TraceReader::new(bytes.as_slice()).unwrap(), 10_000_000).unwrap();
     let is_moment = |word: &u64| control(Op(*word)) == Some(Control::Pace);
     let without: Vec<u64> = with.iter().copied().filter(|word| !is_moment(word)).collect();
     assert_eq!(without, ops);
@@ -322,7 +323,7 @@ fn moments_are_put_in_and_nothing_else_changes() {
         with.iter().filter(|word| is_moment(word)).map(|word| u64::from(Op(*word).value())).collect();
     assert!(moments.len() > 1000 && moments.is_sorted());
     let took_ns = (events.last().unwrap().time - events[0].time) * 100;
-    let last_ns = moments.last().unwrap() * PACE_UNIT_NS;
+    assert_eq!(last_ns / PACE_UNIT_NS, *moments.last().unwrap());
     assert!(last_ns <= took_ns && last_ns + 1_000_000 > took_ns, "{last_ns} {took_ns}");
     assert_eq!(about.ops, with.len() as u64);
     for (phase, at) in about.phase_ops.iter().enumerate().skip(1).filter_map(|(phase, at)| Some((phase, (*at)?))) {

@@ -3,6 +3,7 @@
 //!
 //! Invariant: read only, with every offset checked; a file without the table (a stripped one) has no such function.
 
+use crate::run::bounded;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -23,7 +24,7 @@ const FUNCTION: u8 = 2;
 /// # Errors
 /// The file cannot be read, or is no library of this machine.
 pub(super) fn find<const N: usize>(library: &Path, names: [&str; N]) -> io::Result<[Option<usize>; N]> {
-    let file = File::open(library)?;
+    let file = bounded::open(library)?;
     let header = read(&file, 0, HEADER_BYTES)?;
     if !header.starts_with(b"\x7fELF\x02\x01") {
         return Err(io::ErrorKind::InvalidData.into());

@@ -2,10 +2,10 @@
 //!
 //! Invariant: read only; what a library does is learned from a child that has loaded it, never in this process.
 
+use crate::run::bounded;
 use object::Endianness;
 use object::elf::{DF_STATIC_TLS, DT_FLAGS, FileHeader64, PT_TLS};
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub(super) fn check(text: &str, word: &str) -> Result<(), String> {
         return Ok(());
     }
     let mut header = [0; HEADER_BYTES];
-    let read = File::open(Path::new(text)).and_then(|mut file| file.read_exact(&mut header));
+    let read = bounded::open(Path::new(text)).and_then(|mut file| file.read_exact(&mut header));
     match read {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(format!("{word}: there is no such file, and Python would run without it. Correct the path."));
@@ -79,7 +79,7 @@ fn described(header: &[u8; HEADER_BYTES]) -> Result<(), String> {
 /// those that are there from the start: it can then be loaded late only if room was made. One that cannot be read says
 /// no.
 pub(super) fn needs_static_tls(path: &str) -> bool {
-    std::fs::read(path)
+    bounded::read(Path::new(path), bounded::LIBRARY_BYTES_MAX)
         .ok()
         .and_then(|bytes| static_tls_bytes(&bytes).ok())
         .is_some_and(|bytes| bytes > SPARE_TLS_BYTES)

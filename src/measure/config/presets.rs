@@ -2,6 +2,7 @@
 //!
 //! Invariant: every name stands for words that could have been typed in its place.
 
+use crate::run::bounded;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,7 +49,7 @@ impl Named {
     /// A sentence.
     pub fn read(path: &Path) -> Result<Self, String> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path)
+        let text = bounded::read_text(path, bounded::TEXT_BYTES_MAX)
             .map_err(|error| format!("The configurations in {shown} cannot be read: {error}. Correct the path."))?;
         Self::parse(&text).map_err(|error| format!("{shown}: {error}"))
     }

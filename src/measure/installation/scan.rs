@@ -5,6 +5,7 @@
 //! merely calls an allocator elsewhere holds none: only symbols that it defines count.
 
 use super::copy::{Copy, Family};
+use crate::run::bounded;
 use memchr::memmem;
 use object::elf::FileHeader64;
 use object::read::ReadCache;
@@ -56,7 +57,7 @@ const GPERFTOOLS: &[u8] = b"gperftools ";
 /// # Errors
 /// When it cannot be read.
 pub(super) fn copies(path: &Path) -> io::Result<Vec<Copy>> {
-    let cache = ReadCache::new(File::open(path)?);
+    let cache = ReadCache::new(bounded::open(path)?);
     let Ok(library) = Library::parse(&cache) else { return Ok(Vec::new()) };
     let constants = constants(&library);
     let mut found = by_texts(&constants);

@@ -235,7 +235,7 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
     let image = prepared.images.first().ok_or("There is no trace to replay. Give one.")?;
     let metadata = &image.compiled.metadata;
     let calls = &metadata.totals.calls_by_thread;
-    let all: u64 = calls.values().sum();
+    let all = saturating(calls.values());
     let peak = metadata.process.and_then(|process| process.peak);
     Ok(Fidelity {
         schema: FIDELITY_SCHEMA,
@@ -245,13 +245,14 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         started_unix_ms: child::unix_ms(),
         seed,
         mode: Some(Mode::Merged),
-        threads: calls.values().filter(|own| **own * THREAD_SHARE >= all).count() as u32,
+        threads: calls.values().filter(|own| own.saturating_mul(THREAD_SHARE) >= all).count() as u32,
         idle_ms: prepared.settings.idle_ms.clone(),
         recorded_as: (metadata.numpy_data == Some(NumpyData::Handler)).then(|| HANDLER_RECORDED.to_owned()),
         steady_calls: image.compiled.summary.calls_by_phase[Phase::Steady as usize],
-        recorded_no_heap_bytes: peak.map(|peak| peak.file_bytes + peak.relocated_bytes + peak.stack_bytes),
+        recorded_no_heap_bytes: peak
+            .map(|peak| peak.file_bytes.saturating_add(peak.relocated_bytes).saturating_add(peak.stack_bytes)),
         recorded_heap_bytes: peak
-            .map(|peak| peak.rss_anon_bytes.saturating_sub(peak.relocated_bytes + peak.stack_bytes)),
+            .map(|peak| peak.rss_anon_bytes.saturating_sub(peak.relocated_bytes).saturating_sub(peak.stack_bytes)),
         mapped_bytes: mapped_bytes(metadata),
         live_bytes_peak: metadata.totals.live_bytes_peak,
         configs: prepared.configs.iter().map(|config| config_facts(config, metadata)).collect(),
@@ -259,11 +260,16 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
     })
 }
 
+/// A sum of what a trace claims.
+fn saturating<'a>(claims: impl Iterator<Item = &'a u64>) -> u64 {
+    claims.fold(0, |sum, claim| sum.saturating_add(*claim))
+}
+
 /// What libraries mapped for themselves at each phase's mark; `None` when the recorder was too old to say.
 fn mapped_bytes(metadata: &Metadata) -> Option<BTreeMap<String, u64>> {
     let at_mark = |phase: Phase| {
         let reading = metadata.mark_readings.iter().find(|reading| reading.mark == phase as u32)?;
-        Some((phase.name().to_owned(), reading.mapped_bytes.as_ref()?.values().sum()))
+        Some((phase.name().to_owned(), saturating(reading.mapped_bytes.as_ref()?.values())))
     };
     let found: BTreeMap<String, u64> = Phase::ALL.into_iter().filter_map(at_mark).collect();
     (!found.is_empty()).then_some(found)

@@ -12,7 +12,7 @@ use super::channel::{Channel, Mark};
 use super::sampler::Sampler;
 use crate::measure::config::NUMPY;
 use crate::measure::plan::Cell;
-use crate::measure::spawn::{Ending, PADDING_VARIABLE, drain, ending, signal_name};
+use crate::measure::spawn::{Ending, PADDING_VARIABLE, drain_both, ending, remedy, signal_name};
 use crate::probe::sys;
 use crate::run::RealRun;
 use std::ffi::OsString;
@@ -62,8 +62,12 @@ impl Program {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::tie_to_this_thread(&mut command);
         let mut child = command.spawn().map_err(|e| format!("The program cannot be started: {e}. Try it by hand."))?;
-        let output = drain(child.stdout.take(), 0);
-        let errors = drain(child.stderr.take(), ERRORS_BYTES_MAX);
+        let pipes = (child.stdout.take(), child.stderr.take());
+        let (output, errors) = drain_both(pipes, [0, ERRORS_BYTES_MAX]).map_err(|e| {
+            let _ = child.kill();
+            let _ = child.wait();
+            format!("The program's output cannot be read: {e}. {}", remedy("Free memory, or raise the limits."))
+        })?;
         let handler = environment.iter().find(|(name, _)| name == NUMPY).map(|(_, value)| value.clone());
         let watched = self.watch(&channel, &mut child, started, handler);
         if watched.is_err() {

@@ -6,12 +6,13 @@
 //!
 //! Invariant: exact page counts (`smaps`, `smaps_rollup`); looking for a peak takes a twentieth of the time at most.
 
+use crate::run::bounded;
 use object::Endianness;
 use object::elf::{FileHeader64, PF_W, PT_LOAD};
 use object::read::ReadCache;
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -179,7 +180,7 @@ fn kibibytes(line: &str, name: &str) -> Option<u64> {
 
 /// Bytes of zero-initialised data that the loader maps behind a library's file pages; none for other files.
 fn static_bytes(path: &Path) -> Option<u64> {
-    let file = ReadCache::new(File::open(path).ok()?);
+    let file = ReadCache::new(bounded::open(path).ok()?);
     let header = FileHeader64::<Endianness>::parse(&file).ok()?;
     let endian = header.endian().ok()?;
     let entries = header.program_headers(endian, &file).ok()?.iter();

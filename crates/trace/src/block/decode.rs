@@ -47,7 +47,7 @@ pub(crate) fn read_header(from: &mut impl Read) -> Result<(Metadata, u16), Trace
     let damaged = |what| TraceError::Damaged { part: Part::Header, what };
     let json_bytes = u32_at(&head, 12);
     if json_bytes > JSON_BYTES_MAX {
-        return Err(damaged("its metadata claims more than 64 MiB"));
+        return Err(damaged("its metadata claims more than 16 MiB"));
     }
     read_len(from, &mut head, json_bytes as usize, "metadata")?;
     let mut crc = [0; 4];

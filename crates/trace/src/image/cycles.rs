@@ -72,6 +72,13 @@ pub fn repeat(ops: &[u64], summary: &ImageSummary, cycles: Cycles) -> Result<(Ve
     Ok((repeated, summary))
 }
 
+/// About how many ops [`repeat`] makes of these: what cycles free of each other comes on top, and is little.
+#[must_use]
+pub fn repeated_ops(ops: &[u64], cycles: Cycles) -> u64 {
+    let (first, end) = section(ops, cycles).unwrap_or((0, 0));
+    (ops.len() as u64).saturating_add((end - first) as u64 * u64::from(cycles.times.saturating_sub(1)))
+}
+
 /// The ops between the marks.
 fn section(ops: &[u64], cycles: Cycles) -> Option<(usize, usize)> {
     let find = |mark: u32, from: usize| {

@@ -7,12 +7,15 @@ use crate::error::TraceError;
 use crate::ledger::{MarkEffect, begins_phase};
 use crate::{Event, EventKind, Phase};
 
-/// Unit of [`Control::Pace`], nanoseconds: 32 bits of it are twelve hours.
+/// Unit of [`Control::Pace`], nanoseconds.
 pub const PACE_UNIT_NS: u64 = 10_000;
+/// The last moment that a [`Control::Pace`] can say, nanoseconds: 32 bits of its unit are twelve hours.
+pub const PACE_NS_MAX: u64 = u32::MAX as u64 * PACE_UNIT_NS;
 /// A moment is put in where so much time has passed since the last one, nanoseconds.
 pub const PACE_GAP_NS: u64 = 200_000;
 
-/// The merged image of these events with the moments put in, and what is then to be said of it.
+/// The merged image of these events with the moments put in, what is then to be said of it, and the last moment,
+/// nanoseconds. A replay that keeps gaps waits until then; one above [`PACE_NS_MAX`] is not kept.
 ///
 /// # Errors
 /// What is wrong with the events, which must be those that the image was compiled from.
@@ -21,10 +24,10 @@ pub fn paced(
     summary: &ImageSummary,
     events: impl Iterator<Item = Result<Event, TraceError>>,
     ticks_per_second: u64,
-) -> Result<(Vec<u64>, ImageSummary), TraceError> {
+) -> Result<(Vec<u64>, ImageSummary, u64), TraceError> {
     let mut out = Vec::with_capacity(ops.len() + ops.len() / 64);
     let mut summary = summary.clone();
-    let (mut at, mut begin, mut last_ns, mut phase) = (0, None, 0, Phase::Startup);
+    let (mut at, mut begin, mut last_ns, mut phase) = (0, None, 0_u64, Phase::Startup);
     for event in events {
         let event = event?;
         if !has_op(event.kind, &mut phase) {
@@ -32,8 +35,9 @@ pub fn paced(
         }
         let begin = *begin.get_or_insert(event.time);
         let ticks = event.time.saturating_sub(begin);
-        let now_ns = (u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second.max(1))) as u64;
-        if now_ns >= last_ns + PACE_GAP_NS {
+        let now_ns = u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second.max(1));
+        let now_ns = u64::try_from(now_ns).unwrap_or(u64::MAX);
+        if now_ns >= last_ns.saturating_add(PACE_GAP_NS) {
             last_ns = now_ns;
             let units = u32::try_from(now_ns / PACE_UNIT_NS).unwrap_or(u32::MAX);
             out.push(Control::Pace.op(0, units).0);
@@ -50,7 +54,7 @@ pub fn paced(
         at += group.len();
     }
     summary.ops = out.len() as u64;
-    Ok((out, summary))
+    Ok((out, summary, last_ns))
 }
 
 /// Whether the compiler gives an event an op: a fork has none, nor has a phase that has begun already.

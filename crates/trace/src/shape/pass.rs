@@ -3,9 +3,10 @@
 //! Invariant: memory is bounded by live blocks; the curve keeps a bounded number of points whatever the length.
 
 use super::steps::Steps;
-use super::{LivePoint, SHAPE_POINTS, Shape};
+use super::{COLLECTIONS_MAX, LivePoint, SHAPE_POINTS, Shape};
 use crate::error::TraceError;
-use crate::ledger::{MarkEffect, begins_phase, by_domain_name};
+use crate::format::THREADS_MAX;
+use crate::ledger::{Block, MarkEffect, begins_phase, by_domain_name};
 use crate::reader::finished;
 use crate::{Domain, Event, EventKind, Metadata, Phase, TraceReader};
 use std::collections::BTreeSet;
@@ -40,14 +41,77 @@ fn add(sums: &mut Vec<u64>, index: usize, amount: u64) {
     sums[index] = sums[index].saturating_add(amount);
 }
 
-/// What is kept of a live block.
-#[derive(Clone, Copy, Default)]
+/// What is kept of a live block, in sixteen bytes, since there can be tens of millions.
+#[derive(Clone, Copy)]
 struct Live {
-    size: u64,
-    /// Allocations so far, this one included.
-    birth: u64,
-    thread: u32,
-    domain: u8,
+    block: Block,
+    /// Allocations so far, this one included, above the thread's bits.
+    born: u64,
+}
+
+impl Live {
+    /// Bits of a thread id; what is above them counts more allocations than any recording has.
+    const THREAD_BITS: u32 = THREADS_MAX.ilog2();
+
+    fn new(size: u64, domain: Domain, birth: u64, thread: u32) -> Self {
+        Self { block: Block::live(size, domain as u8), born: birth << Self::THREAD_BITS | u64::from(thread) }
+    }
+
+    fn birth(self) -> u64 {
+        self.born >> Self::THREAD_BITS
+    }
+
+    fn thread(self) -> u32 {
+        (self.born & u64::from(THREADS_MAX - 1)) as u32
+    }
+}
+
+/// The spans of collections that a chart needs: of very many, those of older generations alone, or every so many-th.
+#[derive(Default)]
+struct Collections {
+    kept: Vec<(u64, u64, u8)>,
+    all: u64,
+    /// The youngest generation that is kept.
+    least: u8,
+    /// Of the spans of those generations, one of so many is kept: as many as were left out, as a power of two.
+    step_log2: u32,
+    seen: u64,
+}
+
+impl Collections {
+    fn push(&mut self, span: (u64, u64, u8)) {
+        self.all += 1;
+        if span.2 < self.least {
+            return;
+        }
+        let is_kept = self.seen.is_multiple_of(1 << self.step_log2);
+        self.seen += 1;
+        if !is_kept {
+            return;
+        }
+        if self.kept.len() == COLLECTIONS_MAX {
+            self.thin();
+        }
+        if span.2 >= self.least {
+            self.kept.push(span);
+        }
+    }
+
+    fn thin(&mut self) {
+        let older = self.kept.iter().filter(|(.., generation)| *generation > self.least).count();
+        if older >= COLLECTIONS_MAX / 256 && older < COLLECTIONS_MAX {
+            self.least += 1;
+            let least = self.least;
+            self.kept.retain(|(.., generation)| *generation >= least);
+        } else {
+            self.step_log2 += 1;
+            let mut is_kept = false;
+            self.kept.retain(|_| {
+                is_kept = !is_kept;
+                is_kept
+            });
+        }
+    }
 }
 
 /// A sum for each domain.
@@ -67,6 +131,7 @@ struct Builder {
     threads: BTreeSet<u32>,
     /// Start of the collection that is running: event, generation, thread.
     collection: Option<(u64, u8, u32)>,
+    collections: Collections,
     curve: Curve,
     /// Most live bytes, and by domain then, within the phase that counts.
     peak_bytes: u64,
@@ -104,7 +169,7 @@ impl Builder {
             EventKind::GcStart { generation } => self.collection = Some((self.events, generation, self.thread)),
             EventKind::GcStop { generation } => {
                 if let Some((start, ..)) = self.collection.take() {
-                    self.shape.collections.push((start, self.events, generation));
+                    self.collections.push((start, self.events, generation));
                 }
             }
             EventKind::Advise { .. } | EventKind::Fork => {}
@@ -127,7 +192,7 @@ impl Builder {
 
     fn alloc(&mut self, slot: u32, domain: Domain, size: u64) {
         self.allocs += 1;
-        let live = Live { size, birth: self.allocs, thread: self.thread, domain: domain as u8 };
+        let live = Live::new(size, domain, self.allocs, self.thread);
         match self.blocks.get_mut(slot as usize) {
             Some(place) => *place = live,
             None => self.blocks.push(live),
@@ -147,12 +212,13 @@ impl Builder {
     }
 
     fn free(&mut self, slot: u32) {
-        let Live { size, birth, thread, domain } = self.blocks[slot as usize];
+        let live = self.blocks[slot as usize];
+        let (size, domain) = (live.block.size(), live.block.domain_bits());
         self.live_bytes[usize::from(domain)] -= size;
         self.steps.drop(domain, size);
         self.live_blocks -= 1;
-        add(&mut self.shape.lifetimes, ceiling_log2(self.allocs - birth), 1);
-        self.shape.frees_cross_thread += u64::from(thread != self.thread);
+        add(&mut self.shape.lifetimes, ceiling_log2(self.allocs - live.birth()), 1);
+        self.shape.frees_cross_thread += u64::from(live.thread() != self.thread);
         if self.collection.is_some_and(|(_, _, collecting)| collecting == self.thread) {
             self.shape.deaths_by_collector += 1;
             self.shape.bytes_by_collector = self.shape.bytes_by_collector.saturating_add(size);
@@ -164,8 +230,8 @@ impl Builder {
 
     fn realloc(&mut self, slot: u32, size: u64) {
         let live = &mut self.blocks[slot as usize];
-        let (old, domain) = (live.size, live.domain);
-        live.size = size;
+        let (old, domain) = (live.block.size(), live.block.domain_bits());
+        live.block = Block::live(size, domain);
         self.live_bytes[usize::from(domain)] -= old;
         self.steps.drop(domain, old);
         self.steps.request(Domain::ALL[usize::from(domain)], size, self.thread);
@@ -213,8 +279,11 @@ impl Builder {
         }
         // A collection that was cut off by the end of the recording ends there.
         if let Some((start, generation, _)) = self.collection {
-            self.shape.collections.push((start, self.events - 1, generation));
+            self.collections.push((start, self.events - 1, generation));
         }
+        self.shape.collections_all =
+            if self.collections.all > self.collections.kept.len() as u64 { self.collections.all } else { 0 };
+        self.shape.collections = self.collections.kept;
         self.shape.live = self.curve.finish();
         self.shape.live_bytes_peak_steady = self.peak_bytes;
         self.shape.peak_bytes_by_domain = by_domain_name(&self.peak);
@@ -269,5 +338,32 @@ impl Curve {
             return self.points;
         }
         (0..wanted).map(|index| self.points[index * (kept - 1) / (wanted - 1)]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(generations: impl Fn(u64) -> u8) -> Collections {
+        let mut collections = Collections::default();
+        for index in 0..20 * COLLECTIONS_MAX as u64 {
+            collections.push((index, index + 1, generations(index)));
+        }
+        collections
+    }
+
+    #[test]
+    fn of_very_many_collections_older_generations_or_even_spaced_ones_are_kept() {
+        let all = 20 * COLLECTIONS_MAX as u64;
+        // Of one generation: spread over the recording.
+        let young = kept(|_| 0);
+        assert!(young.kept.len() <= COLLECTIONS_MAX && young.kept.len() > COLLECTIONS_MAX / 4);
+        let gaps: BTreeSet<u64> = young.kept.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+        assert!(young.all == all && gaps.len() == 1, "{gaps:?}");
+        // As CPython's defaults have them: every oldest one.
+        let mixed = kept(|index| if index % 100 == 0 { 2 } else { u8::from(index % 10 == 0) });
+        assert!(mixed.kept.iter().all(|(.., generation)| *generation == 2));
+        assert_eq!((mixed.kept.len() as u64, mixed.all), (all.div_ceil(100), all));
     }
 }
