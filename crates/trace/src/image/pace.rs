@@ -32,8 +32,9 @@ pub fn paced(
         }
         let begin = *begin.get_or_insert(event.time);
         let ticks = event.time.saturating_sub(begin);
-        let now_ns = (u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second.max(1))) as u64;
-        if now_ns >= last_ns + PACE_GAP_NS {
+        let now_ns = u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second.max(1));
+        let now_ns = u64::try_from(now_ns).unwrap_or(u64::MAX);
+        if now_ns.saturating_sub(last_ns) >= PACE_GAP_NS {
             last_ns = now_ns;
             let units = u32::try_from(now_ns / PACE_UNIT_NS).unwrap_or(u32::MAX);
             out.push(Control::Pace.op(0, units).0);
@@ -65,5 +66,21 @@ fn has_op(kind: EventKind, phase: &mut Phase) -> bool {
             effect => effect == MarkEffect::Own,
         },
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::{Domain, image::OpKind};
+
+    #[test]
+    fn a_moment_beyond_every_clock_is_the_last_one() {
+        let collection = Op::new(OpKind::GcStart, Domain::Libc, 0, 0).0;
+        let events = [0, u64::MAX, u64::MAX];
+        let events = events.map(|time| Ok(Event { time, kind: EventKind::GcStart { generation: 0 } }));
+        let (ops, _) = paced(&[collection; 3], &ImageSummary::default(), events.into_iter(), 1).unwrap();
+        assert_eq!(ops, [collection, Control::Pace.op(0, u32::MAX).0, collection, collection]);
     }
 }
