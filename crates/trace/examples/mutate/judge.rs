@@ -29,6 +29,14 @@ impl Read {
     }
 }
 
+/// What is to be known of an accepted mutant.
+pub(crate) struct Accepted {
+    /// In what it differs from its original.
+    pub(crate) differs: BTreeSet<String>,
+    /// Most bytes that it keeps live: a replay has to touch them.
+    pub(crate) live_bytes: u64,
+}
+
 /// The totals of what a file's events say, as JSON, if they can all be read.
 pub(crate) fn totals(bytes: &[u8]) -> Option<Vec<u8>> {
     let reader = TraceReader::new(bytes).ok()?;
@@ -44,11 +52,12 @@ pub(crate) fn totals(bytes: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(&writer.finish().ok()?.1).ok()
 }
 
-/// Has every reader look at a mutant: `None` when it is refused, else in what it differs.
+/// Has every reader look at a mutant: `None` when it is refused, else in what it differs
+/// and its most live bytes.
 ///
 /// # Errors
 /// What is wrong with the readers.
-pub(crate) fn judge(mutant: &[u8], original: &Read) -> Result<Option<BTreeSet<String>>, String> {
+pub(crate) fn judge(mutant: &[u8], original: &Read) -> Result<Option<Accepted>, String> {
     let valid = trace::validate(mutant);
     let shape = trace::shape(mutant);
     let footer = trace::read_footer(Cursor::new(mutant));
@@ -67,7 +76,7 @@ pub(crate) fn judge(mutant: &[u8], original: &Read) -> Result<Option<BTreeSet<St
     _ = trace::cut(mutant, sink(), CUT_EVENTS, OPTIONS);
     let mut different = differences(original, &read);
     different.extend(fields(&original.metadata, &metadata));
-    Ok(Some(different))
+    Ok(Some(Accepted { differs: different, live_bytes: totals.live_bytes_peak }))
 }
 
 /// Writes it again, as a file and as text, and makes every image of it.

@@ -4,7 +4,7 @@
 //! cargo run -p trace --example mutate -- SEED COUNT KEEP_FOLDER KEEP_EVERY TRACE...
 //! ```
 //! One JSON object a mutant on the standard output: its kind, whether it is refused, in what it differs from its
-//! original where it is not, and what is wrong with the readers. Every KEEP_EVERY-th mutant is kept as a file.
+//! original where it is not, and what is wrong with the readers. About one mutant in KEEP_EVERY is kept as a file.
 //!
 //! Invariant: the same arguments give the same mutants. `scripts/mutate` runs this, and judges.
 
@@ -15,10 +15,9 @@ mod originals;
 mod random;
 
 use file::TraceFile;
-use judge::Read;
+use judge::{Accepted, Read};
 use random::Random;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +28,8 @@ use std::time::{Duration, Instant};
 const SMALL_EVENTS: usize = 3000;
 /// Every so many mutants, a whole trace is the original.
 const WHOLE_EVERY: usize = 12;
+/// Accepted mutants are kept so many times as often as refused ones, which most are.
+const ACCEPTED_MORE_OFTEN: u64 = 4;
 /// A mutant that takes longer hangs.
 const HANG: Duration = Duration::from_secs(20);
 /// What a mutant is called that ended in one.
@@ -78,17 +79,23 @@ fn main() {
         }
         running.store(number << 1, Ordering::Relaxed);
         let mut kept = None;
-        if number % keep_every == 0 || verdict.is_err() {
+        let is_wanted = match &verdict {
+            Ok(None) => number % keep_every == 0,
+            Ok(Some(_)) => number % keep_every < ACCEPTED_MORE_OFTEN,
+            Err(_) => true,
+        };
+        if is_wanted {
             let path = format!("{keep_folder}/{number}.trace");
             std::fs::write(&path, bytes).expect("the folder can be written");
             kept = Some(path);
         }
-        let (differs, broken) = match verdict {
-            Ok(differs) => (differs, None),
+        let (accepted, broken) = match verdict {
+            Ok(accepted) => (accepted, None),
             Err(broken) => (None, Some(broken)),
         };
+        let (differs, live_bytes) = accepted.map(|accepted| (accepted.differs, accepted.live_bytes)).unzip();
         let milliseconds = begun.elapsed().as_millis() as u64;
-        let line = json!({ "number": number, "kind": kind, "trace": name, "differs": differs,
+        let line = json!({ "number": number, "kind": kind, "trace": name, "differs": differs, "live_bytes": live_bytes,
             "broken": broken, "kept": kept, "ms": milliseconds });
         writeln!(out, "{line}").expect("somebody reads this");
     }
@@ -107,8 +114,8 @@ fn originals(traces: &[String]) -> (Vec<Original>, Vec<Original>) {
     (small, whole)
 }
 
-/// Kind, name of the original, the mutant, and in what it differs where it is accepted, or what is wrong.
-type Judged<'a> = (&'static str, &'a str, Vec<u8>, Result<Option<BTreeSet<String>>, String>);
+/// Kind, name of the original, the mutant, and what is to be known of it where it is accepted, or what is wrong.
+type Judged<'a> = (&'static str, &'a str, Vec<u8>, Result<Option<Accepted>, String>);
 
 /// Makes a mutant of the kind whose turn it is, of the first original from a place on that has it, and judges it.
 fn one<'a>(originals: &'a [Original], place: usize, random: &mut Random) -> Judged<'a> {
