@@ -22,3 +22,5 @@ pub mod metric;
 pub mod report;
 
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

@@ -25,6 +25,8 @@ pub use library::LIBRARY_KEY;
 pub use numpy_cache::CACHED_KEY;
 pub use pool_tuned::{TUNED_KEY, TUNED_VARIANTS};
 pub use system::libc_version;
+#[cfg(any(test, fuzzing))]
+pub(crate) use wheel::local_functions;
 pub use wheel::{LIBARROW_VARIABLE, WHEEL_KEY, WHEEL_POOLS};
 
 use crate::heap::{Entry, Promise};

@@ -171,7 +171,7 @@ fn cpu_quota_hundredths() -> Option<u64> {
 fn quota_hundredths(quota: &str, period: &str) -> Option<u64> {
     let quota: u64 = quota.split_whitespace().next()?.parse().ok()?;
     let period: u64 = period.split_whitespace().last()?.parse().ok()?;
-    (quota * 100).checked_div(period)
+    quota.checked_mul(100)?.checked_div(period)
 }
 
 #[cfg(test)]

@@ -89,14 +89,18 @@ fn wait_until_idle(pid: u32) {
 
 /// Whether a process sleeps, and the CPU ticks that it has used; `None` when it has ended.
 fn activity(pid: u32) -> Option<(bool, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    sleeping(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The same from the text of `stat`.
+pub(crate) fn sleeping(stat: &str) -> Option<(bool, u64)> {
     // The name in parentheses may hold anything; what follows it is fixed.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
     match *fields.first()? {
         "Z" | "X" => None,
-        state => Some((state == "S", ticks(11)? + ticks(12)?)),
+        state => Some((state == "S", ticks(11)?.saturating_add(ticks(12)?))),
     }
 }
 

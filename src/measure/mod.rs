@@ -30,7 +30,11 @@ pub use config::{
     Config, Named, Preset, Wheel, contestants, controls, floor, parse as parse_config, parse_all as parse_configs,
     presets,
 };
+#[cfg(any(test, fuzzing))]
+pub(crate) use config::{check_library, needs_static_tls, parse_without_interpreters, verify};
 pub use cycles::CyclesAsked;
+#[cfg(any(test, fuzzing))]
+pub(crate) use footprint::sleeping;
 pub use image::{COMPILE_VERB, How, Image, ImageLimits};
 pub use interrupt::end_on_signals;
 pub use plan::{Cell, Sizes, plan};

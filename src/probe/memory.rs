@@ -97,9 +97,9 @@ impl HighWater {
 }
 
 /// The value of a line such as `Anonymous:      1234 kB`, in bytes.
-fn kib_field(text: &[u8], name: &[u8]) -> Option<u64> {
+pub(crate) fn kib_field(text: &[u8], name: &[u8]) -> Option<u64> {
     let line = text.split(|byte| *byte == b'\n').find(|line| line.starts_with(name))?;
-    Some(number(line.get(name.len()..)?)? * 1024)
+    number(line.get(name.len()..)?)?.checked_mul(1024)
 }
 
 /// The first decimal number of a line.

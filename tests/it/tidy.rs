@@ -14,7 +14,7 @@ const MEASURING: &[&str] = &["workload", "heap", "probe", "replay", "backend", "
 /// Reads results; touches no allocator.
 const READING: &[&str] = &["metric", "analysis", "chart", "report"];
 /// Uses both halves; nobody uses it.
-const TOP: &[&str] = &["cli"];
+const TOP: &[&str] = &["cli", "fuzzing"];
 
 /// Where unsafe code may be; a path, or a folder with everything in it.
 const UNSAFE: &[&str] = &[

@@ -3,7 +3,7 @@
 //! Invariant: private by construction. Sizes, order, threads, domains, module base names; never contents, a command
 //! line, a path or a stack. Unknown is `null`, never a guess; integers are in base units.
 
-use crate::Phase;
+use crate::{Phase, SIZE_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -69,6 +69,42 @@ impl Metadata {
     #[must_use]
     pub fn without_sites(&self) -> Self {
         Self { sites: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether its readings can be of a process with so many events; says what cannot.
+    pub(crate) fn check_readings(&self, events: u64) -> Result<(), String> {
+        if self.ticks_per_second == Some(0) {
+            return Err("its clock has no tick in a second".to_owned());
+        }
+        let process = self.process.unwrap_or_default();
+        let of_marks = self.mark_readings.iter().map(|reading| reading.memory);
+        for memory in of_marks.chain([process.start, process.peak, process.end]).flatten() {
+            let all = [
+                memory.rss_bytes,
+                memory.rss_anon_bytes,
+                memory.file_bytes,
+                memory.relocated_bytes,
+                memory.stack_bytes,
+                memory.recorder_bytes,
+            ];
+            if let Some(bytes) = all.into_iter().find(|bytes| *bytes > SIZE_MAX) {
+                return Err(format!("it says that {bytes} bytes were resident, which no process can have"));
+            }
+        }
+        for reading in &self.mark_readings {
+            let (mark, event) = (reading.mark, reading.event);
+            if self.marks.len().max(Phase::ALL.len()) <= mark as usize {
+                return Err(format!("it has a reading at mark {mark}, which has no name"));
+            }
+            if event > events {
+                return Err(format!("it has a reading at event {event} of {events}"));
+            }
+            let mapped = reading.mapped_bytes.iter().flat_map(BTreeMap::values);
+            if mapped.fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)) > SIZE_MAX {
+                return Err(format!("its libraries mapped more at mark {mark} than a process can have"));
+            }
+        }
+        Ok(())
     }
 
     /// The marks that every trace's [`Self::marks`] begins with, in this order: the four phases.
@@ -204,4 +240,32 @@ pub struct Totals {
     pub bytes_by_domain: BTreeMap<String, u64>,
     /// Allocations, frees and reallocations by dense thread id.
     pub calls_by_thread: BTreeMap<u32, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn readings_that_no_process_can_have_are_refused() {
+        let memory = MemoryReading { rss_bytes: 1 << 30, ..MemoryReading::default() };
+        let reading = MarkReading { mark: 1, event: 5, memory: Some(memory), ..MarkReading::default() };
+        let mapped = |bytes: u64| Some([("a.so".to_owned(), bytes), ("b.so".to_owned(), bytes)].into());
+        let with = |reading: MarkReading| Metadata { mark_readings: vec![reading], ..Metadata::default() };
+        let good = with(MarkReading { mapped_bytes: mapped(1 << 30), ..reading.clone() });
+        assert_eq!(good.check_readings(5), Ok(()));
+        let huge = MemoryReading { stack_bytes: u64::MAX, ..memory };
+        for (metadata, expected) in [
+            (Metadata { ticks_per_second: Some(0), ..good.clone() }, "no tick"),
+            (Metadata { process: Some(ProcessMemory { end: Some(huge), ..Default::default() }), ..good }, "resident"),
+            (with(MarkReading { memory: Some(huge), ..reading.clone() }), "resident"),
+            (with(MarkReading { mark: 4, ..reading.clone() }), "mark 4"),
+            (with(MarkReading { event: 6, ..reading.clone() }), "event 6 of 5"),
+            (with(MarkReading { mapped_bytes: mapped(u64::MAX), ..reading }), "libraries mapped"),
+        ] {
+            let reason = metadata.check_readings(5).unwrap_err();
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
 }

@@ -87,6 +87,7 @@ impl<R: Read> TraceReader<R> {
         self.given = 0;
         if let Some(totals) = self.blocks.next_block()? {
             check_totals(&self.ledger.totals(), &totals)?;
+            self.metadata.check_readings(totals.events).map_err(TraceError::Metadata)?;
             self.totals = Some(totals);
             return Ok(());
         }

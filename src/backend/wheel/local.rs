@@ -23,7 +23,7 @@ const FUNCTION: u8 = 2;
 ///
 /// # Errors
 /// The file cannot be read, or is no library of this machine.
-pub(super) fn find<const N: usize>(library: &Path, names: [&str; N]) -> io::Result<[Option<usize>; N]> {
+pub(crate) fn find<const N: usize>(library: &Path, names: [&str; N]) -> io::Result<[Option<usize>; N]> {
     let file = bounded::open(library)?;
     let header = read(&file, 0, HEADER_BYTES)?;
     if !header.starts_with(b"\x7fELF\x02\x01") {

@@ -10,6 +10,9 @@
 mod local;
 mod pools;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use local::find as local_functions;
+
 use super::family::jemalloc::Jemalloc;
 use super::family::mimalloc::{self, Mimalloc};
 use super::family::{GLIBC, JEMALLOC, MIMALLOC, glibc};

@@ -38,9 +38,13 @@ pub(super) fn path(text: &str, word: &str) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// A sentence: no such file, no library, or one for another machine.
-pub(super) fn check(text: &str, word: &str) -> Result<(), String> {
+pub(crate) fn check(text: &str, word: &str) -> Result<(), String> {
     if !text.contains('/') {
         return Ok(());
+    }
+    // A pipe or a terminal would let its reader wait.
+    if Path::new(text).metadata().is_ok_and(|file| !file.is_file()) {
+        return Err(format!("{word}: that is no regular file. Give a shared library."));
     }
     let mut header = [0; HEADER_BYTES];
     let read = bounded::open(Path::new(text)).and_then(|mut file| file.read_exact(&mut header));
@@ -78,7 +82,7 @@ fn described(header: &[u8; HEADER_BYTES]) -> Result<(), String> {
 /// Whether a library is built to be linked and has more thread-local variables than the loader keeps room for beside
 /// those that are there from the start: it can then be loaded late only if room was made. One that cannot be read says
 /// no.
-pub(super) fn needs_static_tls(path: &str) -> bool {
+pub(crate) fn needs_static_tls(path: &str) -> bool {
     bounded::read(Path::new(path), bounded::LIBRARY_BYTES_MAX)
         .ok()
         .and_then(|bytes| static_tls_bytes(&bytes).ok())
@@ -140,6 +144,9 @@ mod tests {
         std::fs::write(&right, changed(KIND.0, 3)).unwrap();
         assert_eq!(check(right.to_str().unwrap(), ""), Ok(()));
         assert_eq!(check("libjemalloc.so.2", ""), Ok(()), "the loader's to find");
+        for other in ["/dev/null", folder.path().to_str().unwrap()] {
+            assert!(check(other, "numpy=it").unwrap_err().contains("no regular file"), "{other}");
+        }
     }
 
     #[test]

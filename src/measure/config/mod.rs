@@ -12,11 +12,14 @@ mod verify;
 mod wheel;
 mod words;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use library::{check as check_library, needs_static_tls};
 pub use presets::Named;
 pub(super) use variables::{
     ARROW, MIMALLOC_PREFIX, NUMPY, PRELOAD, PYTHON as PYTHON_VARIABLE, TUNABLES, is_variable, pairs,
 };
-pub(super) use verify::{is_same, reached, verify};
+pub(crate) use verify::verify;
+pub(super) use verify::{is_same, reached};
 pub use wheel::Wheel;
 
 use crate::backend::{self, Backend, CACHED_KEY, CPYTHON_KEY, CPYTHON_MIMALLOC_KEY, LINKAGE_VARIABLE, Role, TUNED_KEY};
@@ -179,6 +182,13 @@ pub fn parse_all(texts: &[String], named: &Named, python: Option<&str>) -> Resul
 /// As [`parse_all`].
 pub fn parse(text: &str) -> Result<Config, String> {
     words::parse(text, &Named::default(), DEFAULT_PROGRAM, &find)
+}
+
+/// Reads the words of one `-c` as where no interpreter is.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn parse_without_interpreters(text: &str, named: &Named) -> Result<Config, String> {
+    let none = |program: &str| Err(FindError::NotRunnable(program.into(), "none is here".to_owned()));
+    words::parse(text, named, DEFAULT_PROGRAM, &none)
 }
 
 /// Two interpreters may have the same version: the second is `cpython:3.11.7-2`; so with two libraries whose files have

@@ -54,7 +54,8 @@ impl Named {
         Self::parse(&text).map_err(|error| format!("{shown}: {error}"))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the text of such a file.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let file: ConfigsFile = toml::from_str(text).map_err(|error| {
             format!("{} Write [config.NAME] and, below it, words = \"MALLOC_ARENA_MAX=2\".", error.message())
         })?;

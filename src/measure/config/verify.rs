@@ -21,11 +21,7 @@ const LINKED_JEMALLOC: &str = "jemalloc";
 ///
 /// # Errors
 /// A sentence about the first that has no effect, or another than was asked for.
-pub(in crate::measure) fn verify(
-    config: &Config,
-    facts: &[AllocatorFacts],
-    loader: &str,
-) -> Result<Vec<String>, String> {
+pub(crate) fn verify(config: &Config, facts: &[AllocatorFacts], loader: &str) -> Result<Vec<String>, String> {
     let mut unverified = Vec::new();
     for (name, value) in &config.typed {
         let asked = Asked { config, facts, name, value };

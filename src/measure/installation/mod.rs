@@ -18,6 +18,8 @@ pub use copy::{Copy, Family};
 pub use effect::{Effect, effects};
 pub use interpreter::Python;
 pub use reach::{Reach, reaches};
+#[cfg(any(test, fuzzing))]
+pub(crate) use scan::copies;
 
 use super::config::Wheel;
 use serde::Serialize;

@@ -56,7 +56,7 @@ const GPERFTOOLS: &[u8] = b"gperftools ";
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) fn copies(path: &Path) -> io::Result<Vec<Copy>> {
+pub(crate) fn copies(path: &Path) -> io::Result<Vec<Copy>> {
     let cache = ReadCache::new(bounded::open(path)?);
     let Ok(library) = Library::parse(&cache) else { return Ok(Vec::new()) };
     let constants = constants(&library);

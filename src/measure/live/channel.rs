@@ -68,6 +68,15 @@ impl Channel {
     }
 }
 
+/// Process, CPU time, clock and name of a message.
+pub(crate) fn parse(message: &[u8]) -> Option<(u32, u64, u64, String)> {
+    let message = std::str::from_utf8(message).ok()?;
+    let mut words = message.trim_end().splitn(4, ' ');
+    let pid = words.next()?.parse().ok()?;
+    let (cpu_ns, wall_ns) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some((pid, cpu_ns, wall_ns, words.next()?.to_owned()))
+}
+
 impl Mark {
     /// Reads a message; `None` for anything but the announcer's.
     fn read(mut stream: UnixStream) -> Option<Self> {
@@ -80,15 +89,8 @@ impl Mark {
                 bytes => message.extend_from_slice(&part[..bytes]),
             }
         }
-        let message = String::from_utf8(message).ok()?;
-        let mut words = message.trim_end().splitn(4, ' ');
-        Some(Self {
-            pid: words.next()?.parse().ok()?,
-            cpu_ns: words.next()?.parse().ok()?,
-            wall_ns: words.next()?.parse().ok()?,
-            name: words.next()?.to_owned(),
-            stream,
-        })
+        let (pid, cpu_ns, wall_ns, name) = parse(&message)?;
+        Some(Self { pid, cpu_ns, wall_ns, name, stream })
     }
 
     /// Lets the program go on.

@@ -9,6 +9,11 @@ mod program;
 mod sampler;
 
 pub use program::Program;
+#[cfg(any(test, fuzzing))]
+pub(crate) use {
+    channel::parse as parse_mark,
+    sampler::{Sampler, static_bytes},
+};
 
 use super::config::Config;
 use super::plan::{Cell, Sizes, plan};

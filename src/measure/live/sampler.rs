@@ -27,7 +27,7 @@ const OS_PAGE: u64 = 4096;
 
 /// Resident anonymous memory at one moment, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     /// All of it.
     pub anonymous: u64,
     /// Of which no heap.
@@ -52,7 +52,7 @@ pub(super) struct HighWater {
 
 /// Follows one process.
 #[derive(Debug)]
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     pid: u32,
     /// Zero-initialised bytes of each mapped library.
     static_bytes: HashMap<PathBuf, u64>,
@@ -64,7 +64,7 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    pub(super) fn new(pid: u32) -> Self {
+    pub(crate) fn new(pid: u32) -> Self {
         Self { pid, static_bytes: HashMap::new(), peak: 0, next: Instant::now(), polls: 0 }
     }
 
@@ -104,19 +104,26 @@ impl Sampler {
     /// Reads everything; the process should be held meanwhile.
     pub(super) fn read(&mut self) -> io::Result<Reading> {
         let text = fs::read(format!("/proc/{}/smaps", self.pid))?;
+        let reading = self.reading(&String::from_utf8_lossy(&text));
+        self.peak = self.peak.max(reading.anonymous);
+        Ok(reading)
+    }
+
+    /// What a text of `smaps` says.
+    pub(crate) fn reading(&mut self, text: &str) -> Reading {
         let mut reading = Reading::default();
         let mut before: Option<Mapping> = None;
         let mut now: Option<Mapping> = None;
-        for line in String::from_utf8_lossy(&text).lines() {
+        for line in text.lines() {
             if let Some(mapping) = Mapping::parse(line) {
                 before = now.replace(mapping);
             } else if let (Some(bytes), Some(mapping)) = (kibibytes(line, "Anonymous:"), &now) {
-                reading.anonymous += bytes;
-                reading.no_heap += self.no_heap(mapping, before.as_ref(), bytes);
+                reading.anonymous = reading.anonymous.saturating_add(bytes);
+                let no_heap = self.no_heap(mapping, before.as_ref(), bytes);
+                reading.no_heap = reading.no_heap.saturating_add(no_heap);
             }
         }
-        self.peak = self.peak.max(reading.anonymous);
-        Ok(reading)
+        reading
     }
 
     /// How much of a mapping's anonymous memory is no heap, given the mapping before it.
@@ -164,7 +171,7 @@ impl Mapping {
     }
 
     fn is_guard(&self) -> bool {
-        self.mode == "---p" && self.end - self.start == GUARD_BYTES
+        self.mode == "---p" && self.end.checked_sub(self.start) == Some(GUARD_BYTES)
     }
 }
 
@@ -175,11 +182,11 @@ fn anonymous_bytes(pid: u32) -> Option<u64> {
 }
 
 fn kibibytes(line: &str, name: &str) -> Option<u64> {
-    line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|count| count * 1024)
+    line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Bytes of zero-initialised data that the loader maps behind a library's file pages; none for other files.
-fn static_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn static_bytes(path: &Path) -> Option<u64> {
     let file = ReadCache::new(bounded::open(path).ok()?);
     let header = FileHeader64::<Endianness>::parse(&file).ok()?;
     let endian = header.endian().ok()?;

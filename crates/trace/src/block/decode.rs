@@ -199,9 +199,10 @@ impl Cursors<'_> {
     pub(crate) fn slot<const AGES: bool>(&mut self, history: &mut History) -> Option<u32> {
         let value = self.refs.next()?;
         let slot = if !AGES {
-            (i64::from(history.last) + unzigzag(value)) as u64 as u32
+            // A sum that wraps is negative or far above any slot, so the conversion refuses it.
+            u32::try_from(i64::from(history.last).wrapping_add(unzigzag(value))).ok()?
         } else if value == 0 {
-            self.refs.next()? as u32
+            u32::try_from(self.refs.next()?).ok()?
         } else if value <= AGE_RING as u64 {
             history.slot_of_age(value as usize)
         } else {
@@ -398,4 +399,31 @@ fn read_dict(padded: &[u8], table: &mut [u64; 256]) -> bool {
         *place = value;
     }
     cursor.is_done()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::varint::{put, zigzag};
+
+    #[test]
+    fn a_reference_to_no_slot_is_refused_and_never_another_slot() {
+        let slot = |by_age: bool, values: &[u64]| {
+            let mut block = Block::new();
+            let mut bytes = Vec::new();
+            values.iter().for_each(|value| put(&mut bytes, *value));
+            bytes.resize(bytes.len() + PADDING, 0);
+            block.columns[Column::Refs as usize] = bytes;
+            let mut history = History::new();
+            history.alloc(5);
+            let mut cursors = block.cursors();
+            if by_age { cursors.slot::<true>(&mut history) } else { cursors.slot::<false>(&mut history) }
+        };
+        for difference in [i64::MAX, i64::MIN, 1 << 32, -6] {
+            assert_eq!(slot(false, &[zigzag(difference)]), None, "{difference}");
+        }
+        assert_eq!(slot(true, &[0, (1 << 32) + 5]), None);
+        assert_eq!((slot(false, &[zigzag(-5)]), slot(true, &[0, 5]), slot(true, &[1])), (Some(0), Some(5), Some(5)));
+    }
 }
