@@ -168,8 +168,8 @@ pub fn check_place(path: &Path) -> Result<()> {
     Ok(files::check_target_below(path, kind(path))?)
 }
 
-/// Saves a file, whole or not at all; makes its folder. An older file keeps its permissions; what is no file of the kind
-/// that its name says is refused.
+/// Saves a file, whole or not at all; makes its folder. An older file keeps its permissions; what is no file of the
+/// kind that its name says is refused.
 ///
 /// # Errors
 /// When the file cannot be written.

@@ -47,7 +47,8 @@ fn is_file_of_baseline(name: &str) -> bool {
     [ENVIRONMENT_FILE, RUNS_FILE, RUNS_FILE_COMPRESSED].contains(&name)
 }
 
-/// Refuses to replace what is no baseline: a folder with anything else in it, or one whose environment no version wrote.
+/// Refuses to replace what is no baseline: a folder with anything else in it, or one whose environment no version
+/// wrote.
 fn check_kept(result: &Path, kept: &Path) -> Result<(), StoreError> {
     let refuse = |sentence: String| Err(StoreError::new(sentence));
     if let Err(refusal) = files::check_folder(kept, is_file_of_baseline) {

@@ -78,8 +78,8 @@ impl From<Refusal> for io::Error {
     }
 }
 
-/// Checks that a file could be put at `path`: nothing is there, or a regular file of that kind, and its folder exists and
-/// can be written to. It leaves nothing behind.
+/// Checks that a file could be put at `path`: nothing is there, or a regular file of that kind, and its folder exists
+/// and can be written to. It leaves nothing behind.
 ///
 /// # Errors
 /// A sentence that ends with what to do.

@@ -7,11 +7,13 @@ use crate::folder::remove_folder;
 use crate::kind::STICKY;
 use crate::part::{self, TRIES, random};
 use crate::place::{Place, kind_of, open_folder, open_folder_at};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, mkdirat, open, stat};
+use rustix::fs::{
+    FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat, fcntl_add_seals, fstat, memfd_create, mkdirat, open, stat,
+};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -122,6 +124,17 @@ fn check_above(path: &Path) -> io::Result<()> {
 
 fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
+}
+
+/// A file without a name, in memory, whose contents nobody can change any more.
+///
+/// # Errors
+/// Where the kernel has no such files.
+pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
 }
 
 /// Opens a regular file of this user that others cannot write to, for reading. A link is not followed.

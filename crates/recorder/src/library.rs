@@ -1,14 +1,16 @@
 //! The preloaded libraries: embedded in this binary, written to a private folder before they are used. NumPy's handler,
 //! which a program loads by itself, goes where the user wants it.
 //!
-//! Invariant: the file that is preloaded has exactly the embedded bytes, is read back after it was opened, and lies where
-//! no other user can replace it.
+//! Invariant: the file that is preloaded has exactly the embedded bytes, is read back after it was opened, and lies
+//! where no other user can replace it.
 
 use crate::error::RecordError;
 use files::{Kind, Mode, PrivateFolder};
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::ops::Deref;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// A library to preload.
@@ -34,13 +36,27 @@ pub(crate) const HANDLER_FILE: &str = "libpyalloc_numpy.so";
 
 /// Begins the names of folders in a temporary folder.
 const FOLDER_PREFIX: &str = "pyalloc-library-";
+/// Begins the names of libraries in memory, as the mappings of a process show them behind `/memfd:`.
+const MEMORY_PREFIX: &str = "pyalloc-";
+/// How mappings of [`RECORDER`] in memory begin.
+pub(crate) const RECORDER_IN_MEMORY: &str = "/memfd:pyalloc-recorder";
 
 /// A library on the disk, for as long as this lives.
 #[derive(Debug)]
 pub struct PlacedLibrary {
     path: PathBuf,
-    /// Where the user's cache folder cannot be used.
-    _folder: Option<PrivateFolder>,
+    _holder: Holder,
+}
+
+/// What keeps a library where it is, until it is dropped.
+#[derive(Debug)]
+enum Holder {
+    /// The user's cache folder, or one of the caller's.
+    Own,
+    /// A folder in a temporary one.
+    Private { _folder: PrivateFolder },
+    /// Memory, which the program opens by this process's descriptor.
+    Memory { _file: File },
 }
 
 impl PlacedLibrary {
@@ -93,12 +109,13 @@ pub(crate) fn write_numpy_handler(folder: &Path) -> Result<Vec<PathBuf>, RecordE
     NUMPY_HANDLER.iter().map(write).collect()
 }
 
-/// Writes a library to the user's cache folder, or else to a private folder in the temporary one, or else to `last`.
+/// Writes a library to the user's cache folder, or else to a private folder in the temporary one, or else to `last`, or
+/// else to memory, as in a container whose only writable folder is open to everybody.
 pub(crate) fn extract(library: &Library, last: &Path) -> Result<PlacedLibrary, RecordError> {
     extract_to(library, Places { last: Some(last.to_owned()), ..Places::of_this_process() })
 }
 
-/// Writes the announcer.
+/// As [`extract`], of the announcer, without a last folder.
 pub(crate) fn announcer() -> Result<PlacedLibrary, RecordError> {
     extract_to(&ANNOUNCER, Places::of_this_process())
 }
@@ -125,20 +142,34 @@ fn extract_to(library: &Library, places: Places) -> Result<PlacedLibrary, Record
             Err(error) => reasons.push(format!("{}: {error}", path.display())),
         }
     }
-    Err(RecordError::NoPlace(reasons.join("; ")))
+    place_in_memory(library).map_err(|error| {
+        reasons.push(format!("memory: {error}"));
+        RecordError::NoPlace(reasons.join("; "))
+    })
 }
 
 /// Puts the library into the folder, or into a private one in it where others use it too.
 fn place_in(library: &Library, folder: &Path, is_shared: bool) -> io::Result<PlacedLibrary> {
     check_preloadable(folder)?;
-    let (path, private) = if is_shared {
+    let (path, holder) = if is_shared {
         let private = PrivateFolder::make(folder, FOLDER_PREFIX, is_library)?;
-        (private.path().to_owned(), Some(private))
+        (private.path().to_owned(), Holder::Private { _folder: private })
     } else {
-        (files::own_folder(folder)?, None)
+        (files::own_folder(folder)?, Holder::Own)
     };
     check_preloadable(&path)?;
-    Ok(PlacedLibrary { path: place(library, &path)?, _folder: private })
+    Ok(PlacedLibrary { path: place(library, &path)?, _holder: holder })
+}
+
+/// Puts the library into memory. Programs of other users, and those with their own process ids, cannot open it there.
+fn place_in_memory(library: &Library) -> io::Result<PlacedLibrary> {
+    let file = files::sealed(&format!("{MEMORY_PREFIX}{}", library.name), library.bytes)?;
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    // Where /proc shows something else, the loader would find nothing.
+    match fs::read(&path)? == library.bytes {
+        true => Ok(PlacedLibrary { path, _holder: Holder::Memory { _file: file } }),
+        false => Err(io::Error::other("the library in memory is another one when it is read")),
+    }
 }
 
 fn cache_folder() -> Option<PathBuf> {
@@ -188,7 +219,7 @@ fn is_good(library: &Library, path: &Path) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use std::fs;
+    use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
     fn set_mode(path: &Path, bits: u32) {
@@ -229,11 +260,24 @@ mod tests {
         set_mode(&cache, 0o777);
         assert!(extract_there(places()).unwrap().starts_with(shared.canonicalize().unwrap()));
         set_mode(&shared, 0o777);
-        let error = extract_there(places()).unwrap_err().to_string();
-        assert!(error.contains("can be written to by others") && error.contains("set XDG_CACHE_HOME"), "{error}");
+        assert!(extract_there(places()).unwrap().starts_with("/proc"));
+        let error = place_in(&ANNOUNCER, &shared, true).unwrap_err().to_string();
+        assert!(error.contains("can be written to by others"), "{error}");
         let spaced = folder.path().join("a b");
-        let error = extract_there(Places { cache: Some(spaced.clone()), ..Places::default() }).unwrap_err();
-        assert!(error.to_string().contains("spaces") && !spaced.exists(), "{error}");
+        let error = place_in(&ANNOUNCER, &spaced, false).unwrap_err().to_string();
+        assert!(error.contains("spaces") && !spaced.exists(), "{error}");
+    }
+
+    #[test]
+    fn a_library_in_memory_is_loaded_and_cannot_be_changed() {
+        let placed = place_in_memory(&ANNOUNCER).unwrap();
+        assert!(
+            fs::OpenOptions::new().write(true).open(placed.path()).and_then(|mut file| file.write_all(b"x")).is_err()
+        );
+        let cat = std::process::Command::new("cat").arg("/proc/self/maps").env("LD_PRELOAD", placed.path()).output();
+        let (maps, errors) = (cat.as_ref().unwrap().stdout.clone(), cat.unwrap().stderr);
+        let text = String::from_utf8_lossy(&maps);
+        assert!(text.contains("/memfd:pyalloc-announcer"), "{text} {}", String::from_utf8_lossy(&errors));
     }
 
     #[test]
