@@ -95,6 +95,7 @@ pub(crate) fn write_numpy_handler(folder: &Path) -> Result<Vec<PathBuf>, RecordE
     if NUMPY_HANDLER.iter().any(|(_, bytes)| bytes.is_empty()) {
         return Err(RecordError::Unsupported);
     }
+    files::check_base(folder)?;
     files::make_folders(folder).map_err(failed(folder))?;
     // Both or none, as far as that can be known before.
     for (name, _) in NUMPY_HANDLER {
