@@ -133,7 +133,6 @@ fn without_a_program_the_predictions_are_printed_alone() {
 #[test]
 fn the_exit_of_every_interpreter_is_noticed() {
     let _one = support::one_at_a_time();
-    let folder = tempfile::tempdir().unwrap();
     let code = "import atexit, json; held = [str(i) for i in range(20000)]; atexit.register(held.append, 1)";
     for interpreter in support::interpreters() {
         for variables in [&[][..], &[("PYTHONMALLOC", "malloc")]] {
