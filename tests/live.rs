@@ -48,9 +48,10 @@ fn record(folder: &Path, python: &str) -> (PathBuf, PathBuf) {
 }
 
 /// Runs a command once under the announcer, in the environment of the tests and what is added.
-fn run(folder: &Path, command: &[&str], added: &[(&str, &str)]) -> Result<RealRun, String> {
+fn run(command: &[&str], added: &[(&str, &str)]) -> Result<RealRun, String> {
     let command: Vec<OsString> = command.iter().map(OsString::from).collect();
-    let announcer = recorder::announcer(folder).unwrap();
+    let library = recorder::announcer().unwrap();
+    let announcer = library.path().to_owned();
     let program =
         Program { path: recorder::check(&command).unwrap(), command, announcer, idle_ms: vec![0, 20], limit: LIMIT };
     let added = added.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
@@ -132,11 +133,10 @@ fn without_a_program_the_predictions_are_printed_alone() {
 #[test]
 fn the_exit_of_every_interpreter_is_noticed() {
     let _one = support::one_at_a_time();
-    let folder = tempfile::tempdir().unwrap();
     let code = "import atexit, json; held = [str(i) for i in range(20000)]; atexit.register(held.append, 1)";
     for interpreter in support::interpreters() {
         for variables in [&[][..], &[("PYTHONMALLOC", "malloc")]] {
-            let run = run(folder.path(), &[interpreter.path.to_str().unwrap(), "-c", code], variables);
+            let run = run(&[interpreter.path.to_str().unwrap(), "-c", code], variables);
             let run = run.unwrap_or_else(|e| panic!("{}: {e}", interpreter.label()));
             assert_eq!((run.block, run.has_steady, run.rest_from.as_str()), (3, false, "finalising"));
             let end = run.end_bytes.unwrap();
@@ -153,10 +153,10 @@ fn a_program_behind_a_shell_is_followed_from_its_steady_mark() {
     let program = folder.path().join("program.py");
     fs::write(&program, PROGRAM).unwrap();
     let line = format!("{} {}; true", python.path.display(), program.display());
-    let marked = run(folder.path(), &["sh", "-c", &line], &[]).unwrap();
+    let marked = run(&["sh", "-c", &line], &[]).unwrap();
     assert!(marked.has_steady && marked.end_bytes.is_some_and(|end| end > 1 << 20), "{marked:?}");
     let line = format!("{} -c 'import json'; true", python.path.display());
-    let error = run(folder.path(), &["sh", "-c", &line], &[]).unwrap_err();
+    let error = run(&["sh", "-c", &line], &[]).unwrap_err();
     assert!(error.contains("came from children"), "{error}");
 }
 
@@ -170,7 +170,7 @@ fn a_program_without_figures_is_a_sentence() {
         ("import os; os.kill(os.getpid(), 15)", "ended by SIGTERM"),
         ("import os; os._exit(0)", "without a mark"),
     ] {
-        let error = run(folder.path(), &[python.path.to_str().unwrap(), "-c", code], &[]).unwrap_err();
+        let error = run(&[python.path.to_str().unwrap(), "-c", code], &[]).unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
     let (_, trace) = record(folder.path(), python.path.to_str().unwrap());

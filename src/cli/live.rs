@@ -13,6 +13,7 @@ use crate::run::Fidelity;
 use crate::workload::{Bundle, OpenTrace, Workload};
 use ::trace::{Domain, Metadata};
 use clap::Args;
+use recorder::PlacedLibrary;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,9 +108,11 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let metadata = OpenTrace::open(&workload.source).and_then(|mut trace| trace.metadata()).map_err(Stop::Unusable)?;
     let (configs, wheel) = configs(args, &metadata)?;
     let output = args.output.clone().or_else(|| workload.fidelity_files().into_iter().next());
-    let folder = fallback_folder();
-    // Everything that can be wrong with the program is said before anything is measured.
-    let program = if args.command.is_empty() { None } else { Some(program(args, &folder)?) };
+    if let Some(file) = output.as_ref().filter(|_| !args.command.is_empty()) {
+        Fidelity::check(file).map_err(Stop::Unusable)?;
+    }
+    // Everything that can be wrong with the program or the output is said before anything is measured.
+    let program = if args.command.is_empty() { None } else { Some(program(args)?) };
     let environments = environments(args, &configs)?;
     measure::end_on_signals().map_err(Stop::Unusable)?;
     let mut progress = Progress::new(args.quiet);
@@ -120,7 +123,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let mut found = live::predict(&prepared, &facts, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
     found.pace = request.pace;
     found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
-    let Some(program) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
+    let Some((program, _library)) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
     notes(&mut found, &prepared, args);
     found.notes.extend(wheel);
     let how = Repetitions { real: args.runs, jobs: args.jobs, seed: request.seed };
@@ -228,15 +231,12 @@ fn environments(args: &LiveArgs, configs: &[Config]) -> Result<Vec<Vec<(OsString
     configs.iter().map(of).collect()
 }
 
-fn fallback_folder() -> PathBuf {
-    std::env::temp_dir()
-}
-
-fn program(args: &LiveArgs, folder: &Path) -> Result<Program, Stop> {
+/// The program, and the library that is loaded into it, which stays on the disk for as long as the value lives.
+fn program(args: &LiveArgs) -> Result<(Program, PlacedLibrary), Stop> {
     let path = recorder::check(&args.command).map_err(|e| Stop::Unusable(format!("live: {e}")))?;
-    let announcer = recorder::announcer(folder).map_err(|e| Stop::Unusable(format!("live: {e}")))?;
-    let idle_ms = idle(args);
-    Ok(Program { path, command: args.command.clone(), announcer, idle_ms, limit: Duration::from_secs(args.limit) })
+    let library = recorder::announcer().map_err(|e| Stop::Unusable(format!("live: {e}")))?;
+    let (announcer, idle_ms, limit) = (library.path().to_owned(), idle(args), Duration::from_secs(args.limit));
+    Ok((Program { path, command: args.command.clone(), announcer, idle_ms, limit }, library))
 }
 
 fn idle(args: &LiveArgs) -> Vec<u64> {

@@ -7,7 +7,7 @@ use super::replay::default_base;
 use super::splice;
 use crate::analysis::{self, Analysis};
 use crate::chart::{WIDTH, WIDTHS};
-use crate::report::figures::{self, Form, Request};
+use crate::report::figures::{self, DocumentFigure, Form, Request};
 use crate::report::snippet::{self, Markup, Place};
 use crate::report::{self, CHARTS_FOLDER};
 use crate::run::{self, LATEST_LINK};
@@ -139,15 +139,17 @@ fn draw(args: &ReportArgs, chart: &str, result: &Path, analysis: &Analysis) -> R
     let both = args.theme.unwrap_or(if forms.len() < 3 { ThemeChoice::Light } else { ThemeChoice::Both });
     let themes = (both != ThemeChoice::Dark, both != ThemeChoice::Light);
     let wanted = |form: &&Form| form.dark().is_none_or(|dark| if dark { themes.1 } else { themes.0 });
+    // A file that was named has that name, whatever it is for.
+    let named = forms.len() < 3 && themes != (true, true);
+    let file = |figure: &DocumentFigure, form: Form| folder.join(figure.file(if named { form.light() } else { form }));
+    let forms: Vec<Form> = forms.iter().filter(wanted).copied().collect();
+    let files = || drawn.iter().flat_map(|figure| forms.iter().map(move |form| (figure, *form)));
+    files().try_for_each(|(figure, form)| report::check_place(&file(figure, form))).map_err(unusable)?;
     let mut written = Vec::new();
-    for figure in &drawn {
-        for form in forms.iter().filter(wanted) {
-            // A file that was named has that name, whatever it is for.
-            let named = forms.len() < 3 && themes != (true, true);
-            let path = folder.join(figure.file(if named { form.light() } else { *form }));
-            report::save(&path, &figure.bytes(*form)).map_err(unusable)?;
-            written.push(path);
-        }
+    for (figure, form) in files() {
+        let path = file(figure, form);
+        report::save(&path, &figure.bytes(form)).map_err(unusable)?;
+        written.push(path);
     }
     let Some(markup) = &args.snippet else { return print(&lines(&written)) };
     let markup =

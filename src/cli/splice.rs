@@ -248,6 +248,8 @@ fn judge(documents: &[Document]) -> Result<(), Stop> {
 }
 
 fn write(documents: &[Document]) -> Result<(), Stop> {
+    let mut figures = documents.iter().flat_map(|document| &document.files);
+    figures.try_for_each(|(path, _, _)| report::check_place(path)).map_err(unusable)?;
     for document in documents {
         let stale = (0..document.regions.len()).filter(|index| !document.stale(*index).is_empty()).count();
         for (path, bytes, _) in &document.files {
@@ -257,7 +259,10 @@ fn write(documents: &[Document]) -> Result<(), Stop> {
             }
         }
         if document.new != document.old {
-            report::save(&document.name, document.new.as_bytes()).map_err(unusable)?;
+            let name = document.name.display();
+            files::edit_document(&document.name, document.new.as_bytes()).map_err(|error| {
+                Stop::Unusable(format!("{name} cannot be written: {error}. Make room, or allow writing to its folder."))
+            })?;
         }
         let all = report::words::plural(document.regions.len(), "region");
         print(&format!("{}: {stale} of {all} written again\n", document.name.display()))?;

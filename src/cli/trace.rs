@@ -7,7 +7,7 @@ use crate::units::{count, mib, plain_line};
 use crate::workload::{Bundle, OpenTrace, trace_sentence};
 use ::trace::{Totals, TraceError, TraceReader, TraceWriter, WriteOptions};
 use clap::{Args, Subcommand};
-use std::fs::{self, File};
+use files::{Fresh, Kind, Mode};
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -124,21 +124,14 @@ fn rewrite<F>(word: &str, output: &Path, make: F) -> Result<(), Stop>
 where
     F: FnOnce(&mut dyn Read, &mut dyn Write) -> Result<Totals, TraceError>,
 {
+    files::check_target(output, Kind::Trace).map_err(|refusal| Stop::Unusable(refusal.to_string()))?;
     let (mut trace, named) = open(word)?;
-    let mut fresh = output.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
     let unwritable = |e: std::io::Error| {
         Stop::Unusable(format!("{} cannot be written: {e}. Choose another file with -o.", output.display()))
     };
-    let mut to = BufWriter::new(File::create(&fresh).map_err(unwritable)?);
+    let mut to = BufWriter::new(Fresh::beside(output, Kind::Trace, Mode::Usual).map_err(unwritable)?);
     let mut reader = trace.rewound().map_err(&named)?;
-    let written = make(&mut reader, &mut to)
-        .map_err(|e| named(trace_sentence(&e)))
-        .and_then(|totals| to.flush().and_then(|()| fs::rename(&fresh, output)).map(|()| totals).map_err(unwritable));
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    let totals = written?;
+    let totals = make(&mut reader, &mut to).map_err(|e| named(trace_sentence(&e)))?;
+    to.into_inner().map_err(|e| e.into_error()).and_then(Fresh::put).map_err(unwritable)?;
     print(&format!("{}: {} events\n", plain_line(&output.display().to_string()), count(totals.events as f64)))
 }

@@ -322,6 +322,7 @@ pub fn run(request: &Request, progress: &mut Progress) -> Result<Summary, String
 /// # Errors
 /// As [`run`], and when the pilot measures nothing.
 pub fn run_within(request: &Request, budget: Option<&Budget>, progress: &mut Progress) -> Result<Summary, String> {
+    ResultDir::check(&request.base).map_err(|e| e.to_string())?;
     let started_unix_ms = child::unix_ms();
     // Settings take effect, or nothing is measured.
     let report = ask::report(&request.exe, &request.configs)?;

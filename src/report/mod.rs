@@ -33,8 +33,8 @@ use crate::analysis::{self, Analysis};
 use crate::run::bounded;
 use crate::{chart, run};
 use anyhow::{Context, Result};
+use files::{Kind, Mode};
 use rayon::prelude::*;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The page.
@@ -128,8 +128,10 @@ pub fn write_all(dir: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// When a file cannot be written.
 pub fn write(dir: &Path, analysis: &Analysis) -> Result<Vec<PathBuf>> {
+    let files = derived(analysis)?;
+    files.iter().try_for_each(|(name, _)| check_place(&dir.join(name)))?;
     let mut written = Vec::new();
-    for (name, bytes) in derived(analysis)? {
+    for (name, bytes) in files {
         let path = dir.join(name);
         save(&path, &bytes)?;
         written.push(path);
@@ -158,22 +160,33 @@ pub fn stale(dir: &Path, analysis: &Analysis) -> Result<Vec<PathBuf>> {
     Ok(derived(analysis)?.into_iter().filter(is_stale).map(|(name, _)| dir.join(name)).collect())
 }
 
-/// Writes a file beside its place and renames it there, so that a full disk leaves the old one; makes its folder. A
-/// link stays a link, and the file keeps its permissions.
+/// Checks that a file could be saved there.
+///
+/// # Errors
+/// A sentence that ends with what to do.
+pub fn check_place(path: &Path) -> Result<()> {
+    Ok(files::check_target_below(path, kind(path))?)
+}
+
+/// Saves a file, whole or not at all; makes its folder. An older file keeps its permissions; what is no file of the
+/// kind that its name says is refused.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| cannot_write(path))?;
+    check_place(path)?;
+    let saved = files::make_folders(path.parent().unwrap_or(Path::new("")))
+        .and_then(|()| files::replace(path, kind(path), Mode::Usual, bytes));
+    saved.with_context(|| cannot_write(path))
+}
+
+/// What a file of this name holds.
+fn kind(path: &Path) -> Kind {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("svg") => Kind::Svg,
+        Some("png") => Kind::Png,
+        _ => Kind::Any,
     }
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    let keep_permissions = || fs::metadata(path).map_or(Ok(()), |old| fs::set_permissions(&fresh, old.permissions()));
-    let saved = fs::write(&fresh, bytes).and_then(|()| keep_permissions()).and_then(|()| fs::rename(&fresh, path));
-    saved.inspect_err(|_| drop(fs::remove_file(&fresh))).with_context(|| cannot_write(path))
 }
 
 fn cannot_write(path: &Path) -> String {

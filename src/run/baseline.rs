@@ -4,7 +4,8 @@
 //! by a rename.
 
 use super::store::runs_file;
-use super::{ENVIRONMENT_FILE, StoreError, Stored, open};
+use super::{ENVIRONMENT_FILE, RUNS_FILE, RUNS_FILE_COMPRESSED, StoreError, Stored, open};
+use files::FreshFolder;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,27 +22,46 @@ pub fn keep_baseline(result: &Path, base: &Path, name: &str) -> Result<Stored, S
             "{name:?} cannot be a baseline's name. Use letters, digits, '-', '_' and '.'."
         )));
     }
-    let stored = open(result)?;
     let kept = base.join(name);
-    let fresh = base.join(format!(".{name}-{}", std::process::id()));
+    check_kept(result, &kept)?;
+    let stored = open(result)?;
     let copy = || -> std::io::Result<()> {
-        fs::create_dir_all(&fresh)?;
-        for file in [result.join(ENVIRONMENT_FILE), runs_file(result)] {
-            fs::copy(&file, fresh.join(file.file_name().unwrap_or_default()))?;
-        }
-        if kept.exists() {
-            fs::remove_dir_all(&kept)?;
-        }
-        fs::rename(&fresh, &kept)
+        files::make_folders(base)?;
+        let fresh = FreshFolder::beside(&kept, is_file_of_baseline)?;
+        let runs = runs_file(result);
+        let name = if runs.ends_with(RUNS_FILE_COMPRESSED) { RUNS_FILE_COMPRESSED } else { RUNS_FILE };
+        fresh.copy(&result.join(ENVIRONMENT_FILE), ENVIRONMENT_FILE)?;
+        fresh.copy(&runs, name)?;
+        fresh.put()
     };
     copy().map_err(|e| {
-        let _ = fs::remove_dir_all(&fresh);
         let shown = kept.display();
         StoreError::new(format!(
             "The baseline {shown} cannot be written: {e}. Name another place with --baselines DIR."
         ))
     })?;
     Ok(stored)
+}
+
+fn is_file_of_baseline(name: &str) -> bool {
+    [ENVIRONMENT_FILE, RUNS_FILE, RUNS_FILE_COMPRESSED].contains(&name)
+}
+
+/// Refuses to replace what is no baseline: a folder with anything else in it, or one whose environment no version
+/// wrote.
+fn check_kept(result: &Path, kept: &Path) -> Result<(), StoreError> {
+    let refuse = |sentence: String| Err(StoreError::new(sentence));
+    if let Err(refusal) = files::check_folder(kept, is_file_of_baseline) {
+        return refuse(format!("The baseline is not saved. {refusal}"));
+    }
+    let shown = kept.display();
+    if kept.canonicalize().is_ok_and(|kept| result.canonicalize().is_ok_and(|result| kept == result)) {
+        return refuse(format!("{shown} is the result itself. Choose another name for the baseline."));
+    }
+    if let Err(refusal) = files::check_target_below(&kept.join(ENVIRONMENT_FILE), files::Kind::Json) {
+        return refuse(format!("{shown} is not a baseline, so it is not replaced. {refusal}"));
+    }
+    Ok(())
 }
 
 /// What `word` means: the folder of a result, or else a baseline of that name below `base`.
@@ -111,6 +131,31 @@ mod tests {
         assert_eq!(baselines(&base), ["main"]);
         let missing = find_result("man", &base).unwrap_err().to_string();
         assert!(missing.contains("saved: main"), "{missing}");
+    }
+
+    #[test]
+    fn a_folder_that_is_no_baseline_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = result(folder.path(), 1);
+        let sources = folder.path().join("src");
+        fs::create_dir_all(sources.join("deep")).unwrap();
+        fs::write(sources.join("deep/main.c"), "mine").unwrap();
+        let foreign = folder.path().join("other");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join(ENVIRONMENT_FILE), "{\"NODE_ENV\": \"test\"}").unwrap();
+        std::os::unix::fs::symlink("other", folder.path().join("link")).unwrap();
+        fs::write(folder.path().join("file"), "mine").unwrap();
+        for name in ["src", "other", "link", "file"] {
+            let error = keep_baseline(&good, folder.path(), name).unwrap_err().to_string();
+            assert!(error.ends_with('.') && error.contains(name), "{error}");
+        }
+        let own = good.file_name().unwrap().to_str().unwrap();
+        assert!(keep_baseline(&good, folder.path(), own).unwrap_err().to_string().contains("the result itself"));
+        assert_eq!(fs::read_to_string(sources.join("deep/main.c")).unwrap(), "mine");
+        assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
+        assert!(open(&good).is_ok() && folder.path().join("link").is_symlink());
+        let hidden = fs::read_dir(folder.path()).unwrap().flatten();
+        assert_eq!(hidden.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count(), 0);
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! Invariant: raw readings only, keyed by the trace's SHA-256; ranges, errors and verdicts are made when it is read.
 //! No command line, no path, nothing that the program printed.
 
-use super::{HostFacts, Mode, bounded};
+use super::{HostFacts, bounded};
+use files::{Kind, Mode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Version of the file. A reader refuses any other.
@@ -34,7 +34,7 @@ pub struct Fidelity {
     /// Seed of the order of runs.
     pub seed: u64,
     /// How recorded threads were replayed.
-    pub mode: Option<Mode>,
+    pub mode: Option<super::Mode>,
     /// Recorded threads that made at least a hundredth of the calls each.
     pub threads: u32,
     /// Idle delays at which rest was read, milliseconds.
@@ -175,6 +175,14 @@ impl Fidelity {
         Ok(found)
     }
 
+    /// Checks that the file could be written, before anything runs.
+    ///
+    /// # Errors
+    /// A sentence that ends with what to do.
+    pub fn check(file: &Path) -> Result<(), String> {
+        files::check_target_below(file, Kind::Json).map_err(|refusal| refusal.to_string())
+    }
+
     /// Writes the file, whole or not at all.
     ///
     /// # Errors
@@ -183,12 +191,8 @@ impl Fidelity {
         let fail = |e: &dyn std::fmt::Display| format!("{} cannot be written: {e}. Give -o FILE.", file.display());
         let mut text = serde_json::to_string_pretty(self).map_err(|e| fail(&e))?;
         text.push('\n');
-        let mut fresh = file.as_os_str().to_owned();
-        fresh.push(".new");
-        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|e| fail(&e))?;
-        }
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, file)).map_err(|e| fail(&e))
+        files::make_folders(file.parent().unwrap_or(Path::new(""))).map_err(|e| fail(&e))?;
+        files::replace(file, Kind::Json, Mode::Usual, text.as_bytes()).map_err(|e| fail(&e))
     }
 }
 

@@ -5,8 +5,9 @@
 
 use super::{Environment, Run, SCHEMA, bounded};
 use crate::units;
+use files::{Kind, Mode};
 use serde::de::DeserializeOwned;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,6 +49,14 @@ pub struct ResultDir {
 }
 
 impl ResultDir {
+    /// Checks that results could be written to `base`, before anything is measured.
+    ///
+    /// # Errors
+    /// A sentence that names the folder and the option that moves it.
+    pub fn check(base: &Path) -> Result<(), StoreError> {
+        files::check_base(base).map_err(|refusal| StoreError(format!("{refusal} The option is -o DIR.")))
+    }
+
     /// Makes a new folder `<UTC date and time>-<8 hex digits>` below `base`, and makes `base` if need be. The link
     /// `base/latest` leads there from the first run on.
     ///
@@ -55,23 +64,19 @@ impl ResultDir {
     /// When the folder or its files cannot be made; the sentence names the folder and the option that moves it.
     pub fn create(base: &Path) -> Result<Self, StoreError> {
         let fail = |e: &std::io::Error| cannot_write(base, e);
-        fs::create_dir_all(base).map_err(|e| fail(&e))?;
+        files::make_folders(base).map_err(|e| fail(&e))?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stamp = utc_stamp(since_epoch.as_secs());
         let mut salt = since_epoch.subsec_nanos() ^ std::process::id().rotate_left(16);
         let path = loop {
             let path = base.join(format!("{stamp}-{salt:08x}"));
-            match fs::create_dir(&path) {
+            match files::new_folder(&path) {
                 Ok(()) => break path,
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => salt = salt.wrapping_add(1),
                 Err(e) => return Err(fail(&e)),
             }
         };
-        let runs = OpenOptions::new()
-            .create_new(true)
-            .append(true)
-            .open(path.join(RUNS_FILE))
-            .map_err(|e| cannot_write(&path, &e))?;
+        let runs = files::append_new(&path.join(RUNS_FILE)).map_err(|e| cannot_write(&path, &e))?;
         Ok(Self { path, runs, is_latest: false })
     }
 
@@ -84,12 +89,17 @@ impl ResultDir {
     /// Writes `environment.json`; called once, before the first run.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written; then the folder is gone.
     pub fn write_environment(&self, environment: &Environment) -> Result<(), StoreError> {
         let mut text = serde_json::to_string_pretty(environment)
             .map_err(|e| StoreError(format!("The environment cannot be put into JSON: {e}. Please report this.")))?;
         text.push('\n');
-        fs::write(self.path.join(ENVIRONMENT_FILE), text).map_err(|e| cannot_write(&self.path, &e))
+        let file = self.path.join(ENVIRONMENT_FILE);
+        files::replace(&file, Kind::Json, Mode::Usual, text.as_bytes()).map_err(|e| {
+            let _ = files::remove_folder(&self.path, |name| name == RUNS_FILE);
+            cannot_write(&self.path, &e)
+        })?;
+        Ok(())
     }
 
     /// Appends one run as one line, in one write.
@@ -104,8 +114,9 @@ impl ResultDir {
             .write_all(line.as_bytes())
             .and_then(|()| self.runs.flush())
             .map_err(|e| cannot_write(&self.path, &e))?;
-        if let (false, Some(base)) = (self.is_latest, self.path.parent()) {
-            point_latest_at(base, &self.path);
+        // Best effort: a file system without links loses the short cut, not the result.
+        if let (false, Some(name)) = (self.is_latest, self.path.file_name()) {
+            let _ = files::link_latest(&self.path.with_file_name(LATEST_LINK), name);
             self.is_latest = true;
         }
         Ok(())
@@ -116,10 +127,7 @@ impl ResultDir {
 pub fn discard(folder: &Path) {
     let runs = folder.join(RUNS_FILE);
     if fs::metadata(&runs).is_ok_and(|runs| runs.len() == 0) {
-        for file in [runs, folder.join(ENVIRONMENT_FILE)] {
-            let _ = fs::remove_file(file);
-        }
-        let _ = fs::remove_dir(folder);
+        let _ = files::remove_folder(folder, |name| [RUNS_FILE, ENVIRONMENT_FILE].contains(&name));
     }
 }
 
@@ -242,20 +250,6 @@ fn cannot_read_line(file: &Path, line: usize, e: &std::io::Error) -> StoreError 
     StoreError(format!("Line {line} of {} cannot be read: {e}. Restore the file, or measure again.", file.display()))
 }
 
-/// Best effort: a file system without links loses the short cut, not the result.
-fn point_latest_at(base: &Path, path: &Path) {
-    #[cfg(unix)]
-    if let Some(name) = path.file_name() {
-        // A new link renamed over the old one, so that a reader never finds none.
-        let fresh = base.join(format!(".{LATEST_LINK}-{}", std::process::id()));
-        let latest = base.join(LATEST_LINK);
-        let replaceable = fs::symlink_metadata(&latest).map_or(true, |m| m.file_type().is_symlink());
-        if replaceable && std::os::unix::fs::symlink(name, &fresh).is_ok() && fs::rename(&fresh, &latest).is_err() {
-            let _ = fs::remove_file(&fresh);
-        }
-    }
-}
-
 /// `20260314T150926Z` for seconds since the epoch.
 fn utc_stamp(seconds: u64) -> String {
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
@@ -330,8 +324,8 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let latest = || fs::canonicalize(base.path().join(LATEST_LINK)).ok();
         for _ in 0..3 {
-            let before = latest();
             let mut dir = ResultDir::create(base.path()).unwrap();
+            let before = latest();
             dir.write_environment(&environment()).unwrap();
             assert_eq!(latest(), before, "a folder without runs is not the latest result");
             dir.append(&run(0)).unwrap();
@@ -350,6 +344,20 @@ mod tests {
         let left = fs::read_dir(base.path()).unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_dir());
         assert_eq!(left.map(|entry| entry.path()).collect::<Vec<_>>(), [dir.path()]);
         assert_eq!(read(dir.path()).unwrap().1, vec![run(0)]);
+    }
+
+    #[test]
+    fn a_result_without_its_environment_goes() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = ResultDir::create(base.path()).unwrap();
+        fs::create_dir(dir.path().join(ENVIRONMENT_FILE)).unwrap();
+        dir.write_environment(&environment()).unwrap_err();
+        assert!(dir.path().exists(), "what is not ours is kept");
+        fs::remove_dir_all(dir.path()).unwrap();
+        let dir = ResultDir::create(base.path()).unwrap();
+        std::os::unix::fs::symlink("elsewhere", dir.path().join(ENVIRONMENT_FILE)).unwrap();
+        dir.write_environment(&environment()).unwrap_err();
+        assert!(!base.path().join("elsewhere").exists());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod lock;
+mod making;
 mod package;
 mod reading;
 mod source;

@@ -134,9 +134,16 @@ fn archived(manifest: &Path) -> BTreeSet<String> {
 #[test]
 fn a_source_archive_builds_and_finds_its_workloads() {
     let files = archived(&root().join("Cargo.toml"));
-    for needed in
-        ["build.rs", "pyproject.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "src/main.rs", "Cargo.lock"]
-    {
+    for needed in [
+        "build.rs",
+        "pyproject.toml",
+        "README.md",
+        "SECURITY.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "src/main.rs",
+        "Cargo.lock",
+    ] {
         assert!(files.contains(needed), "the source archive lacks {needed}");
     }
     for folder in ["assets", "assets/licences", "workloads/cuts"] {

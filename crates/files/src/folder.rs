@@ -87,8 +87,8 @@ fn replaceable(place: &Place, known: &dyn Fn(&str) -> bool) -> Result<bool, Refu
         if !(is_file && name.to_str().is_some_and(known)) {
             let name = name.to_string_lossy();
             return Err(Refusal::new(format!(
-                "{path} holds {name}, which this program did not put there, so the folder is not replaced. Choose another \
-                 name, or move the folder."
+                "{path} holds {name}, which this program did not put there, so the folder is not replaced. Choose \
+                 another name, or move the folder."
             )));
         }
     }
@@ -106,8 +106,8 @@ pub struct FreshFolder {
 }
 
 impl FreshFolder {
-    /// Makes an empty folder beside the target, after checking that the target is absent or holds only files whose names
-    /// are `known`.
+    /// Makes an empty folder beside the target, after checking that the target is absent or holds only files whose
+    /// names are `known`.
     ///
     /// # Errors
     /// When the target is refused, or the folder around it cannot be written to.

@@ -1,10 +1,11 @@
 //! What a target may be: absent, or a regular file of the kind that is replaced.
 
-use crate::place::{Place, kind_of, parent};
+use crate::place::{Place, kind_of, open_folder, parent};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat, accessat, fstat, openat};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Bytes that a trace begins with; a test holds them against the crate `trace`.
@@ -18,7 +19,7 @@ pub(crate) const STICKY: u32 = 0o1000;
 pub enum Kind {
     /// A trace.
     Trace,
-    /// A JSON object.
+    /// A JSON object whose first key is `schema`, as in every JSON file that is read again.
     Json,
     /// An SVG image.
     Svg,
@@ -43,7 +44,9 @@ impl Kind {
         let text = start.trim_ascii_start();
         match self {
             Self::Trace => start.starts_with(TRACE_START),
-            Self::Json => text.starts_with(b"{"),
+            Self::Json => {
+                text.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"schema\""))
+            }
             Self::Svg => text.starts_with(b"<svg") || text.starts_with(b"<?xml"),
             Self::Png => start.starts_with(PNG_START),
             Self::Any => true,
@@ -75,8 +78,8 @@ impl From<Refusal> for io::Error {
     }
 }
 
-/// Checks that a file could be put at `path`: nothing is there, or a regular file of that kind, and its folder exists and
-/// can be written to. It leaves nothing behind.
+/// Checks that a file could be put at `path`: nothing is there, or a regular file of that kind, and its folder exists
+/// and can be written to. It leaves nothing behind.
 ///
 /// # Errors
 /// A sentence that ends with what to do.
@@ -92,8 +95,40 @@ pub fn check_target(path: &Path, kind: Kind) -> Result<(), Refusal> {
         })
     })?;
     replaceable(&place, kind)?;
-    accessat(&place.folder, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| {
-        Refusal(format!("The folder {folder} cannot be written to: {error}. Name a file in another one."))
+    writable(&place.folder, parent(path))
+}
+
+/// As [`check_target`], where the folder and those above it need not exist yet.
+///
+/// # Errors
+/// A sentence that ends with what to do.
+pub fn check_target_below(path: &Path, kind: Kind) -> Result<(), Refusal> {
+    let folder = parent(path);
+    if folder.is_dir() { check_target(path, kind) } else { check_base(folder) }
+}
+
+/// Checks that files could be made in a folder, or in one that is made there. It leaves nothing behind.
+///
+/// # Errors
+/// A sentence that ends with what to do.
+pub fn check_base(folder: &Path) -> Result<(), Refusal> {
+    let mut existing = folder;
+    while !existing.exists() && existing.symlink_metadata().is_err() && existing != parent(existing) {
+        existing = parent(existing);
+    }
+    let shown = existing.display();
+    let place = open_folder(existing).map_err(|error| {
+        Refusal(match error.kind() {
+            io::ErrorKind::NotADirectory => format!("{shown} is a file, not a folder. Name another folder."),
+            _ => format!("The folder {shown} cannot be used: {error}. Name another one."),
+        })
+    })?;
+    writable(&place, existing)
+}
+
+fn writable(folder: &OwnedFd, path: &Path) -> Result<(), Refusal> {
+    accessat(folder, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| {
+        Refusal(format!("The folder {} cannot be written to: {error}. Name another one.", path.display()))
     })
 }
 

@@ -3,13 +3,19 @@
 //! Invariant: what passes here can be changed by this user, by root and by whoever owns the root folder, and by nobody
 //! else.
 
+use crate::folder::remove_folder;
 use crate::kind::STICKY;
-use crate::part::{TRIES, random};
-use crate::place::{kind_of, open_folder};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, mkdirat, open, stat};
+use crate::part::{self, TRIES, random};
+use crate::place::{Place, kind_of, open_folder, open_folder_at};
+use rustix::fs::{
+    FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat, fcntl_add_seals, fstat, memfd_create, mkdirat, open, stat,
+};
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +38,52 @@ pub fn private_folder(base: &Path, prefix: &str) -> io::Result<PathBuf> {
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// A folder with random digits in its name that this user alone can enter. It is removed, with files of known names,
+/// when this is dropped; one that a killed process left is removed by the next that is made.
+#[derive(Debug)]
+pub struct PrivateFolder {
+    path: PathBuf,
+    known: fn(&str) -> bool,
+    /// Locked: others see that it is in use.
+    _folder: OwnedFd,
+}
+
+impl PrivateFolder {
+    /// Makes a folder `PREFIX` and random digits in `base`, which others may write to only if they cannot rename what
+    /// is not theirs.
+    ///
+    /// # Errors
+    /// When it cannot be made, or another user could replace it.
+    pub fn make(base: &Path, prefix: &str, known: fn(&str) -> bool) -> io::Result<Self> {
+        let base = base.canonicalize()?;
+        let place = Place { folder: open_folder(&base)?, name: prefix.into(), path: base.join(prefix) };
+        check_above(&place.path)?;
+        let is_left = |name: &OsStr| name.as_bytes().strip_prefix(prefix.as_bytes()).is_some_and(part::is_random);
+        part::sweep_those(&place, &is_left, &known);
+        for _ in 0..TRIES {
+            let path = private_folder(&base, prefix)?;
+            let name = path.file_name().unwrap_or_default();
+            let Ok(folder) = open_folder_at(&place.folder, name) else { continue };
+            if part::claim(&folder, &place, name)? {
+                return Ok(Self { path, known, _folder: folder });
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Its path, without links.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        let _ = remove_folder(&self.path, self.known);
+    }
 }
 
 /// Makes a folder that only this user can write to, and those above it, or checks that it is such a folder: a folder of
@@ -72,6 +124,17 @@ fn check_above(path: &Path) -> io::Result<()> {
 
 fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
+}
+
+/// A file without a name, in memory, whose contents nobody can change any more.
+///
+/// # Errors
+/// Where the kernel has no such files.
+pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
 }
 
 /// Opens a regular file of this user that others cannot write to, for reading. A link is not followed.

@@ -38,7 +38,12 @@ pub(crate) fn name(target: &OsStr) -> io::Result<OsString> {
 
 fn is_part_of(name: &OsStr, target: &OsStr) -> bool {
     let middle = name.as_bytes().strip_prefix(beginning(target).as_slice()).and_then(|rest| rest.strip_suffix(ENDING));
-    middle.is_some_and(|digits| digits.len() == RANDOM_DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
+    middle.is_some_and(is_random)
+}
+
+/// Whether these could be digits of [`random`].
+pub(crate) fn is_random(digits: &[u8]) -> bool {
+    digits.len() == RANDOM_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// Locks a part that was just made. False when a sweeper was faster, which then removes it.
@@ -56,8 +61,13 @@ pub(crate) fn claim(fd: &impl AsFd, place: &Place, name: &OsStr) -> io::Result<b
 /// Removes what killed processes of this user left of earlier parts of the target. A part that is a folder goes only
 /// with files whose names are `known`.
 pub(crate) fn sweep(place: &Place, known: &dyn Fn(&str) -> bool) {
+    sweep_those(place, &|name| is_part_of(name, &place.name), known);
+}
+
+/// As [`sweep`], of names that are parts.
+pub(crate) fn sweep_those(place: &Place, is_part: &dyn Fn(&OsStr) -> bool, known: &dyn Fn(&str) -> bool) {
     let Ok(listed) = open_folder_at(&place.folder, OsStr::new(".")).and_then(|folder| names(&folder)) else { return };
-    for name in listed.iter().filter(|name| is_part_of(name, &place.name)) {
+    for name in listed.iter().filter(|name| is_part(name)) {
         let _ = sweep_one(place, name, known);
     }
 }

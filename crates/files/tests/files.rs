@@ -70,6 +70,9 @@ fn absent_empty_and_older_files_of_the_kind_are_replaced() {
     check_target(&absent, Kind::Json).unwrap();
     assert!(!absent.exists());
     files::replace(&absent, Kind::Json, Mode::Usual, b"{}").unwrap();
+    is_refused(&absent, Kind::Json, "is not a JSON file");
+    fs::write(&absent, "{\n  \"schema\": 1").unwrap();
+    check_target(&absent, Kind::Json).unwrap();
     assert_eq!(names(folder.path()), ["a.trace", "b.json"]);
 }
 
@@ -100,6 +103,19 @@ fn what_is_something_else_is_refused_and_stays() {
     let missing = check_target(&folder.path().join("none/a.trace"), Kind::Trace).unwrap_err().to_string();
     assert!(missing.contains("does not exist"), "{missing}");
     assert!(check_target(Path::new("/"), Kind::Any).is_err() && check_target(Path::new(".."), Kind::Any).is_err());
+}
+
+#[test]
+fn a_folder_that_is_yet_to_be_made_needs_a_writable_one_above() {
+    let folder = folder();
+    let deep = folder.path().join("deep/er/a.svg");
+    files::check_target_below(&deep, Kind::Svg).unwrap();
+    files::check_base(&deep).unwrap();
+    fs::write(folder.path().join("deep"), "mine").unwrap();
+    for refusal in [files::check_target_below(&deep, Kind::Svg), files::check_base(&folder.path().join("deep"))] {
+        assert!(refusal.unwrap_err().to_string().contains("is a file, not a folder"));
+    }
+    assert_eq!(names(folder.path()), ["deep"]);
 }
 
 #[test]
@@ -262,6 +278,27 @@ fn private_folders_are_random_and_closed() {
     assert_eq!(mode(&one), 0o700);
     assert!(one.is_absolute() && one.file_name().unwrap().to_string_lossy().starts_with(".raw-"));
     assert!(files::private_folder(&folder.path().join("none"), "x").is_err());
+}
+
+#[test]
+fn a_private_folder_goes_with_its_owner_and_the_next_removes_what_was_left() {
+    let folder = folder();
+    let left = folder.path().join("lib-0123456789abcdef");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("a.json"), "x").unwrap();
+    fs::create_dir(folder.path().join("lib-zone")).unwrap();
+    let one = files::PrivateFolder::make(folder.path(), "lib-", known).unwrap();
+    let two = files::PrivateFolder::make(folder.path(), "lib-", known).unwrap();
+    assert!(!left.exists() && one.path().exists());
+    fs::write(one.path().join("a.json"), "x").unwrap();
+    fs::write(two.path().join("thesis.tex"), "mine").unwrap();
+    let kept = two.path().to_owned();
+    drop((one, two));
+    assert_eq!(names(folder.path()), [kept.file_name().unwrap().to_str().unwrap(), "lib-zone"]);
+    set_mode(folder.path(), 0o777);
+    assert!(files::PrivateFolder::make(folder.path(), "lib-", known).is_err());
+    set_mode(folder.path(), 0o1777);
+    assert!(files::PrivateFolder::make(folder.path(), "lib-", known).is_ok());
 }
 
 #[test]

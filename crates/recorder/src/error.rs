@@ -52,6 +52,12 @@ pub enum RecordError {
         #[source]
         error: io::Error,
     },
+    /// No folder for the preloaded library.
+    #[error(
+        "the library to preload cannot be written to a folder that only this user can change ({0}); set XDG_CACHE_HOME \
+         to such a folder"
+    )]
+    NoPlace(String),
     /// The program could not be started.
     #[error("{program} could not be started: {error}; try the command without `record` first")]
     Start {

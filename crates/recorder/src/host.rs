@@ -3,6 +3,7 @@
 //! Invariant: what cannot be read is unknown, never a guess; the recorder's own pages are left out of every reading.
 
 use crate::convert::Host;
+use crate::library::RECORDER_IN_MEMORY;
 use std::fs;
 use std::path::Path;
 use trace::MemoryReading;
@@ -59,7 +60,8 @@ pub(crate) fn memory(pid: u32, raw_folder: &Path, library: &Path) -> Option<Memo
             let (begin, end) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap_or_default();
             path = line.find(['/', '[']).map_or("", |at| &line[at..]);
             // The library's zeroed data follows it without a name.
-            let is_library = path == library || (path.is_empty() && begin == library_end);
+            let is_library =
+                path == library || path.starts_with(RECORDER_IN_MEMORY) || (path.is_empty() && begin == library_end);
             library_end = if is_library { end } else { "" };
             is_own = is_library || path.starts_with(raw_folder);
         } else if is_own {

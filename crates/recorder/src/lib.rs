@@ -28,19 +28,20 @@ mod walk;
 
 pub use convert::Converted;
 pub use error::RecordError;
+pub use library::PlacedLibrary;
 pub use output::check_output;
 pub use session::{Image, Options, Report, discard, record, recover};
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Writes the library that announces marks to whom `live` has listen, to the user's cache folder or else to
-/// `fallback`; its path, for `LD_PRELOAD`.
+/// Writes the library that announces marks to whom `live` has listen: to the user's cache folder, or else to a private
+/// folder that is removed when the value is dropped.
 ///
 /// # Errors
-/// Where the library does not work, or when it cannot be written.
-pub fn announcer(fallback: &Path) -> Result<PathBuf, RecordError> {
-    library::extract(&library::ANNOUNCER, fallback)
+/// Where the library does not work, or when no folder is of this user alone.
+pub fn announcer() -> Result<PlacedLibrary, RecordError> {
+    library::announcer()
 }
 
 /// Writes NumPy's data-memory handler and the Python module that installs it to `folder`; the files. A process that has

@@ -1,7 +1,7 @@
 //! The check of a recording's output, before the program runs.
 //!
-//! Invariant: what passes is absent, or an older trace; a device, a pipe, a link, a folder and any other file stay as they
-//! are.
+//! Invariant: what passes is absent, or an older trace; a device, a pipe, a link, a folder and any other file stay as
+//! they are.
 
 use crate::error::RecordError;
 use files::Kind;
