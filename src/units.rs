@@ -123,8 +123,8 @@ pub fn plain_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// JSON whose texts hold nothing that a terminal obeys, line ends included: in their place the texts hold the escape.
-/// What is no JSON stays none.
+/// JSON whose texts hold nothing that a terminal obeys: in its place the texts hold the escape, and a space for a line
+/// end. What is no JSON stays none.
 #[must_use]
 pub fn plain_json(json: &[u8]) -> Cow<'_, [u8]> {
     let Ok(text) = std::str::from_utf8(json) else { return Cow::Borrowed(json) };
@@ -140,9 +140,13 @@ pub fn plain_json(json: &[u8]) -> Cow<'_, [u8]> {
         plain.push_str(&rest[..at]);
         rest = &rest[at..];
         let length = match rest.as_bytes() {
-            [b'\\', letter @ (b'n' | b'r' | b't' | b'b' | b'f'), ..] => {
+            // A story has lines, and the page breaks them where it likes.
+            [b'\\', b'n', ..] => {
+                plain.push(' ');
+                2
+            }
+            [b'\\', letter @ (b'r' | b't' | b'b' | b'f'), ..] => {
                 let code = match letter {
-                    b'n' => 10,
                     b'r' => 13,
                     b't' => 9,
                     b'b' => 8,
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn texts_of_json_are_plain_and_json_stays_json() {
         let value = serde_json::json!({ "é\n": [OBEYED, "\\n \\\\ \" µ", "\u{8}\u{c}\t😀"], "n": 1.5 });
-        let expected = serde_json::json!({ "é\\u000a": [SHOWN, "\\n \\\\ \" µ", "\\u0008\\u000c\\u0009😀"], "n": 1.5 });
+        let expected = serde_json::json!({ "é ": [SHOWN, "\\n \\\\ \" µ", "\\u0008\\u000c\\u0009😀"], "n": 1.5 });
         let json = serde_json::to_vec(&value).unwrap();
         let plain = plain_json(&json);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&plain).unwrap(), expected);

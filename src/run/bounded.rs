@@ -31,7 +31,7 @@ const WINDOW_LOG_MAX: u32 = 27;
 /// Opens a file for reading.
 ///
 /// # Errors
-/// The system's, and [`ErrorKind::InvalidInput`] for what is no regular file: a pipe has no end, a device may have none.
+/// The system's, and [`ErrorKind::InvalidInput`] for what is no regular file: a pipe or a device need have no end.
 pub fn open(path: &Path) -> io::Result<File> {
     // Of a device the opening alone can have an effect; the second look is at what was opened.
     regular(&fs::metadata(path)?)?;
@@ -139,7 +139,7 @@ impl Lines {
     /// # Errors
     /// The decompressor's, and [`ErrorKind::FileTooLarge`] for more than [`RUN_BYTES_MAX`] in a line or
     /// [`RUNS_BYTES_MAX`] in all.
-    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub fn line(&mut self) -> io::Result<Option<&[u8]>> {
         self.line.clear();
         let read = (&mut self.from).take(RUN_BYTES_MAX + 1).read_until(b'\n', &mut self.line)? as u64;
         if read > self.left {
@@ -184,13 +184,13 @@ mod tests {
             let stored = if is_compressed { zstd::encode_all(bytes.as_slice(), 1).unwrap() } else { bytes.clone() };
             fs::write(&file, stored).unwrap();
             let mut lines = Lines::open(&file, is_compressed).unwrap();
-            assert_eq!(lines.next().unwrap().unwrap().len() as u64, RUN_BYTES_MAX);
-            assert_eq!(lines.next().unwrap().unwrap(), b"short\n");
-            assert_eq!(lines.next().unwrap().unwrap(), b"no end");
-            assert!(lines.next().unwrap().is_none());
+            assert_eq!(lines.line().unwrap().unwrap().len() as u64, RUN_BYTES_MAX);
+            assert_eq!(lines.line().unwrap().unwrap(), b"short\n");
+            assert_eq!(lines.line().unwrap().unwrap(), b"no end");
+            assert!(lines.line().unwrap().is_none());
         }
         bytes.insert(0, b'x');
         fs::write(&file, bytes).unwrap();
-        assert_eq!(Lines::open(&file, false).unwrap().next().unwrap_err().kind(), ErrorKind::FileTooLarge);
+        assert_eq!(Lines::open(&file, false).unwrap().line().unwrap_err().kind(), ErrorKind::FileTooLarge);
     }
 }

@@ -157,7 +157,7 @@ pub fn open(path: &Path) -> Result<Stored, StoreError> {
     let mut notes = Vec::new();
     for index in 0.. {
         let wrong = |e: &std::io::Error| cannot_read_line(&runs_path, index + 1, e);
-        let Some(line) = lines.next().map_err(|e| wrong(&e))? else { break };
+        let Some(line) = lines.line().map_err(|e| wrong(&e))? else { break };
         if index == bounded::RUNS_MAX {
             return Err(StoreError(format!(
                 "{} holds more than the {} runs that are read. Split the result's lines into several folders, each \
