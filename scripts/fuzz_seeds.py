@@ -14,7 +14,8 @@ SEED_BYTES_MAX = 60_000
 WORDS = [
     "today", "pool", "numpy=jemalloc arrow=system", "PYTHONMALLOC=malloc MALLOC_ARENA_MAX=2", "cpython:3.11",
     "GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0", "pool-tuned", "python=pool libc=mimalloc",
-    "MALLOC_CONF=background_thread:true,narenas:2 LD_PRELOAD=libjemalloc.so.2", "arrow=wheel:mimalloc", "PYALLOC_NUMPY=system",
+    "MALLOC_CONF=background_thread:true,narenas:2 LD_PRELOAD=libjemalloc.so.2", "arrow=wheel:mimalloc",
+    "PYALLOC_NUMPY=system",
     "MIMALLOC_PURGE_DELAY=0 ARROW_DEFAULT_MEMORY_POOL=mimalloc", "JE_ARROW_MALLOC_CONF=dirty_decay_ms:0",
 ]
 
@@ -37,8 +38,8 @@ def texts():
 def columns():
     """The columns of the example in docs/TRACE_FORMAT.md, and of a few calls with times and sites."""
     documented = [b"\x30\x09\x04\x01", b"\x02", b"\x00\x01", b"\x60\x41\x3f", b"", b"\x06", b"", b"\x02"]
-    ages = [b"\x00\x03\x82\x08\x01\x01\x0a\x0d\x0e\x0f", b"\x02\x02\x02\x04", b"\x00\x01\xff", b"\x60\x41\x3f", b"\x01\x02",
-            b"", b"\x04", b"\x02\x02\x02", b"\x02" * 10, b"\x00\x01\x00", b"\x00\x02"]
+    ages = [b"\x00\x03\x82\x08\x01\x01\x0a\x0d\x0e\x0f", b"\x02\x02\x02\x04", b"\x00\x01\xff", b"\x60\x41\x3f",
+            b"\x01\x02", b"", b"\x04", b"\x02\x02\x02", b"\x02" * 10, b"\x00\x01\x00", b"\x00\x02"]
     packed = []
     for flags, made in ((0, documented), (7, ages)):
         packed.append(bytes([flags]) + b"".join(len(column).to_bytes(2, "little") + column for column in made))
@@ -105,14 +106,15 @@ def libraries():
     source = (
         'const char a[] = "\\0mimalloc: error: \\0/etc/je_x_malloc.conf\\0<jemalloc>: ", v[] = "5.3.0-0-g54eaed1d8b56";\n'
         "__thread char room[600]; static int mi_version(void) { return 215; }\n"
-        "void *je_x_mallctl(void) { return room; } int mi_malloc(void) { return mi_version() + a[0] + v[0]; }\n"
+        "void *je_x_mallctl(void) { return room; }\n"
+        "int mi_malloc(void) { return mi_version() + a[0] + v[0]; }\n"
     )
     made = []
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "library.so"
         for options in (["-ftls-model=initial-exec"], ["-s"]):
-            command = ["cc", "-shared", "-fPIC", "-nostdlib", "-Wl,-z,max-page-size=4096", *options, "-xc", "-", "-o", file]
-            subprocess.run(command, input=source, text=True, check=True, capture_output=True)
+            command = ["cc", "-shared", "-fPIC", "-nostdlib", "-Wl,-z,max-page-size=4096", *options]
+            subprocess.run([*command, "-xc", "-", "-o", file], input=source, text=True, check=True, capture_output=True)
             made.append(file.read_bytes())
     return made
 

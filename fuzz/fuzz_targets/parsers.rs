@@ -6,8 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use pyalloc_bench::fuzzing::{Target, target};
 use std::sync::LazyLock;
 
-static TARGET: LazyLock<Target> = LazyLock::new(|| {
-    target(&std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target of src/fuzzing.rs"))
-});
+static TARGET: LazyLock<Target> =
+    LazyLock::new(|| target(&std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target of src/fuzzing.rs")));
 
 fuzz_target!(|bytes: &[u8]| (*TARGET)(bytes));
