@@ -6,8 +6,6 @@ use crate::source::{SourceFile, repository};
 const ALLOWED: &[(&str, &str)] = &[
     ("crates/files/", "the crate that makes files"),
     ("crates/recorder/preload/", "the recorded program's process, which has no crate of ours"),
-    ("crates/recorder/src/convert.rs", "the recorder's traces, until they go through `files`"),
-    ("crates/recorder/src/session.rs", "the recorder's raw data, until it goes through `files`"),
     ("src/measure/compile.rs", "inherited descriptors, opened by /proc/self/fd"),
     ("src/measure/live/sampler.rs", "/proc/PID/clear_refs"),
     ("src/probe/sys.rs", "/proc/self/clear_refs"),

@@ -91,7 +91,7 @@ pub(crate) const WINDOW_BYTES: usize = 16 << 10;
 pub(crate) const WINDOWS_AT: usize = RING_AT + 4096 + WINDOWS * 8;
 /// Bytes from one slot to the next.
 pub(crate) const SLOT_BYTES: usize = 33 << 20;
-const _: () = assert!(WINDOWS_AT + WINDOWS * WINDOW_BYTES <= SLOT_BYTES && WINDOWS_AT % 4096 == 0);
+const _: () = assert!(WINDOWS_AT + WINDOWS * WINDOW_BYTES <= SLOT_BYTES && WINDOWS_AT.is_multiple_of(4096));
 
 /// Where a slot begins in the session file.
 pub(crate) const fn slot_at(index: u64) -> u64 {

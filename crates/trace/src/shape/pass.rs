@@ -99,7 +99,7 @@ impl Collections {
 
     fn thin(&mut self) {
         let older = self.kept.iter().filter(|(.., generation)| *generation > self.least).count();
-        if older >= COLLECTIONS_MAX / 256 && older < COLLECTIONS_MAX {
+        if (COLLECTIONS_MAX / 256..COLLECTIONS_MAX).contains(&older) {
             self.least += 1;
             let least = self.least;
             self.kept.retain(|(.., generation)| *generation >= least);
