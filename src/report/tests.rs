@@ -9,6 +9,7 @@ use crate::run::{Environment, Outcome, Pass, Run};
 use crate::units;
 use proptest::prelude::*;
 use std::fmt::Write;
+use std::fs;
 use std::sync::LazyLock;
 
 /// Twelve blocks, six footprint runs, one failed run, one configuration without a latency pass.

@@ -200,6 +200,7 @@ impl Fidelity {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use std::fs;
 
     #[test]
     fn it_is_found_beside_its_own_trace_alone() {

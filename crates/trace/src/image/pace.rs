@@ -83,7 +83,7 @@ mod tests {
         let collection = Op::new(OpKind::GcStart, Domain::Libc, 0, 0).0;
         let events = [0, u64::MAX, u64::MAX];
         let events = events.map(|time| Ok(Event { time, kind: EventKind::GcStart { generation: 0 } }));
-        let (ops, _) = paced(&[collection; 3], &ImageSummary::default(), events.into_iter(), 1).unwrap();
+        let (ops, ..) = paced(&[collection; 3], &ImageSummary::default(), events.into_iter(), 1).unwrap();
         assert_eq!(ops, [collection, Control::Pace.op(0, u32::MAX).0, collection, collection]);
     }
 }
