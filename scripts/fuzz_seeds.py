@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 
@@ -132,9 +133,21 @@ def variables():
     return ["\n".join(pair).encode() for pair in pairs]
 
 
+def logs():
+    """A log of the recorder: a header that says little, and one chunk of one thread (crates/recorder/src/raw.rs)."""
+    header = bytearray(4096)
+    header[:8], header[40:48] = b"PYALREC2", struct.pack("<Q", 1)
+    for records in ([(1, 1, 4096, 300000), (4, 2, 4096, 0)], [(2, 1, 64, 8), (5, 2, 64, 0), (6, 3, 96, 9), (13, 4, 0, 0)]):
+        body = b"".join(
+            struct.pack("<4Q", address | kind << 48, size | seq << 48, 0, seq * 7) for kind, seq, address, size in records
+        )
+        chunk = b"PYALCHNK" + struct.pack("<7Q", 1, 64 + len(body), 1, 0, 0, 0, 0)
+        yield bytes(header) + chunk + body
+
+
 SEEDS = {
     "reader": mutants, "image": mutants, "text": texts, "columns": columns, "metadata": metadata,
     "words": lambda: [words.encode() for words in WORDS], "configs": configs, "definition": definitions,
-    "result": results, "fidelity": fidelity, "regions": documents, "elf": libraries, "kernel": kernel,
+    "result": results, "fidelity": fidelity, "regions": documents, "elf": libraries, "kernel": kernel, "log": logs,
     "verify": variables,
 }

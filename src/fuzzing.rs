@@ -24,6 +24,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("regions", marked_regions),
     ("elf", elf),
     ("kernel", kernel),
+    #[cfg(fuzzing)] // Its own crate tests it over damage.
+    ("log", recorder::fuzzing::log),
     ("verify", verify),
 ];
 

@@ -13,7 +13,7 @@ use crate::sites::Sites;
 use crate::walk::{Dropped, Injected, Survey, Surveyor, Walk};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use trace::{
     Event, MarkReading, MemoryReading, Metadata, NumpyData, Phase, ProcessMemory, Python, Totals, TraceWriter,
@@ -70,8 +70,17 @@ pub struct Converted {
     pub notes: Vec<String>,
 }
 
-/// Writes the trace of one image.
+/// Puts the trace of one image in its place.
 pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Converted, RecordError> {
+    let unwritable = |error| RecordError::Output { path: to.to_owned(), error };
+    let file = files::Fresh::beside(to, files::Kind::Trace, files::Mode::Usual).map_err(unwritable)?;
+    let (file, converted) = write_trace(raw, BufWriter::new(file), outside)?;
+    file.into_inner().map_err(io::IntoInnerError::into_error).and_then(files::Fresh::put).map_err(unwritable)?;
+    Ok(converted)
+}
+
+/// Writes the trace of one image.
+pub(crate) fn write_trace<W: Write>(raw: &RawFile, to: W, outside: &Outside) -> Result<(W, Converted), RecordError> {
     let read = |error| RecordError::Raw { path: raw.path.clone(), error };
     let plan = MarkPlan::of(raw, outside);
     let survey = survey(raw).map_err(read)?;
@@ -86,9 +95,7 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
 
     let mut metadata = describe(raw, packages, &plan, &mark_events, dropped, &sites, outside);
     note_mapped(&mut metadata, &mark_events, &mapped);
-    let unwritable = |error| RecordError::Output { path: to.to_owned(), error };
-    let file = files::Fresh::beside(to, files::Kind::Trace, files::Mode::Usual).map_err(unwritable)?;
-    let mut writer = TraceWriter::new(BufWriter::new(file), &metadata, WriteOptions::default())?;
+    let mut writer = TraceWriter::new(to, &metadata, WriteOptions::default())?;
     let mut fault = None;
     let emit = |event: Event| writer.push(event);
     let mut writing = Walk::new(&survey, &mut sites, &plan.marks, plan.injected, emit);
@@ -103,10 +110,9 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
     if let Some(fault) = fault {
         return Err(fault.into());
     }
-    let (file, totals) = writer.finish()?;
-    file.into_inner().map_err(io::IntoInnerError::into_error).and_then(files::Fresh::put).map_err(unwritable)?;
+    let (to, totals) = writer.finish()?;
     let phases = mark_events.iter().filter_map(|event| Phase::from_mark(event.1)).map(|phase| phase.name().to_owned());
-    Ok(Converted {
+    let converted = Converted {
         totals,
         hook_mask: metadata.hook_mask,
         unknown_frees: dropped.unknown_frees,
@@ -114,7 +120,8 @@ pub(crate) fn convert(raw: &RawFile, to: &Path, outside: &Outside) -> Result<Con
         lost_events: metadata.lost_events,
         phases: phases.collect(),
         notes: metadata.notes,
-    })
+    };
+    Ok((to, converted))
 }
 
 /// Hands every record that counts to `each`.

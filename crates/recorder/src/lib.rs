@@ -11,6 +11,8 @@ mod child;
 mod convert;
 mod drain;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod host;
 mod images;
 mod library;

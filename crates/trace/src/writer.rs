@@ -39,6 +39,8 @@ pub struct TraceWriter<W: Write> {
     to: W,
     ledger: Ledger,
     block: BlockBuilder,
+    /// What the readings are checked against at the end.
+    metadata: Metadata,
 }
 
 impl<W: Write> std::fmt::Debug for TraceWriter<W> {
@@ -57,7 +59,7 @@ impl<W: Write> TraceWriter<W> {
         let tables = Tables::of(metadata)?;
         write_header(&mut to, metadata, options)?;
         let block = BlockBuilder::new(options.level, options.time, options.sites)?;
-        Ok(Self { to, ledger: Ledger::new(tables), block })
+        Ok(Self { to, ledger: Ledger::new(tables), block, metadata: metadata.clone() })
     }
 
     /// The slot that the next allocation must name.
@@ -96,6 +98,7 @@ impl<W: Write> TraceWriter<W> {
             self.block.write(&mut self.to)?;
         }
         let totals = self.ledger.totals();
+        self.metadata.check_readings(totals.events).map_err(TraceError::Metadata)?;
         let json = serde_json::to_vec(&totals).map_err(|error| TraceError::Metadata(error.to_string()))?;
         let mut foot = vec![TAG_FOOTER, 0, 0, 0];
         foot.extend_from_slice(&(json.len() as u32).to_le_bytes());

@@ -37,7 +37,7 @@ pub fn paced(
         let ticks = event.time.saturating_sub(begin);
         let now_ns = u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second.max(1));
         let now_ns = u64::try_from(now_ns).unwrap_or(u64::MAX);
-        if now_ns >= last_ns.saturating_add(PACE_GAP_NS) {
+        if now_ns.saturating_sub(last_ns) >= PACE_GAP_NS {
             last_ns = now_ns;
             let units = u32::try_from(now_ns / PACE_UNIT_NS).unwrap_or(u32::MAX);
             out.push(Control::Pace.op(0, units).0);
