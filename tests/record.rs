@@ -147,7 +147,8 @@ fn a_child_that_goes_on_allocating_is_cut_and_costs_nothing_else() {
     let Some(bed) = Bed::new() else { return };
     let daemon = "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.closerange(0, 3)\n\
                   \x20       end = time.time() + 20\n\
-                  \x20       while time.time() < end and os.path.exists(__file__): busy = [str(n) for n in range(10000)]\n\
+                  \x20       while time.time() < end and os.path.exists(__file__):\n\
+                  \x20           busy = [str(n) for n in range(10000)]\n\
                   \x20       os._exit(0)\n    os._exit(0)\nos.wait(); time.sleep(0.3); os._exit(4)";
     let begin = Instant::now();
     let found = bed.record(&format!("{BEFORE}{daemon}"));
@@ -381,7 +382,8 @@ fn programs_of_other_users_do_not_hear_of_the_recorder() {
     let Some(bed) = Bed::new() else { return };
     let code = format!(
         "{BEFORE}import subprocess\n\
-         found = subprocess.run(['/bin/sh', '-c', 'echo \"[$LD_PRELOAD]\"'], user=65534, capture_output=True, text=True)\n\
+         show = ['/bin/sh', '-c', 'echo \"[$LD_PRELOAD]\"']\n\
+         found = subprocess.run(show, user=65534, capture_output=True, text=True)\n\
          sys.exit(0 if (found.stdout, found.stderr) == ('[]\\n', '') else repr(found))"
     );
     let private = bed.path("cache");

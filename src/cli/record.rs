@@ -28,7 +28,10 @@ pub(super) struct RecordArgs {
     #[arg(long)]
     all: bool,
     /// Write the trace of a recording that was killed from the raw data that it left, and remove the data
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["discard", "command", "run_for", "after", "max_size", "all"])]
+    #[arg(
+        long, value_name = "FOLDER",
+        conflicts_with_all = ["discard", "command", "run_for", "after", "max_size", "all"]
+    )]
     recover: Option<PathBuf>,
     /// Remove the raw data that a killed recording left
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["command", "output"])]

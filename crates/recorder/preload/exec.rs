@@ -89,13 +89,13 @@ impl Copy {
         let mut end = VARIABLE.len();
         let mut left = 0;
         self.value[..end].copy_from_slice(VARIABLE);
-        let is_other = |library: &&[u8]| !library.is_empty() && *library != own;
-        for library in value.split(|byte| matches!(byte, b':' | b' ')).filter(is_other) {
+        let is_other = |path: &&[u8]| !path.is_empty() && *path != own;
+        for path in value.split(|byte| matches!(byte, b':' | b' ')).filter(is_other) {
             let separator = usize::from(left > 0);
             let begin = end + separator;
             self.value.get_mut(end..begin)?.fill(b':');
-            self.value.get_mut(begin..begin + library.len() + 1)?[..library.len()].copy_from_slice(library);
-            (end, left) = (begin + library.len(), left + 1);
+            self.value.get_mut(begin..begin + path.len() + 1)?[..path.len()].copy_from_slice(path);
+            (end, left) = (begin + path.len(), left + 1);
         }
         self.value[end] = 0;
         Some(left)
@@ -115,33 +115,34 @@ fn next(slot: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
 
 /// Defines the functions of the `exec` family that take an environment (or use the process's own).
 macro_rules! with_environment_of {
-    ($($name:ident, $symbol:literal, ($($argument:ident: $kind:ty),*), ($($passed:expr),*), $environment:ident;)*) => {$(
+    ($($name:ident, $symbol:literal, ($($argument:ident: $kind:ty),*);)*) => {$(
         /// # Safety
         /// As the C library's.
         // SAFETY: the symbol is meant to stand before the C library's, with the same signature.
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name($($argument: $kind),*, $environment: Environment) -> c_int {
+        pub unsafe extern "C" fn $name($($argument: $kind),*, environment: Environment) -> c_int {
             static NEXT: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
             type Function = unsafe extern "C" fn($($kind),*, Environment) -> c_int;
             let next = next(&NEXT, $symbol);
-            with_environment($environment, |environment| {
+            with_environment(environment, |environment| {
                 // SAFETY: the C library always has it, with this signature; the program's own arguments.
-                unsafe { transmute::<*mut c_void, Function>(next)($($passed),*, environment) }
+                unsafe { transmute::<*mut c_void, Function>(next)($($argument),*, environment) }
             })
         }
     )*};
 }
 
+type Text = *const c_char;
+type Unread = *const c_void;
+
 with_environment_of! {
-    execve, c"execve", (path: *const c_char, arguments: Environment), (path, arguments), environment;
-    execvpe, c"execvpe", (file: *const c_char, arguments: Environment), (file, arguments), environment;
-    fexecve, c"fexecve", (fd: c_int, arguments: Environment), (fd, arguments), environment;
+    execve, c"execve", (path: Text, arguments: Environment);
+    execvpe, c"execvpe", (file: Text, arguments: Environment);
+    fexecve, c"fexecve", (fd: c_int, arguments: Environment);
     posix_spawn, c"posix_spawn",
-        (pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Environment),
-        (pid, path, actions, attributes, arguments), environment;
+        (pid: *mut c_int, path: Text, actions: Unread, attributes: Unread, arguments: Environment);
     posix_spawnp, c"posix_spawnp",
-        (pid: *mut c_int, file: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Environment),
-        (pid, file, actions, attributes, arguments), environment;
+        (pid: *mut c_int, file: Text, actions: Unread, attributes: Unread, arguments: Environment);
 }
 
 /// # Safety

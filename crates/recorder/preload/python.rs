@@ -1,8 +1,9 @@
 //! CPython: the raw, mem and obj domains wrapped, collections marked, the phases of the interpreter's life found.
 //!
 //! The hooks cannot run Python code, but they can ask the interpreter to call back between two bytecodes
-//! (`Py_AddPendingCall`). The first such call registers an `atexit` function (registered first, so run last). Further ones look for the end of start-up: the point after which, for [`STEADY_POLLS`] looks
-//! in a row, no module was being imported and none was added.
+//! (`Py_AddPendingCall`). The first such call registers an `atexit` function (registered first, so run last). Further
+//! ones look for the end of start-up: the point after which, for [`STEADY_POLLS`] looks in a row, no module was being
+//! imported and none was added.
 //!
 //! Invariant: objects made here are recorded like any other, since their frees will be.
 
@@ -51,7 +52,7 @@ static NONE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 static MODULE_TYPE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 /// The module last found to be importing, owned.
 static IMPORTING: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-/// Interned names, made when installed and given back at the interpreter's exit: `__spec__`, `_initializing`, `__file__`.
+/// Interned names, made when installed, given back at the interpreter's exit: `__spec__`, `_initializing`, `__file__`.
 static NAMES: [AtomicPtr<c_void>; 3] = [const { AtomicPtr::new(null_mut()) }; 3];
 const SPEC: usize = 0;
 const INITIALIZING: usize = 1;

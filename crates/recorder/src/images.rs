@@ -86,8 +86,8 @@ fn problems(session: &SessionFile) -> Vec<String> {
     }
     if session.has_not_loaded() {
         problems.push(
-            "a program that was started as another user, or below another root, could not read the recorder and was not \
-             recorded. Record as that user, or in that root"
+            "a program that was started as another user, or below another root, could not read the recorder and was \
+             not recorded. Record as that user, or in that root"
                 .to_owned(),
         );
     }
@@ -105,7 +105,8 @@ fn nothing(session: &SessionFile) -> String {
     format!("nothing was recorded: {why}")
 }
 
-/// Every readable log with the time that its process waited, in the order of their start; sentences about the others.
+/// Every readable log with the time that its process waited, in the order of their start, and about the others a
+/// sentence each.
 fn open_all(finished: &[Finished]) -> (Vec<(RawFile, u64)>, Vec<String>) {
     let (mut raws, mut problems) = (Vec::new(), Vec::new());
     for image in finished {

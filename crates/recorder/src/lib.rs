@@ -1,8 +1,8 @@
 //! Records a Python program's allocations: the preloaded library, the session around it, the converter.
 //!
 //! The library (`preload/`, compiled by the build script and embedded here) fills windows of a mapped file while the
-//! program runs; [`record`] starts the program with it, takes full windows into logs, and converts these into traces. A second library
-//! (`announcer/`) records nothing and only says when marks fall. A third (`handler/`) is loaded by the
+//! program runs; [`record`] starts the program with it, takes full windows into logs, and converts these into traces.
+//! A second library (`announcer/`) records nothing and only says when marks fall. A third (`handler/`) is loaded by the
 //! program itself: NumPy's data-memory handler.
 //!
 //! Invariant: the recorded program behaves as without the recorder, whatever becomes of the recording.
