@@ -233,8 +233,11 @@ fn libc_heap_bytes() -> Result<u64, Failure> {
 
 fn map_image(job: &Job) -> Result<Source, Failure> {
     let map = |fd: i32, ops: u64| {
-        sys::Mapping::file(sys::Descriptor(fd), ops as usize * 8)
-            .map_err(|error| failure(MEMORY_STAGE, format!("the image of {ops} ops cannot be mapped: {error}")))
+        sys::Mapping::file(sys::Descriptor(fd), ops as usize * 8).map_err(|error| {
+            let is_short = error.kind() == std::io::ErrorKind::UnexpectedEof;
+            let stage = if is_short { "image" } else { MEMORY_STAGE };
+            failure(stage, format!("the image of {ops} ops cannot be mapped: {error}"))
+        })
     };
     Ok(match job.source {
         ImageSource::Streams { fd, ref ops, lanes, .. } => {

@@ -89,7 +89,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok((_, stated)) = valid else { return };
     let summary = compiled.expect("the reader accepts it");
     assert_eq!((stated, summary.ops), (totals.clone(), totals.image_ops));
-    let (ops, again) =
+    let (ops, again, _) =
         paced(image.ops(), &summary, events.into_iter().map(Ok), 1_000_000).expect("they are its events");
     for order in [Order::Total, Order::Gil, Order::Free] {
         _ = apart(ops.clone(), again.slots, order);
