@@ -275,7 +275,10 @@ def kill_program(scene):
         pass
     time.sleep(max(0.0, deadline - time.monotonic()))
     was_there = any([kill(pid) for pid in found if state(pid) not in "ZX"])
-    code, _ = scene.survivor(record, {137} if was_there else {0, 137})
+    code, said = scene.survivor(record, {0, 137})
+    # A program that has reached its exit keeps its exit code, whatever is sent to it.
+    if was_there and code == 0 and "finalising" not in said:
+        scene.fail(f"the program was killed, and `record` ended with 0: {said[-300:]}")
     scene.nobody_alive()
     became = scene.check_recording()
     return f"{became}, exit {code}"

@@ -192,6 +192,31 @@ fn a_killed_recording_is_named_and_can_be_finished() {
     assert!(code == 2 && said.contains("no raw data"), "{code} {said}");
 }
 
+/// A session file without its words: `record` was killed before it could start the program.
+#[test]
+fn a_recording_that_never_began_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join(".pyalloc-raw-0123456789abcdef");
+    let make = |has_session: bool| {
+        fs::create_dir(&left).unwrap();
+        fs::set_permissions(&left, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        fs::write(left.join("lock"), "").unwrap();
+        if has_session {
+            fs::File::create(left.join("session")).unwrap().set_len(64 << 20).unwrap();
+        }
+    };
+    for has_session in [false, true] {
+        make(has_session);
+        let (code, _, said) = output(bench().args(["record", "--recover"]).arg(&left));
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("nothing was recorded") && !left.exists(), "{said}");
+        make(has_session);
+        let next = folder.path().join("next.trace");
+        let (code, _, said) = output(bench().args(["record", "-o"]).arg(next).args(["--", "/bin/true"]));
+        assert!(code == 0 && !left.exists() && !said.contains("--recover"), "{code} {said}");
+    }
+}
+
 #[test]
 fn a_running_recording_cannot_be_taken_away() {
     let Some(bed) = Bed::new() else { return };

@@ -121,15 +121,23 @@ impl SessionFile {
         Ok(created)
     }
 
-    /// Opens what a session left, with the logs as far as they go.
-    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+    /// Opens what a session left, with the logs as far as they go; none where the session was killed before it could
+    /// start the program.
+    pub(crate) fn open(folder: &Path) -> io::Result<Option<Self>> {
         let path = folder.join(raw::SESSION_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
         let file = files::open_data(&path)?;
-        let is_short = file.metadata()?.len() < raw::slot_at(1);
-        let opened = if is_short { None } else { Some(Self::of(folder, file)?) };
-        opened
-            .filter(|opened| opened.words.get(session::MAGIC) == raw::SESSION_MAGIC)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no session file of this version"))
+        if file.metadata()?.len() < raw::slot_at(1) {
+            return Ok(None);
+        }
+        let opened = Self::of(folder, file)?;
+        match opened.words.get(session::MAGIC) {
+            0 => Ok(None),
+            raw::SESSION_MAGIC => Ok(Some(opened)),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "another version made it")),
+        }
     }
 
     fn of(folder: &Path, file: File) -> io::Result<Self> {

@@ -113,11 +113,15 @@ pub fn record(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report, Re
 pub fn recover(folder: &Path, output: Option<&Path>) -> Result<Report, RecordError> {
     let folder = RawFolder::open(folder)?;
     let unreadable = |error| RecordError::Raw { path: folder.path().to_owned(), error };
+    let Some(mut session) = SessionFile::open(folder.path()).map_err(unreadable)? else {
+        folder.remove();
+        let problem = "nothing was recorded: `record` was killed before the program started. The folder is removed";
+        return Ok(Report { problems: vec![problem.to_owned()], ..Report::default() });
+    };
     let kept = folder.kept().map_err(unreadable)?;
     let output = output.map(Path::to_owned).or_else(|| kept.output.clone().map(PathBuf::from));
     let output = output.ok_or_else(|| RecordError::NoOutput(folder.path().to_owned()))?;
     check_output(&output)?;
-    let mut session = SessionFile::open(folder.path()).map_err(unreadable)?;
     let outside = Outside { options: kept.options, host: kept.host, ..Outside::default() };
     let report = images::convert_all(&mut session, folder.path(), &Wanted { output: &output, all: kept.all }, outside);
     let report = Report { exit_code: 0, ..report };
