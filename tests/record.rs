@@ -200,7 +200,6 @@ fn a_recording_that_never_began_is_removed() {
     let make = |has_session: bool| {
         fs::create_dir(&left).unwrap();
         fs::set_permissions(&left, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        fs::write(left.join("lock"), "").unwrap();
         if has_session {
             fs::File::create(left.join("session")).unwrap().set_len(64 << 20).unwrap();
         }
@@ -215,6 +214,24 @@ fn a_recording_that_never_began_is_removed() {
         let (code, _, said) = output(bench().args(["record", "-o"]).arg(next).args(["--", "/bin/true"]));
         assert!(code == 0 && !left.exists() && !said.contains("--recover"), "{code} {said}");
     }
+}
+
+/// Many recordings that begin at once in one folder, each of which looks for what others left.
+#[test]
+fn recordings_that_begin_together_leave_each_other_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        let start = |number: u32| {
+            let trace = folder.path().join(format!("{round}-{number}.trace"));
+            bench().args(["record", "-o"]).arg(trace).args(["--", "/bin/true"]).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        for recording in (0..12).map(start).collect::<Vec<_>>() {
+            let ended = recording.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            assert!(ended.status.success() && said.contains("lost: 0 events") && !said.contains("--recover"), "{said}");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 48, "traces alone");
 }
 
 #[test]

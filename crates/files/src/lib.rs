@@ -17,4 +17,4 @@ pub use data::{new_data, open_data};
 pub use folder::{FreshFolder, check_folder, make_folders, new_folder, remove_folder};
 pub use fresh::{Fresh, Mode, append_new, edit_document, link_latest, replace};
 pub use kind::{Kind, Refusal, check_base, check_target, check_target_below};
-pub use own::{PrivateFolder, open_own, own_folder, private_folder, sealed};
+pub use own::{PrivateFolder, lock_folder, open_own, own_folder, private_folder, sealed};

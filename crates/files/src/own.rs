@@ -8,7 +8,8 @@ use crate::kind::STICKY;
 use crate::part::{self, TRIES, random};
 use crate::place::{Place, kind_of, open_folder, open_folder_at};
 use rustix::fs::{
-    FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat, fcntl_add_seals, fstat, memfd_create, mkdirat, open, stat,
+    FileType, FlockOperation, MemfdFlags, Mode, OFlags, SealFlags, Stat, fcntl_add_seals, flock, fstat, memfd_create,
+    mkdirat, open, stat,
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -120,6 +121,20 @@ fn check_above(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Locks a folder as long as the result lives, so that others see that it is in use.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when another process holds the lock, [`io::ErrorKind::NotFound`] when the folder was
+/// removed meanwhile; any other where it is no folder or its file system has no locks.
+pub fn lock_folder(path: &Path) -> io::Result<OwnedFd> {
+    let place = Place::of(path)?;
+    let folder = open_folder_at(&place.folder, &place.name)?;
+    flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
+    let own = fstat(&folder)?;
+    let there = place.status()?.filter(|there| (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino));
+    there.map(|_| folder).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn refused(path: &Path, why: &str) -> io::Error {

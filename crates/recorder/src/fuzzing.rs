@@ -20,7 +20,11 @@ pub fn log(bytes: &[u8]) {
     let Ok(raw) = RawFile::open(file.path()) else { return };
     let Ok((trace, converted)) = convert::write_trace(&raw, Vec::new(), &Outside::default()) else { return };
     let mut reader = trace::TraceReader::new(trace.as_slice()).expect("what was written is a trace");
-    let events = reader.by_ref().map(|event| event.expect("every event is valid")).count() as u64;
+    let mut events = 0;
+    for event in reader.by_ref() {
+        event.expect("every event is valid");
+        events += 1;
+    }
     assert_eq!(events, converted.totals.events);
 }
 

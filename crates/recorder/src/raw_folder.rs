@@ -9,12 +9,12 @@ use crate::session::{Options, shaping};
 use crate::{convert::Host, host, raw};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = ".pyalloc-raw-";
-const LOCK_FILE: &str = "lock";
 const KEPT_FILE: &str = "session.json";
 
 /// What a later command has to know to write the trace.
@@ -34,46 +34,68 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 pub(crate) struct RawFolder {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<OwnedFd>,
 }
 
 impl RawFolder {
-    /// Makes the folder: beside the output, or in the temporary folder when that is in memory.
+    /// Makes the folder: beside the output, or in the temporary folder when that is in memory or open to other users.
     pub(crate) fn create(options: &Options) -> Result<Self, RecordError> {
         let beside = beside(&options.output);
-        let Some(base) = bases(&beside).into_iter().find(|base| base.is_dir() && !host::is_memory_file_system(base))
-        else {
-            return Err(RecordError::MemoryFileSystem(beside));
+        let mut failure = RecordError::MemoryFileSystem(beside.clone());
+        for base in bases(&beside) {
+            if !base.is_dir() || host::is_memory_file_system(&base) {
+                continue;
+            }
+            match Self::create_in(&base, options) {
+                Ok(folder) => return Ok(folder),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    failure = RecordError::Output { path: base, error };
+                }
+                Err(error) => return Err(RecordError::Output { path: base, error }),
+            }
+        }
+        Err(failure)
+    }
+
+    fn create_in(base: &Path, options: &Options) -> io::Result<Self> {
+        let folder = loop {
+            let path = files::private_folder(base, PREFIX)?;
+            match files::lock_folder(&path) {
+                // Another `record` took it for one that was left behind, and removes it.
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {}
+                // Without locks nobody finds out that it is left behind.
+                lock => break Self { path, _lock: lock.ok() },
+            }
         };
-        let failed = |error| RecordError::Output { path: base.clone(), error };
-        let path = files::private_folder(&base, PREFIX).map_err(failed)?;
-        let made = lock(&path, true).and_then(|lock| {
-            let kept = Kept {
-                output: std::path::absolute(&options.output)?.to_str().map(str::to_owned),
-                all: options.all,
-                options: shaping(options),
-                host: host::read(),
-            };
-            let text = serde_json::to_vec(&kept)?;
-            files::replace(&path.join(KEPT_FILE), files::Kind::Any, files::Mode::Exact(0o600), &text)?;
-            Ok(Self { path: path.clone(), _lock: lock })
+        let kept = Kept {
+            output: std::path::absolute(&options.output)?.to_str().map(str::to_owned),
+            all: options.all,
+            options: shaping(options),
+            host: host::read(),
+        };
+        let place = folder.path.join(KEPT_FILE);
+        let made = files::own_folder(&folder.path).and_then(|_| {
+            files::replace(&place, files::Kind::Any, files::Mode::Exact(0o600), &serde_json::to_vec(&kept)?)
         });
-        made.map_err(|error| {
-            let _ = files::remove_folder(&path, is_ours);
-            failed(error)
-        })
+        match made {
+            Ok(()) => Ok(folder),
+            Err(error) => {
+                folder.remove();
+                Err(error)
+            }
+        }
     }
 
     /// Opens what a session left.
     pub(crate) fn open(path: &Path) -> Result<Self, RecordError> {
         let failed = |error| RecordError::Raw { path: path.to_owned(), error };
         let is_named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
-        if !is_named || !path.join(LOCK_FILE).is_file() {
+        if !is_named || !path.is_dir() {
             return Err(RecordError::NoRawData(path.to_owned()));
         }
         let path = files::own_folder(path).map_err(failed)?;
-        match lock(&path, false) {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
+        match files::lock_folder(&path) {
+            Ok(lock) => Ok(Self { path, _lock: Some(lock) }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(RecordError::StillRecording(path)),
             Err(error) => Err(failed(error)),
         }
@@ -140,16 +162,9 @@ fn bases(beside: &Path) -> [PathBuf; 3] {
     [beside.to_owned(), std::env::temp_dir(), PathBuf::from("/var/tmp")]
 }
 
-fn lock(folder: &Path, is_new: bool) -> io::Result<File> {
-    let path = folder.join(LOCK_FILE);
-    let file = if is_new { files::append_new(&path)? } else { File::open(&path)? };
-    file.try_lock()?;
-    Ok(file)
-}
-
 fn is_ours(name: &str) -> bool {
     let is_numbered = |stem: &str| !stem.is_empty() && stem.bytes().all(|byte| byte.is_ascii_digit());
-    [LOCK_FILE, KEPT_FILE, raw::SESSION_FILE, RESERVE_FILE].contains(&name)
+    [KEPT_FILE, raw::SESSION_FILE, RESERVE_FILE].contains(&name)
         || name.strip_suffix(LOG_SUFFIX).and_then(|stem| stem.strip_suffix('.')).is_some_and(is_numbered)
         || (name.starts_with("recorder-") && name.ends_with(".so"))
 }
