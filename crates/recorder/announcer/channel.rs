@@ -1,7 +1,7 @@
 //! The way to the sampler: one connection to an abstract socket for each mark, held until the sampler answers.
 //!
-//! A message is `PID CPU_NS WALL_NS NAME` and a line end: process id, CPU time of the process, monotonic clock. A
-//! connection that lives only during the mark survives programs that close their descriptors, and forked children
+//! The variable holds `NAME/SECRET`. A message is `SECRET PID CPU_NS WALL_NS NAME` and a line end: process id, CPU time
+//! of the process, monotonic clock. A connection that lives only during the mark survives programs that close their descriptors, and forked children
 //! are told apart by their own process id.
 //!
 //! Invariant: allocates nothing; without a listener a mark is nothing.
@@ -32,7 +32,10 @@ unsafe extern "C" {
     fn recv(fd: c_int, bytes: *mut c_void, count: usize, flags: c_int) -> isize;
 }
 
-static ADDRESS: OnceLock<Address> = OnceLock::new();
+const SECRET_BYTES: usize = 16;
+
+/// Where the sampler listens, and what shows it that a message is ours.
+static ADDRESS: OnceLock<(Address, [u8; SECRET_BYTES])> = OnceLock::new();
 /// Bytes of the address that count; 0 when nobody listens.
 static ADDRESS_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -44,13 +47,16 @@ pub fn open() {
         return;
     }
     // SAFETY: a string of the environment.
-    let name = unsafe { CStr::from_ptr(value) }.to_bytes();
+    let value = unsafe { CStr::from_ptr(value) }.to_bytes();
+    let Some(slash) = value.iter().position(|&byte| byte == b'/') else { return };
+    let (name, secret) = (&value[..slash], &value[slash + 1..]);
+    let Ok(secret) = <[u8; SECRET_BYTES]>::try_from(secret) else { return };
     if name.is_empty() || name.len() > NAME_BYTES {
         return;
     }
     let mut address = Address { family: AF_UNIX, path: [0; 1 + NAME_BYTES] };
     address.path[1..=name.len()].copy_from_slice(name);
-    if ADDRESS.set(address).is_ok() {
+    if ADDRESS.set((address, secret)).is_ok() {
         ADDRESS_BYTES.store(size_of::<u16>() + 1 + name.len(), Ordering::Release);
     }
 }
@@ -62,8 +68,10 @@ pub fn is_open() -> bool {
 
 /// Tells the sampler of a mark and waits for its answer.
 pub fn announce(name: &[u8]) {
-    let (Some(address), bytes) = (ADDRESS.get(), ADDRESS_BYTES.load(Ordering::Acquire)) else { return };
+    let (Some((address, secret)), bytes) = (ADDRESS.get(), ADDRESS_BYTES.load(Ordering::Acquire)) else { return };
     let mut message = Message { bytes: [0; 128], used: 0 };
+    message.text(secret);
+    message.text(b" ");
     // SAFETY: no preconditions.
     message.number(unsafe { sys::getpid() } as u64);
     message.number(sys::clock_ns(sys::CLOCK_PROCESS_CPUTIME_ID));

@@ -1,12 +1,12 @@
 //! The sampler's end of the way to the announcer: marks come in one at a time, each held until it is answered.
 //!
-//! Invariant: a mark that is dropped is answered, so that no program waits for a sampler that went away.
+//! Invariant: a mark that is dropped is answered, so that no program waits for a sampler that went away. Every user of
+//! the host sees the socket's name; a message counts only with the secret that the program alone was given.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The variable that tells the announcer where to connect.
@@ -20,7 +20,9 @@ const MESSAGE_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Channel {
     listener: UnixListener,
-    name: String,
+    /// Name and secret, as the announcer gets them.
+    address: String,
+    secret: String,
 }
 
 /// A mark of a process that waits for the answer.
@@ -39,20 +41,19 @@ pub(super) struct Mark {
 
 impl Channel {
     pub(super) fn open() -> Result<Self, String> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("pyalloc-live-{}-{number}", std::process::id());
+        let (name, secret) = (format!("pyalloc-live-{}", random()), random());
         let listener = SocketAddr::from_abstract_name(&name)
             .and_then(|address| UnixListener::bind_addr(&address))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|e| {
-                format!("No socket can be had for the program's marks: {e}. Raise the limit on descriptors.")
+                format!("cannot create a socket for the program's marks: {e}. Raise the limit on descriptors.")
             })?;
-        Ok(Self { listener, name })
+        Ok(Self { listener, address: format!("{name}/{secret}"), secret })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// The value of [`VARIABLE`].
+    pub(super) fn address(&self) -> &str {
+        &self.address
     }
 
     /// The next mark, or `None` when there is none within `wait`.
@@ -61,11 +62,17 @@ impl Channel {
         // An interrupted wait is a short one.
         let _ = poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&wait));
         match self.listener.accept() {
-            Ok((stream, _)) => Ok(Mark::read(stream)),
+            Ok((stream, _)) => Ok(Mark::read(stream, &self.secret)),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
             Err(e) => Err(format!("The program's marks cannot be heard: {e}. Raise the limit on descriptors.")),
         }
     }
+}
+
+/// Digits that nobody can foresee.
+fn random() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// Process, CPU time, clock and name of a message.
@@ -79,7 +86,7 @@ pub(crate) fn parse(message: &[u8]) -> Option<(u32, u64, u64, String)> {
 
 impl Mark {
     /// Reads a message; `None` for anything but the announcer's.
-    fn read(mut stream: UnixStream) -> Option<Self> {
+    fn read(mut stream: UnixStream, secret: &str) -> Option<Self> {
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let mut message = Vec::new();
         while !message.ends_with(b"\n") && message.len() < MESSAGE_BYTES_MAX {
@@ -89,7 +96,8 @@ impl Mark {
                 bytes => message.extend_from_slice(&part[..bytes]),
             }
         }
-        let (pid, cpu_ns, wall_ns, name) = parse(&message)?;
+        let message = message.strip_prefix(secret.as_bytes())?.strip_prefix(b" ")?;
+        let (pid, cpu_ns, wall_ns, name) = parse(message)?;
         Some(Self { pid, cpu_ns, wall_ns, name, stream })
     }
 
@@ -97,5 +105,28 @@ impl Mark {
     pub(super) fn go(mut self) {
         // A program that was killed meanwhile hears nothing.
         let _ = self.stream.write_all(b"x");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_message_without_the_secret_is_no_mark() {
+        let channel = Channel::open().unwrap();
+        let (name, secret) = channel.address().split_once('/').unwrap();
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        for (text, is_mark) in [
+            (format!("{secret} 7 8 9 drained\n"), true),
+            ("7 8 9 drained\n".to_owned(), false),
+            (format!("{} 7 8 9 drained\n", secret.replace(|_| true, "0")), false),
+        ] {
+            let mut stream = UnixStream::connect_addr(&address).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
+            let found = channel.next(PATIENCE).unwrap();
+            assert_eq!(found.map(|mark| (mark.pid, mark.name)), is_mark.then(|| (7, "drained".to_owned())), "{text}");
+        }
     }
 }

@@ -58,7 +58,7 @@ impl Program {
         command.arg0(&self.command[0]).args(&self.command[1..]);
         command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
         command.env(PADDING_VARIABLE, "x".repeat(cell.padding_bytes as usize));
-        command.env(super::channel::VARIABLE, channel.name()).env("LD_PRELOAD", self.preload(environment));
+        command.env(super::channel::VARIABLE, channel.address()).env("LD_PRELOAD", self.preload(environment));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::tie_to_this_thread(&mut command);
         let mut child = command.spawn().map_err(|e| format!("The program cannot be started: {e}. Try it by hand."))?;
