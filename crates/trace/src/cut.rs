@@ -29,6 +29,8 @@ pub fn cut(
     let mut reader = TraceReader::new(from)?;
     let (live, before, time) = read_to_steady(&mut reader)?;
     let mut metadata = reader.metadata().clone();
+    metadata.mark_readings.clear();
+    metadata.process = None;
     if metadata.marks.len() < Phase::ALL.len() {
         metadata.marks = Metadata::phase_marks();
     }
@@ -49,7 +51,7 @@ pub fn cut(
     cutter.finish(&mut metadata, &mut to)
 }
 
-/// Puts into the metadata what this is a cut of, and takes out what is true only of the whole.
+/// Puts into the metadata what this is a cut of.
 fn describe(metadata: &mut Metadata, before: u64, kept: u64) {
     metadata.notes.push(format!(
         "cut: the blocks live at the steady mark, then {kept} events from event {before} on of a `{}` trace",
@@ -58,8 +60,6 @@ fn describe(metadata: &mut Metadata, before: u64, kept: u64) {
     "cut".clone_into(&mut metadata.source);
     env!("CARGO_PKG_VERSION").clone_into(&mut metadata.source_version);
     metadata.cut = Some((before, kept));
-    metadata.mark_readings.clear();
-    metadata.process = None;
 }
 
 /// A block as a cut's start-up allocates it.

@@ -82,6 +82,20 @@ fn a_cut_ends_with_the_phase() {
     assert_eq!(*kinds.last().unwrap(), EventKind::Mark { mark: Phase::Finalising as u32 });
 }
 
+/// Readings of the whole do not fit what is left of it.
+#[test]
+fn readings_are_left_out() {
+    let (_, events) =
+        text::parse(format!("a 1 10\nm steady\n{}m drained\n", "a 2 20\nf 2\n".repeat(20)).as_bytes()).unwrap();
+    let reading = trace::MarkReading { mark: Phase::Drained as u32, event: 42, ..trace::MarkReading::default() };
+    let whole = trace::Metadata { mark_readings: vec![reading], ..metadata() };
+    let mut writer = trace::TraceWriter::new(Vec::new(), &whole, OPTIONS).unwrap();
+    events.iter().for_each(|event| writer.push(*event).unwrap());
+    let mut out = Vec::new();
+    cut(writer.finish().unwrap().0.as_slice(), &mut out, 1, OPTIONS).unwrap();
+    validate(out.as_slice()).unwrap();
+}
+
 #[test]
 fn a_trace_without_the_mark_is_not_cut() {
     for text in ["a 1 10\n", "m drained\nm steady\n"] {
