@@ -65,6 +65,9 @@ impl Named {
                  word. Give another."
             ));
         }
+        if let Some((name, _)) = file.config.iter().find(|(_, entry)| entry.words.trim().is_empty()) {
+            return Err(format!("the configuration {name:?} has no words. Give it some, or leave it out."));
+        }
         Ok(Self(file.config.into_iter().map(|(name, entry)| (name, entry.words)).collect()))
     }
 
@@ -101,6 +104,14 @@ mod tests {
         ] {
             let error = Named::parse(text).unwrap_err();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_without_words_is_refused() {
+        for words in ["", " \\t "] {
+            let error = Named::parse(&format!("[config.mine]\nwords = \"{words}\"\n")).unwrap_err();
+            assert!(error.contains("no words"), "{error}");
         }
     }
 }
