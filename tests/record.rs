@@ -435,3 +435,37 @@ fn programs_of_other_users_do_not_hear_of_the_recorder() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("started as another user"), "{said}");
 }
+
+/// What the caller ignores stays ignored in the program, and costs neither its exit code nor its trace.
+#[test]
+fn signals_that_are_ignored_are_inherited() {
+    let Some(bed) = Bed::new() else { return };
+    let script = bed.path("program.py");
+    fs::write(&script, "import signal as s, sys\nsys.exit(7 if s.getsignal(s.SIGCHLD) is s.SIG_IGN else 1)").unwrap();
+    let start = "import os, signal, sys\n\
+                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
+                 os.execv(sys.argv[1], sys.argv[1:])";
+    let mut command = Command::new(&bed.python);
+    command.args(["-c", start, env!("CARGO_BIN_EXE_pyalloc-bench"), "record", "-o"]).arg(bed.path("test.trace"));
+    let (code, _, said) = output(command.arg("--").arg(&bed.python).arg(&script));
+    assert_eq!(code, 7, "{said}");
+    assert!(read(&bed.path("test.trace")).0.complete);
+
+    let trap = "trap '' PIPE; exec \"$0\" record -o \"$1\" -- grep SigIgn /proc/self/status";
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", trap, env!("CARGO_BIN_EXE_pyalloc-bench")]).arg(bed.path("pipe.trace"));
+    let (code, printed, said) = output(&mut shell);
+    let mask = printed.split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    assert!(code == 0 && mask.is_some_and(|mask| mask & 1 << (13 - 1) != 0), "{code} {printed} {said}");
+}
+
+#[test]
+fn a_thread_with_a_small_stack_starts_programs() {
+    let Some(bed) = Bed::new() else { return };
+    let code = "import os, threading\n\
+                threading.stack_size(32768)\n\
+                start = lambda: os.waitpid(os.posix_spawn('/bin/true', ['true'], os.environ), 0)\n\
+                thread = threading.Thread(target=start); thread.start(); thread.join()\n\
+                os._exit(5)";
+    assert_eq!(bed.record(code).code, 5);
+}

@@ -26,9 +26,13 @@ struct Copy {
 
 /// Calls `run` with the environment that a new image is to have.
 fn with_environment<T>(environment: Environment, run: impl FnOnce(Environment) -> T) -> T {
-    if environment.is_null() || can_be_loaded() {
-        return run(environment);
-    }
+    if environment.is_null() || can_be_loaded() { run(environment) } else { with_copy(environment, run) }
+}
+
+/// The copy takes 36 KiB of the stack, which a thread may not have: only this frame has it.
+#[cold]
+#[inline(never)]
+fn with_copy<T>(environment: Environment, run: impl FnOnce(Environment) -> T) -> T {
     if let Some(count) = session_file::word(session::NOT_LOADED) {
         count.fetch_add(1, Ordering::Relaxed);
     }

@@ -29,6 +29,49 @@ extern "C" fn pass_on(signal: i32, info: *mut libc::siginfo_t, _context: *mut li
     }
 }
 
+/// Signals whose being ignored a program inherits: the caller's disposition is read before ours changes.
+#[derive(Clone, Copy)]
+struct Ignored {
+    child: bool,
+    pipe: bool,
+}
+
+impl Ignored {
+    fn read() -> Self {
+        Self { child: is_ignored(libc::SIGCHLD), pipe: is_ignored(libc::SIGPIPE) }
+    }
+
+    /// Has the command start with these dispositions. Where SIGCHLD is ignored here, nobody could wait for it.
+    fn hand_down(self, command: &mut Command) {
+        use std::os::unix::process::CommandExt;
+        if self.child {
+            // SAFETY: a valid disposition.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+        }
+        let restore = move || {
+            for (signal, is_ignored) in [(libc::SIGCHLD, self.child), (libc::SIGPIPE, self.pipe)] {
+                if is_ignored {
+                    // SAFETY: async-signal-safe, in the child before it is replaced.
+                    unsafe { libc::signal(signal, libc::SIG_IGN) };
+                }
+            }
+            Ok(())
+        };
+        if self.child || self.pipe {
+            // SAFETY: the closure only calls `signal`.
+            unsafe { command.pre_exec(restore) };
+        }
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all-zero is a valid sigaction; asking changes nothing.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// The handlers that pass signals on, as long as it lives.
 struct Handlers(Vec<(i32, libc::sigaction)>);
 
@@ -65,6 +108,7 @@ impl Drop for Handlers {
 
 /// Runs the command to its end. `started` is called once it runs.
 pub(crate) fn run(command: &mut Command, started: impl FnOnce(u32)) -> io::Result<ExitStatus> {
+    Ignored::read().hand_down(command);
     let handlers = Handlers::install();
     CHILD.store(0, Ordering::SeqCst);
     let mut child = command.spawn()?;

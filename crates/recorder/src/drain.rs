@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Slots that a session file has room for.
-const SLOTS_MAX: u64 = 4096;
+pub(crate) const SLOTS_MAX: u64 = 16_384;
 /// Bytes of chunks that are written at once.
 const BATCH_BYTES: usize = 1 << 20;
 /// A trace takes less than a sixteenth of its raw data (0.7 to 1.3 of 32 bytes an event), and its metadata a little.
@@ -105,7 +105,7 @@ impl SessionFile {
     /// Makes the session file, and keeps disk space for a trace.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
         if limit_of_files() < raw::slot_at(1) {
-            return Err(io::Error::other("`ulimit -f` allows files of less than 34 MiB"));
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
         let file = files::new_data(&folder.join(raw::SESSION_FILE))?;
         let slots_max = SLOTS_MAX.min(limit_of_files().saturating_sub(raw::slot_at(0)) / raw::SLOT_BYTES as u64);

@@ -44,7 +44,7 @@ pub enum RecordError {
     #[error(transparent)]
     Target(#[from] files::Refusal),
     /// A folder or file of the recorder's own.
-    #[error("{path} cannot be written: {error}; give -o a path in a writable folder")]
+    #[error("{path} cannot be written: {error}. {}", advice(error))]
     Output {
         /// Which.
         path: PathBuf,
@@ -73,6 +73,15 @@ pub enum RecordError {
     /// The session of the raw data is alive.
     #[error("{0} belongs to a recording that still runs; wait for its end")]
     StillRecording(PathBuf),
+    /// Raw data stays where it is.
+    #[error("{path} cannot be removed: {error}. Remove it by hand.")]
+    NotRemoved {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
     /// It is not known where the trace goes.
     #[error("{0} does not say where its trace goes; give -o FILE")]
     NoOutput(PathBuf),
@@ -99,5 +108,16 @@ impl RecordError {
             Self::NotRunnable { .. } | Self::Start { .. } => 126,
             _ => 125,
         }
+    }
+}
+
+/// What to do about a file that could not be written.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => "Make room there, or give -o a path on another disk.",
+        Some(libc::EFBIG) => "Raise the limit on files: ulimit -f unlimited.",
+        Some(libc::EMFILE) => "Raise the limit on descriptors: ulimit -n 1024.",
+        Some(libc::ENOENT) => "Leave the folder of raw data where it is while the program runs.",
+        _ => "Give -o a path in a writable folder.",
     }
 }

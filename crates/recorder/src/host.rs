@@ -30,17 +30,24 @@ fn libc_version() -> Option<String> {
 /// Whether files there live in memory.
 pub(crate) fn is_memory_file_system(path: &Path) -> bool {
     const IN_MEMORY: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x958458f6];
+    file_system(path).is_some_and(|kind| IN_MEMORY.contains(&kind))
+}
+
+/// Whether the file system there is Btrfs, ZFS, bcachefs or NILFS.
+pub(crate) fn is_copy_on_write(path: &Path) -> bool {
+    const COPYING: [i64; 4] = [0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e, 0x3434];
+    file_system(path).is_some_and(|kind| COPYING.contains(&kind))
+}
+
+/// The kernel's number of the file system.
+fn file_system(path: &Path) -> Option<i64> {
     use std::os::unix::ffi::OsStrExt;
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut facts = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: a NUL-terminated path and room for the answer.
     let answer = unsafe { libc::statfs(path.as_ptr(), facts.as_mut_ptr()) };
-    if answer != 0 {
-        return false;
-    }
-    // SAFETY: the call succeeded.
-    let facts = unsafe { facts.assume_init() };
-    IN_MEMORY.contains(&facts.f_type)
+    // SAFETY: filled in when the call succeeded.
+    (answer == 0).then(|| unsafe { facts.assume_init() }.f_type)
 }
 
 /// Anonymous memory of a process, bytes: cheap, for deciding whether a full reading is worth its time.

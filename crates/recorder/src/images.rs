@@ -4,8 +4,8 @@
 //! could not be written.
 
 use crate::convert::{self, Outside};
-use crate::drain::{Finished, SessionFile};
-use crate::error::RecordError;
+use crate::drain::{Finished, SLOTS_MAX, SessionFile};
+use crate::error::{self, RecordError};
 use crate::raw::flag;
 use crate::reader::RawFile;
 use crate::session::{Image, Report};
@@ -50,8 +50,8 @@ pub(crate) fn convert_all(session: &mut SessionFile, folder: &Path, wanted: &Wan
             Some(Err(error)) => {
                 let place = folder.display();
                 report.problems.push(format!(
-                    "no trace of process {}: {error}. Its raw data is kept in {place}. Make room there or choose \
-                     another place: pyalloc-bench record --recover '{place}' -o FILE",
+                    "no trace of process {}: {error} Its raw data is kept. Then write the trace: pyalloc-bench record \
+                     --recover '{place}' -o FILE",
                     raw.pid()
                 ));
                 report.raw_data = Some(folder.to_owned());
@@ -76,13 +76,15 @@ pub(crate) fn convert_all(session: &mut SessionFile, folder: &Path, wanted: &Wan
 fn problems(session: &SessionFile) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(error) = session.refused() {
-        problems.push(format!(
-            "raw data could not be written: {error}; the trace ends there. Make room, or give -o a path on another disk"
-        ));
+        problems
+            .push(format!("raw data could not be written: {error}; the trace ends there. {}", error::advice(error)));
     }
     let turned_away = session.turned_away();
     if turned_away > 0 {
-        problems.push(format!("{turned_away} processes more than a recording has room for were not recorded"));
+        problems.push(format!(
+            "{turned_away} programs and forked children were not recorded, since a recording has room for {SLOTS_MAX}. \
+             Record a part of what starts them"
+        ));
     }
     if session.has_not_loaded() {
         problems.push(

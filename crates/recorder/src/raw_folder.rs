@@ -14,6 +14,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+/// The recorder has room for so long a path.
+const PATH_BYTES_MAX: usize = 1000;
 const PREFIX: &str = ".pyalloc-raw-";
 const KEPT_FILE: &str = "session.json";
 
@@ -60,6 +62,10 @@ impl RawFolder {
     fn create_in(base: &Path, options: &Options) -> io::Result<Self> {
         let folder = loop {
             let path = files::private_folder(base, PREFIX)?;
+            if path.as_os_str().len() > PATH_BYTES_MAX {
+                let _ = files::remove_folder(&path, is_ours);
+                return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+            }
             match files::lock_folder(&path) {
                 // Another `record` took it for one that was left behind, and removes it.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {}
@@ -112,7 +118,18 @@ impl RawFolder {
 
     /// Removes the folder with the files that sessions make. What else lies there stays, and so does the folder.
     pub(crate) fn remove(self) {
-        let _ = files::remove_folder(&self.path, is_ours);
+        let _ = self.discard();
+    }
+
+    /// As [`Self::remove`], with what is in the way.
+    pub(crate) fn discard(self) -> Result<(), RecordError> {
+        files::remove_folder(&self.path, is_ours).map_err(|error| RecordError::NotRemoved { path: self.path, error })
+    }
+
+    /// Whether its file system writes a changed page to a new place. There a full disk can end the program: a page
+    /// that is written to once more needs new space.
+    pub(crate) fn is_copy_on_write(&self) -> bool {
+        host::is_copy_on_write(&self.path)
     }
 }
 
@@ -130,7 +147,7 @@ pub(crate) fn leftovers(output: &Path) -> Vec<String> {
             }
             let place = folder.path().display();
             sentences.push(format!(
-                "a recording that was killed left {} MiB of raw data. Write its trace: pyalloc-bench record --recover \
+                "a recording left {} MiB of raw data without a trace. Write its trace: pyalloc-bench record --recover \
                  '{place}'; or remove it: pyalloc-bench record --discard '{place}'",
                 (bytes >> 20).max(1)
             ));

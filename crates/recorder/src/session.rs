@@ -95,6 +95,10 @@ pub fn record(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report, Re
         say(&left);
     }
     let folder = RawFolder::create(options)?;
+    if folder.is_copy_on_write() {
+        say("raw data lies on a copy-on-write file system: if its disk fills up, the program may end by SIGBUS. Keep \
+             100 MiB free, or give -o a path on another file system");
+    }
     let report = record_into(options, &path, &folder, say);
     match report {
         Ok(report) if report.raw_data.is_some() => Ok(report),
@@ -136,7 +140,7 @@ pub fn recover(folder: &Path, output: Option<&Path>) -> Result<Report, RecordErr
 /// # Errors
 /// When the folder holds no raw data, or its recording still runs.
 pub fn discard(folder: &Path) -> Result<(), RecordError> {
-    RawFolder::open(folder).map(RawFolder::remove)
+    RawFolder::open(folder)?.discard()
 }
 
 fn record_into(
