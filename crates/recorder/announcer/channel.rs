@@ -1,8 +1,8 @@
 //! The way to the sampler: one connection to an abstract socket for each mark, held until the sampler answers.
 //!
 //! The variable holds `NAME/SECRET`. A message is `SECRET PID CPU_NS WALL_NS NAME` and a line end: process id, CPU time
-//! of the process, monotonic clock. A connection that lives only during the mark survives programs that close their descriptors, and forked children
-//! are told apart by their own process id.
+//! of the process, monotonic clock. A connection that lives only during the mark survives programs that close their
+//! descriptors, and forked children are told apart by their own process id.
 //!
 //! Invariant: allocates nothing; without a listener a mark is nothing.
 
