@@ -40,6 +40,11 @@ pub fn claim_slot() -> *mut u8 {
         return null_mut();
     }
     let slot = map_slot(raw::slot_at(index));
+    if !slot.is_null() {
+        // The file is a hole: reading ahead would fill the page cache with zeros.
+        // SAFETY: the mapping of the slot, whole.
+        unsafe { sys::syscall(sys::SYS_MADVISE, slot, SLOT_BYTES, sys::MADV_RANDOM) };
+    }
     if !slot.is_null() && populate(slot, raw::WINDOWS_AT) != 0 {
         release_slot(slot);
         return null_mut();

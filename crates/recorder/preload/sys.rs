@@ -18,6 +18,7 @@ pub const MAP_SHARED: c_int = 1;
 pub const MAP_ANONYMOUS: c_int = 0x20;
 pub const MAP_NONBLOCK: i64 = 0x10000;
 pub const MREMAP_MAYMOVE: i64 = 1;
+pub const MADV_RANDOM: i64 = 1;
 pub const MADV_HUGEPAGE: c_int = 14;
 pub const MADV_POPULATE_WRITE: i64 = 23;
 pub const CLOCK_MONOTONIC: c_int = 1;
