@@ -2,7 +2,6 @@
 //! terminal are refused in a sentence, with little memory, and in time.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-#[allow(dead_code, reason = "the binary is run under limits here")]
 mod binary;
 
 use binary::output;

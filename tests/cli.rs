@@ -3,14 +3,13 @@
 
 mod binary;
 
-use binary::{bench, output};
+use binary::{bench, output, wait_for};
 use pyalloc_bench::run::{self, Outcome, Run};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 use trace::{Domain, Event, EventKind, Metadata, Phase, TraceWriter, WriteOptions};
 
@@ -74,18 +73,6 @@ fn failures(runs: &[Run]) -> Vec<&str> {
             Outcome::Ok(_) => "",
         })
         .collect()
-}
-
-/// Waits until `found` gives something.
-fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = found() {
-            return value;
-        }
-        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn lines_of(out: &Path) -> usize {
@@ -183,9 +170,9 @@ fn a_child_killed_in_the_middle_is_a_recorded_failure() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for("the first lines", || (lines_of(&out) >= 21).then_some(()));
+    wait_for("the first lines", PATIENCE, || (lines_of(&out) >= 21).then_some(()));
     // The footprint children idle now, long enough to be met alive.
-    wait_for("a worker to kill", || workers_of(&parent).first().copied().filter(|pid| kill(*pid)));
+    wait_for("a worker to kill", PATIENCE, || workers_of(&parent).first().copied().filter(|pid| kill(*pid)));
     let code = parent.wait().unwrap().code();
     let mut stderr = String::new();
     parent.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
@@ -208,7 +195,7 @@ fn an_interrupted_run_keeps_what_it_has() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for("the first lines", || (lines_of(&out) >= 3).then_some(()));
+    wait_for("the first lines", PATIENCE, || (lines_of(&out) >= 3).then_some(()));
     assert!(kill(parent.id()));
     parent.wait().unwrap();
     let (_, runs) = run::read(&out.join("latest")).unwrap();

@@ -3,13 +3,12 @@
 
 mod binary;
 
-use binary::{bench, output};
+use binary::{bench, output, wait_for};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Long enough for a loaded machine; only a hang takes so long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,17 +40,6 @@ fn children(parent: u32) -> Vec<(u32, String)> {
         lists.flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
     let line = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     pids.into_iter().map(|pid| (pid, line(pid))).collect()
-}
-
-fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = found() {
-            return value;
-        }
-        assert!(started.elapsed() < limit, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A child of this process that was called so.

@@ -6,11 +6,10 @@ mod binary;
 #[path = "../crates/recorder/tests/support/mod.rs"]
 mod support;
 
-use binary::{bench, output};
+use binary::{bench, output, wait_for};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use trace::{EventKind, Metadata};
@@ -61,6 +60,15 @@ impl Bed {
         Recorded { code, said, metadata, allocations }
     }
 
+    /// A recording whose program has allocated, and runs until the file is removed.
+    fn running(&self) -> (Child, PathBuf) {
+        let ready = self.path("ready");
+        let code = format!("{BEFORE}open({ready:?}, 'w').close()\nwhile os.path.exists({ready:?}): time.sleep(0.02)");
+        let recording = self.command(&code).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("the program", PATIENCE, || ready.exists().then_some(()));
+        (recording, ready)
+    }
+
     fn raw_folders(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".pyalloc-raw-")).collect()
@@ -80,14 +88,6 @@ fn is_root(what: &str) -> bool {
         println!("NOT RUN: {what} needs root");
     }
     is_root
-}
-
-fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_there() {
-        assert!(begin.elapsed() < PATIENCE, "{what}");
-        sleep(Duration::from_millis(20));
-    }
 }
 
 /// The program does this in the middle of its work, and loses nothing; nor does a child that it forks afterwards.
@@ -167,10 +167,7 @@ fn a_child_that_goes_on_allocating_is_cut_and_costs_nothing_else() {
 #[test]
 fn a_killed_recording_is_named_and_can_be_finished() {
     let Some(bed) = Bed::new() else { return };
-    let ready = bed.path("ready");
-    let code = format!("{BEFORE}open({ready:?}, 'w').close(); time.sleep(30)");
-    let mut recording = bed.command(&code).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("the program runs", || ready.exists());
+    let (mut recording, _) = bed.running();
     recording.kill().unwrap();
     recording.wait().unwrap();
     let [left] = &bed.raw_folders()[..] else { panic!("one folder of raw data is left") };
@@ -178,9 +175,11 @@ fn a_killed_recording_is_named_and_can_be_finished() {
     let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(left).unwrap());
     assert_eq!(mode & 0o777, 0o700);
 
-    let (code, _, said) = output(bench().args(["record", "-o"]).arg(bed.path("next.trace")).args(["--", "/bin/true"]));
+    let mut next = bench();
+    next.args(["record", "-o"]).arg(bed.path("next.trace")).args(["--", "/bin/true"]);
+    let (code, _, said) = output(next.env("TMPDIR", bed.folder.path()));
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("--recover") && said.contains(left.to_str().unwrap()), "{said}");
+    assert!(said.matches("--recover").count() == 1 && said.contains(left.to_str().unwrap()), "{said}");
 
     let (code, _, said) = output(bench().args(["record", "--recover"]).arg(left));
     assert_eq!(code, 0, "{said}");
@@ -237,10 +236,7 @@ fn recordings_that_begin_together_leave_each_other_alone() {
 #[test]
 fn a_running_recording_cannot_be_taken_away() {
     let Some(bed) = Bed::new() else { return };
-    let ready = bed.path("ready");
-    let code = format!("{BEFORE}open({ready:?}, 'w').close()\nwhile os.path.exists({ready:?}): time.sleep(0.02)");
-    let mut recording = bed.command(&code).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("the program runs", || ready.exists());
+    let (mut recording, ready) = bed.running();
     for verb in ["--recover", "--discard"] {
         let (code, _, said) = output(bench().args(["record", verb]).arg(&bed.raw_folders()[0]));
         assert!(code == 2 && said.contains("still runs"), "{code} {said}");

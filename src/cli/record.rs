@@ -65,7 +65,7 @@ pub(super) fn run(args: &RecordArgs) -> u8 {
     end(recorder::record(&options, &mut |line| complain(line)))
 }
 
-/// For raw data that was left: there is no program whose exit code to leave with.
+/// For raw data of an earlier session: no program runs whose exit code to return.
 fn end_of_left(result: Result<recorder::Report, recorder::RecordError>) -> u8 {
     let is_whole = result.as_ref().map(|report| report.raw_data.is_none()).map_err(drop);
     end(result);

@@ -257,7 +257,7 @@ fn failures(analysis: &Analysis) -> String {
         return String::new();
     }
     let heads = ["workload", "allocator", "pass", "runs", "reason"];
-    let mut table = Table::new("Runs that failed; they are in no figure", &heads);
+    let mut table = Table::new("Runs that failed; no figure includes them", &heads);
     for failure in &analysis.failures {
         let Failure { workload, config, pass, reason, runs } = failure.clone();
         table.row([workload, config, pass, runs.to_string(), reason]);

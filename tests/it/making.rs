@@ -45,7 +45,7 @@ const WORDS: &[&str] = &[
     "tempfile",
     "unlinkat",
 ];
-/// Those whose names other things have too, with what stands before them.
+/// Those whose names other things have too, with the path in front of them.
 const CALLS: &[&str] =
     &["File::create", "fs::write", "fs::rename", "fs::copy", "fs::open", "libc::open", "libc::rename"];
 /// Of the last, names that a braced `use` of `fs` would bring in.

@@ -18,3 +18,4 @@ pub use folder::{FreshFolder, check_folder, make_folders, new_folder, remove_fol
 pub use fresh::{Fresh, Mode, append_new, edit_document, link_latest, replace};
 pub use kind::{Kind, Refusal, check_base, check_target, check_target_below};
 pub use own::{PrivateFolder, lock_folder, open_own, own_folder, private_folder, sealed};
+pub use part::random;

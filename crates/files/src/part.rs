@@ -18,7 +18,10 @@ const ENDING: &[u8] = b".part";
 const RANDOM_DIGITS: usize = 16;
 
 /// Sixteen hexadecimal digits that nobody can foresee.
-pub(crate) fn random() -> io::Result<String> {
+///
+/// # Errors
+/// When the system has no random bytes.
+pub fn random() -> io::Result<String> {
     let mut bytes = [0_u8; RANDOM_DIGITS / 2];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

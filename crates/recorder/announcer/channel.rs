@@ -2,7 +2,7 @@
 //!
 //! The variable holds `NAME/SECRET`. A message is `SECRET PID CPU_NS WALL_NS NAME` and a line end: process id, CPU time
 //! of the process, monotonic clock. A connection that lives only during the mark survives programs that close their
-//! descriptors, and forked children are told apart by their own process id.
+//! descriptors, and the process id distinguishes forked children.
 //!
 //! Invariant: allocates nothing; without a listener a mark is nothing.
 

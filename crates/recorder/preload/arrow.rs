@@ -32,12 +32,7 @@ type GetEnv = unsafe extern "C" fn(*const c_char) -> *const c_char;
 static GETENV: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 
 unsafe extern "C" fn getenv_from(name: *const c_char, caller: usize) -> *const c_char {
-    let mut real = GETENV.load(Ordering::Relaxed);
-    if real.is_null() {
-        // SAFETY: a NUL-terminated name.
-        real = stream::with(|thread| thread.holding(|| unsafe { sys::dlsym(sys::RTLD_NEXT, c"getenv".as_ptr()) }));
-        GETENV.store(real, Ordering::Relaxed);
-    }
+    let real = stream::next_definition(&GETENV, c"getenv");
     // SAFETY: the C library always has it, with this signature; the program's own argument.
     let value = unsafe { transmute::<*mut c_void, GetEnv>(real)(name) };
     // SAFETY: the program's own argument is a NUL-terminated string.

@@ -5,7 +5,7 @@
 //! child runs in its parent's memory.
 
 use crate::raw::session;
-use crate::{session_file, sys};
+use crate::{session_file, stream, sys};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
 use core::ptr::{null, null_mut};
@@ -106,17 +106,6 @@ impl Copy {
     }
 }
 
-/// The next definition of a function, looked up once.
-fn next(slot: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
-    let mut found = slot.load(Ordering::Relaxed);
-    if found.is_null() {
-        // SAFETY: a NUL-terminated name.
-        found = crate::stream::with(|thread| thread.holding(|| unsafe { sys::dlsym(sys::RTLD_NEXT, name.as_ptr()) }));
-        slot.store(found, Ordering::Relaxed);
-    }
-    found
-}
-
 /// Defines the functions of the `exec` family that take an environment (or use the process's own).
 macro_rules! with_environment_of {
     ($($name:ident, $symbol:literal, ($($argument:ident: $kind:ty),*);)*) => {$(
@@ -127,7 +116,7 @@ macro_rules! with_environment_of {
         pub unsafe extern "C" fn $name($($argument: $kind),*, environment: Environment) -> c_int {
             static NEXT: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
             type Function = unsafe extern "C" fn($($kind),*, Environment) -> c_int;
-            let next = next(&NEXT, $symbol);
+            let next = stream::next_definition(&NEXT, $symbol);
             with_environment(environment, |environment| {
                 // SAFETY: the C library always has it, with this signature; the program's own arguments.
                 unsafe { transmute::<*mut c_void, Function>(next)($($argument),*, environment) }

@@ -148,7 +148,7 @@ fn for_each_line(path: &CStr, mut each: impl FnMut(&[u8])) {
     // SAFETY: the lock is held.
     let buffer = unsafe { LINES.get() };
     // SAFETY: a NUL-terminated path.
-    let fd = unsafe { sys::open(path.as_ptr(), sys::O_RDONLY) };
+    let fd = unsafe { sys::open(path.as_ptr(), sys::O_RDONLY_CLOEXEC) };
     if fd < 0 {
         return;
     }

@@ -7,8 +7,9 @@ use crate::large;
 use crate::raw::{CHUNK_HEADER_BYTES, Kind, LARGE_BYTES, RECORD_BYTES, Record, TIME_SHIFT, WINDOW_BYTES};
 use crate::{life, recording, ring, sys};
 use core::cell::Cell;
+use core::ffi::{CStr, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 static SEQUENCE: AtomicU64 = AtomicU64::new(1);
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -52,6 +53,17 @@ thread_local! {
 #[inline(always)]
 pub fn with<T>(body: impl FnOnce(&Thread) -> T) -> T {
     THREAD.with(body)
+}
+
+/// The next definition of a function in the global order, looked up once, with recording held back.
+pub fn next_definition(slot: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
+    let mut found = slot.load(Ordering::Relaxed);
+    if found.is_null() {
+        // SAFETY: a NUL-terminated name.
+        found = with(|thread| thread.holding(|| unsafe { sys::dlsym(sys::RTLD_NEXT, name.as_ptr()) }));
+        slot.store(found, Ordering::Relaxed);
+    }
+    found
 }
 
 impl Thread {

@@ -9,7 +9,6 @@ pub const RTLD_DEFAULT: *mut c_void = core::ptr::null_mut();
 pub const RTLD_NEXT: *mut c_void = -1_isize as *mut c_void;
 pub const RTLD_LAZY: c_int = 1;
 pub const RTLD_NOLOAD: c_int = 4;
-pub const O_RDONLY: c_int = 0;
 pub const O_RDONLY_CLOEXEC: c_int = 0o2_000_000;
 pub const O_RDWR_CLOEXEC: c_int = 0o2 | 0o2_000_000;
 pub const O_NOFOLLOW: c_int = 0o400_000;

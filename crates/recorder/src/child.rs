@@ -64,12 +64,18 @@ impl Ignored {
     }
 }
 
-fn is_ignored(signal: i32) -> bool {
+/// What is done about a signal.
+fn disposition(signal: i32) -> libc::sigaction {
     // SAFETY: all-zero is a valid sigaction; asking changes nothing.
     unsafe {
         let mut now: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+        libc::sigaction(signal, std::ptr::null(), &mut now);
+        now
     }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    disposition(signal).sa_sigaction == libc::SIG_IGN
 }
 
 /// The handlers that pass signals on, as long as it lives.
@@ -79,16 +85,15 @@ impl Handlers {
     fn install() -> Self {
         let mut before = Vec::new();
         for signal in PASSED {
-            // SAFETY: all-zero is a valid sigaction.
-            let (mut old, mut new): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
-            new.sa_sigaction = pass_on as *const () as usize;
-            new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-            // SAFETY: both structures are valid; asking changes nothing.
-            unsafe { libc::sigaction(signal, std::ptr::null(), &mut old) };
             // What the caller ignores (nohup) the program shall ignore too.
-            if old.sa_sigaction == libc::SIG_IGN {
+            if is_ignored(signal) {
                 continue;
             }
+            let old = disposition(signal);
+            // SAFETY: all-zero is a valid sigaction.
+            let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
+            new.sa_sigaction = pass_on as *const () as usize;
+            new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
             // SAFETY: the handler does only what a handler may.
             unsafe { libc::sigaction(signal, &new, std::ptr::null_mut()) };
             before.push((signal, old));

@@ -74,7 +74,7 @@ pub enum RecordError {
     #[error("{0} belongs to a recording that still runs; wait for its end")]
     StillRecording(PathBuf),
     /// Raw data stays where it is.
-    #[error("{path} cannot be removed: {error}. Remove it by hand.")]
+    #[error("{path} cannot be removed: {error}. Remove it by hand")]
     NotRemoved {
         /// The folder.
         path: PathBuf,
@@ -114,10 +114,10 @@ impl RecordError {
 /// What to do about a file that could not be written.
 pub(crate) fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => "Make room there, or give -o a path on another disk.",
-        Some(libc::EFBIG) => "Raise the limit on files: ulimit -f unlimited.",
-        Some(libc::EMFILE) => "Raise the limit on descriptors: ulimit -n 1024.",
-        Some(libc::ENOENT) => "Leave the folder of raw data where it is while the program runs.",
-        _ => "Give -o a path in a writable folder.",
+        Some(libc::ENOSPC | libc::EDQUOT) => "Make room there, or give -o a path on another disk",
+        Some(libc::EFBIG) => "Raise the limit on files: ulimit -f unlimited",
+        Some(libc::EMFILE) => "Raise the limit on descriptors: ulimit -n 1024",
+        Some(libc::ENOENT) => "Leave its folder where it is while the program runs",
+        _ => "Give -o a path in a writable folder",
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn convert_all(session: &mut SessionFile, folder: &Path, wanted: &Wan
             Some(Err(error)) => {
                 let place = folder.display();
                 report.problems.push(format!(
-                    "no trace of process {}: {error} Its raw data is kept. Then write the trace: pyalloc-bench record \
+                    "no trace of process {}: {error}. Its raw data is kept. Then write the trace: pyalloc-bench record \
                      --recover '{place}' -o FILE",
                     raw.pid()
                 ));
@@ -135,8 +135,5 @@ fn worker_output(output: &Path, pid: u32, index: usize) -> PathBuf {
         None => output.with_extension(label),
     };
     let plain = with(pid.to_string());
-    if files::check_target(&plain, files::Kind::Trace).is_err() || plain.exists() {
-        return with(format!("{pid}-{index}"));
-    }
-    plain
+    if plain.symlink_metadata().is_ok() { with(format!("{pid}-{index}")) } else { plain }
 }

@@ -25,6 +25,7 @@ mod reader;
 mod sampler;
 mod session;
 mod sites;
+mod slot;
 mod summary;
 mod walk;
 

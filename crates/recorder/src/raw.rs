@@ -93,6 +93,13 @@ pub(crate) const WINDOWS_AT: usize = RING_AT + 4096 + WINDOWS * 8;
 pub(crate) const SLOT_BYTES: usize = 33 << 20;
 const _: () = assert!(WINDOWS_AT + WINDOWS * WINDOW_BYTES <= SLOT_BYTES && WINDOWS_AT.is_multiple_of(4096));
 
+/// The word of this index in bytes.
+pub(crate) fn word_at(bytes: &[u8], index: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[index * 8..][..8]);
+    u64::from_le_bytes(word)
+}
+
 /// Where a slot begins in the session file.
 pub(crate) const fn slot_at(index: u64) -> u64 {
     SESSION_BYTES as u64 + index * SLOT_BYTES as u64

@@ -1,4 +1,4 @@
-//! The folder of raw data: made beside the output, locked while its session lives, found again when it was left behind.
+//! The folder of raw data: made beside the output, locked while its session lives, found again after a kill.
 //!
 //! Invariant: a private folder of a random name. Whoever holds the lock is the session; a folder without one is the
 //! work of a session that was killed.
@@ -8,7 +8,7 @@ use crate::error::RecordError;
 use crate::session::{Options, shaping};
 use crate::{convert::Host, host, raw};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -67,9 +67,9 @@ impl RawFolder {
                 return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
             }
             match files::lock_folder(&path) {
-                // Another `record` took it for one that was left behind, and removes it.
+                // Another `record` mistook it for that of a killed session, and removes it.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {}
-                // Without locks nobody finds out that it is left behind.
+                // Without locks no later command can find it.
                 lock => break Self { path, _lock: lock.ok() },
             }
         };
@@ -136,7 +136,9 @@ impl RawFolder {
 /// A sentence for each folder near this output that a killed session left. Folders without a record are removed.
 pub(crate) fn leftovers(output: &Path) -> Vec<String> {
     let mut sentences = Vec::new();
-    for base in bases(&beside(output)) {
+    // Two of the places may be one.
+    let places: BTreeSet<PathBuf> = bases(&beside(output)).iter().flat_map(fs::canonicalize).collect();
+    for base in places {
         let folders = fs::read_dir(&base).into_iter().flatten().flatten();
         for path in folders.map(|entry| entry.path()) {
             let Ok(folder) = RawFolder::open(&path) else { continue };

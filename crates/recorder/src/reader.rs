@@ -3,8 +3,8 @@
 //! Invariant: memory is bounded by one chunk per thread and the list of chunks, whatever the length of the recording;
 //! a log cut short at any point gives the records before that point, and bytes of any kind give no panic.
 
-use crate::drain::raw_chunk;
-use crate::raw::{self, Record, mark, stop, text, word};
+use crate::raw::{self, Record, mark, stop, text, word, word_at};
+use crate::slot::raw_chunk;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
@@ -89,7 +89,7 @@ impl RawFile {
 
     /// A word of the header.
     pub(crate) fn word(&self, index: usize) -> u64 {
-        word_at(&self.head, index * 8)
+        word_at(&self.head, index)
     }
 
     /// A text field of the header.
@@ -137,14 +137,14 @@ impl RawFile {
         self.marks = table(raw::MARKS_AT, raw::MARK_BYTES, raw::MARKS_MAX, self.word(word::MARKS))
             .map(|entry| MarkEntry {
                 name: text_of(&entry[mark::NAME_AT..]),
-                words: std::array::from_fn(|index| word_at(entry, index * 8)),
+                words: std::array::from_fn(|index| word_at(entry, index)),
             })
             .collect();
         self.mappings = table(raw::MAPS_AT, raw::MAP_BYTES, raw::MAPS_MAX, self.word(word::MAPS))
             .map(|entry| Mapping {
                 begin: word_at(entry, 0),
-                end: word_at(entry, 8),
-                base: word_at(entry, 16),
+                end: word_at(entry, 1),
+                base: word_at(entry, 2),
                 module: text_of(&entry[raw::MAP_NAME_AT..]),
             })
             .collect();
@@ -201,7 +201,7 @@ impl Cursor<'_> {
     fn advance(&mut self, file: &File) -> io::Result<()> {
         loop {
             if let Some(bytes) = self.bytes.get(self.at..self.at + raw::RECORD_BYTES) {
-                let words = std::array::from_fn(|index| word_at(bytes, index * 8));
+                let words = std::array::from_fn(|index| word_at(bytes, index));
                 self.at += raw::RECORD_BYTES;
                 self.head = Record::unpack(words).filter(|record| record.seq > self.last);
                 if let Some(record) = self.head {
@@ -254,12 +254,6 @@ impl Records<'_> {
         self.cursors[thread].advance(&self.raw.file)?;
         Ok(record.map(|record| (thread, record)))
     }
-}
-
-fn word_at(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
 }
 
 fn text_of(bytes: &[u8]) -> String {

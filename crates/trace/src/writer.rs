@@ -59,7 +59,7 @@ impl<W: Write> TraceWriter<W> {
         let tables = Tables::of(metadata)?;
         write_header(&mut to, metadata, options)?;
         let block = BlockBuilder::new(options.level, options.time, options.sites)?;
-        Ok(Self { to, ledger: Ledger::new(tables), block, metadata: metadata.clone() })
+        Ok(Self { to, ledger: Ledger::new(tables), block, metadata: metadata.without_sites() })
     }
 
     /// The slot that the next allocation must name.

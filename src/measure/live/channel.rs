@@ -41,7 +41,8 @@ pub(super) struct Mark {
 
 impl Channel {
     pub(super) fn open() -> Result<Self, String> {
-        let (name, secret) = (format!("pyalloc-live-{}", random()), random());
+        let drawn = files::random().and_then(|name| Ok((format!("pyalloc-live-{name}"), files::random()?)));
+        let (name, secret) = drawn.map_err(|e| format!("cannot draw a random name: {e}. Free some memory."))?;
         let listener = SocketAddr::from_abstract_name(&name)
             .and_then(|address| UnixListener::bind_addr(&address))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -67,12 +68,6 @@ impl Channel {
             Err(e) => Err(format!("The program's marks cannot be heard: {e}. Raise the limit on descriptors.")),
         }
     }
-}
-
-/// Digits that nobody can foresee.
-fn random() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// Process, CPU time, clock and name of a message.
