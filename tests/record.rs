@@ -191,27 +191,32 @@ fn a_killed_recording_is_named_and_can_be_finished() {
     assert!(code == 2 && said.contains("no raw data"), "{code} {said}");
 }
 
-/// A session file without its words: `record` was killed before it could start the program.
+/// `record` was killed before it could start the program, or while it removed the data of a written trace.
 #[test]
-fn a_recording_that_never_began_is_removed() {
+fn raw_data_without_a_recording_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let left = folder.path().join(".pyalloc-raw-0123456789abcdef");
-    let make = |has_session: bool| {
+    let states: [&[&str]; 4] =
+        [&[], &["session"], &[".session.json.0123456789abcdef.part"], &["reserve", "0000.log", "0001.log"]];
+    let make = |names: &[&str]| {
         fs::create_dir(&left).unwrap();
         fs::set_permissions(&left, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        if has_session {
-            fs::File::create(left.join("session")).unwrap().set_len(64 << 20).unwrap();
+        for name in names {
+            fs::write(left.join(name), if name.ends_with("log") { vec![1; 1 << 16] } else { Vec::new() }).unwrap();
+            if *name == "session" {
+                fs::File::options().write(true).open(left.join(name)).unwrap().set_len(64 << 20).unwrap();
+            }
         }
     };
-    for has_session in [false, true] {
-        make(has_session);
+    for names in states {
+        make(names);
         let (code, _, said) = output(bench().args(["record", "--recover"]).arg(&left));
         assert_eq!(code, 0, "{said}");
-        assert!(said.contains("nothing was recorded") && !left.exists(), "{said}");
-        make(has_session);
+        assert!(said.contains("nothing is left to recover") && !left.exists(), "{names:?}: {said}");
+        make(names);
         let next = folder.path().join("next.trace");
         let (code, _, said) = output(bench().args(["record", "-o"]).arg(next).args(["--", "/bin/true"]));
-        assert!(code == 0 && !left.exists() && !said.contains("--recover"), "{code} {said}");
+        assert!(code == 0 && !left.exists() && !said.contains("--recover"), "{names:?}: {code} {said}");
     }
 }
 

@@ -123,6 +123,8 @@ impl RawFolder {
 
     /// As [`Self::remove`], with what is in the way.
     pub(crate) fn discard(self) -> Result<(), RecordError> {
+        // First what makes the rest worth keeping, so that a kill in between leaves nothing to recover.
+        let _ = files::remove_folder(&self.path, |name| name == raw::SESSION_FILE);
         files::remove_folder(&self.path, is_ours).map_err(|error| RecordError::NotRemoved { path: self.path, error })
     }
 
@@ -143,7 +145,7 @@ pub(crate) fn leftovers(output: &Path) -> Vec<String> {
         for path in folders.map(|entry| entry.path()) {
             let Ok(folder) = RawFolder::open(&path) else { continue };
             let bytes = logged_bytes(folder.path());
-            if bytes == 0 {
+            if bytes == 0 || !folder.path().join(raw::SESSION_FILE).exists() {
                 folder.remove();
                 continue;
             }
@@ -183,7 +185,9 @@ fn bases(beside: &Path) -> [PathBuf; 3] {
 
 fn is_ours(name: &str) -> bool {
     let is_numbered = |stem: &str| !stem.is_empty() && stem.bytes().all(|byte| byte.is_ascii_digit());
-    [KEPT_FILE, raw::SESSION_FILE, RESERVE_FILE].contains(&name)
+    let is_part = name.strip_suffix(".part").is_some_and(|stem| stem.starts_with('.'));
+    is_part
+        || [KEPT_FILE, raw::SESSION_FILE, RESERVE_FILE].contains(&name)
         || name.strip_suffix(LOG_SUFFIX).and_then(|stem| stem.strip_suffix('.')).is_some_and(is_numbered)
         || (name.starts_with("recorder-") && name.ends_with(".so"))
 }
