@@ -18,6 +18,8 @@ pub const WORKER_VERB: &str = "worker";
 const POINTS: u32 = 256;
 /// What a worker may take besides its calls and its idle time.
 const TIMEOUT_BASE: Duration = Duration::from_secs(60);
+/// How long a compiler may take to be gone after its worker failed.
+const COMPILER_GRACE: Duration = Duration::from_secs(1);
 /// What a call may take at most on average; a hundred times what is usual.
 const TIMEOUT_NS_PER_CALL: u64 = 2_000;
 
@@ -139,14 +141,14 @@ impl Worker {
     #[must_use]
     pub fn wait(self) -> Measured {
         let finished = self.running.wait(self.timeout);
-        // With the worker gone nobody reads the windows that it fills.
-        let compiler = self.compiler.and_then(Running::kill);
-        match finished {
-            Ok(finished) => Measured {
-                outcome: without_image(outcome(self.pass, &finished, self.timeout), compiler),
-                started_unix_ms: self.started_unix_ms,
-                wall_ns: finished.wall_ns,
-            },
+        let came = finished.map(|finished| (outcome(self.pass, &finished, self.timeout), finished.wall_ns));
+        // With the worker gone nobody reads the windows that it fills, unless its own end was the reason.
+        let grace = if matches!(came, Ok((Outcome::Failed { .. }, _))) { COMPILER_GRACE } else { Duration::ZERO };
+        let compiler = self.compiler.and_then(|compiler| compiler.kill_after(grace));
+        match came {
+            Ok((outcome, wall_ns)) => {
+                Measured { outcome: without_image(outcome, compiler), started_unix_ms: self.started_unix_ms, wall_ns }
+            }
             Err(e) => Measured::failed("spawn", format!("The worker was lost: {e}."), self.started_unix_ms, 0),
         }
     }

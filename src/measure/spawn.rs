@@ -152,9 +152,22 @@ impl Running {
         })
     }
 
-    /// Ends a child that is no longer wanted; how it had ended by then, if it had.
-    pub fn kill(mut self) -> Option<Ending> {
-        let ended = self.child.try_wait().ok().flatten().map(ending);
+    /// Ends a child that is no longer wanted; how it had ended by itself, if it had.
+    pub fn kill(self) -> Option<Ending> {
+        self.kill_after(Duration::ZERO)
+    }
+
+    /// The same, once the child had so long to end by itself: the kernel closes a killed child's pipes before its end can
+    /// be seen.
+    pub fn kill_after(mut self, grace: Duration) -> Option<Ending> {
+        let until = Instant::now() + grace;
+        let ended = loop {
+            let ended = self.child.try_wait().ok().flatten().map(ending);
+            if ended.is_some() || Instant::now() >= until {
+                break ended;
+            }
+            thread::sleep(POLL);
+        };
         let _ = self.child.kill();
         let _ = self.child.wait();
         ended
