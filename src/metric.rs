@@ -215,6 +215,12 @@ pub fn footprint(run: &Run) -> Option<&Footprint> {
     }
 }
 
+/// Resident and requested bytes at every mark, if the run is a footprint pass.
+#[must_use]
+pub fn at_marks(run: &Run) -> Option<&[[u64; 2]]> {
+    footprint(run).map(|footprint| footprint.at_marks.as_slice())
+}
+
 /// The reading at rest: the last one of the idle time. A child that did not idle was last read at the mark which rest
 /// follows, and that reading is 0 ms after it.
 #[must_use]

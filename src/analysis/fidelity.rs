@@ -7,6 +7,7 @@
 //! readings say about its reason, and nothing is said that they do not say.
 
 use super::stats::median_of_sorted;
+use super::trust::Check;
 use crate::run::{Fidelity, FidelityConfig, Mode, RealRun, ReplayedRun};
 use serde::Serialize;
 use trace::Phase;
@@ -385,6 +386,14 @@ fn as_recorded(found: &Fidelity) -> Option<&FidelityConfig> {
     }
 }
 
+/// The replay of what the program was recorded under, held against the recording.
+#[must_use]
+pub fn check(found: &Fidelity) -> Check {
+    let replayed = as_recorded(found).into_iter().flat_map(|config| &config.replayed);
+    let replays: Vec<&[[u64; 2]]> = replayed.map(|run| run.at_marks.as_slice()).collect();
+    super::trust::check(&found.recorded_marks, &replays, found.threads > 1)
+}
+
 /// CPU time of the program in `steady` under a configuration, nanoseconds: the recorded program's, less what the
 /// replay takes as recorded, plus what it takes under this configuration.
 #[must_use]
@@ -425,6 +434,7 @@ mod tests {
             end_bytes: predicted * MIB,
             rest: vec![(0, predicted * MIB / 2)],
             rest_from: "drained".into(),
+            at_marks: vec![],
         };
         FidelityConfig {
             name: name.into(),

@@ -416,6 +416,7 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         })
         .collect();
     Footprint {
+        at_marks: Vec::new(),
         cycles: (0..8).map(|i| MemoryPoint { resident_bytes: peak.resident_bytes + i * MIB, ..drained }).collect(),
         owners: [(Moment::Peak, peak), (Moment::Rest, drained)].map(|(moment, at)| owners(moment, at)).into(),
         end,

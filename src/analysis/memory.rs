@@ -119,6 +119,7 @@ mod tests {
             high_water_bytes: Vec::new(),
             pools: None,
             cycles: Vec::new(),
+            at_marks: Vec::new(),
             owners: Vec::new(),
             failed_allocations: 0,
             seal: SealReport::default(),

@@ -22,13 +22,16 @@ pub mod repetitions;
 pub mod shape;
 pub mod stats;
 pub mod threads;
+pub mod trust;
 
 pub use control::{Drift, Noise, Twins};
 pub use price::program_cpu_ns;
 pub use random::Random;
 
 use crate::metric;
-use crate::run::{CallKind, Environment, MemoryPoint, Mode, Outcome, Pass, RestPoint, Run, WorkloadFacts};
+use crate::run::{
+    CallKind, Environment, MemoryPoint, Mode, Outcome, Pass, RestPoint, Run, WorkloadFacts, recorded_marks,
+};
 use compare::Confidence;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -153,6 +156,9 @@ pub struct WorkloadAnalysis {
     pub floor_loop: Option<Estimate>,
     /// ns per call of the null allocator with the same touch, steady.
     pub floor_null: Option<Estimate>,
+    /// The replay of what it was recorded under, held against the recording; none in results from before there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<trust::Check>,
     /// CPU nanoseconds of the recorded program in steady, less the recorder's calibrated own cost.
     pub program_cpu_ns: Option<f64>,
     /// The empty timer, ns: p50, p90, p99, p99.9, max.
@@ -401,10 +407,24 @@ impl<'a> Selection<'a> {
             baseline: self.baseline(&workload.name),
             floor_loop,
             floor_null,
+            check: self.check(workload, &all),
             program_cpu_ns,
             clock: clock.as_ref().map(latency::Pooled::clock_row),
             clock_survival: clock.map(|clock| clock.survival()).unwrap_or_default(),
         }
+    }
+
+    /// What a program is recorded under are no variables, or the pool alone where Arrow's own pool is not used.
+    fn check(&self, workload: &WorkloadFacts, all: &[&Run]) -> Option<trust::Check> {
+        all.iter().find_map(|run| metric::at_marks(run).filter(|readings| !readings.is_empty()))?;
+        let calls = &workload.metadata.totals;
+        let has_arrow = calls.calls_by_domain.get(trace::Domain::Arrow.name()).is_some_and(|calls| *calls > 0);
+        let names = [Some("today"), (!has_arrow).then_some("pool")];
+        let mut runs = names.into_iter().flatten().map(|name| self.of(&workload.name, name));
+        let runs = runs.find(|runs| !runs.is_empty()).unwrap_or_default();
+        let replays: Vec<&[[u64; 2]]> = runs.iter().filter_map(|run| metric::at_marks(run)).collect();
+        let has_threads = calls.calls_by_thread.values().filter(|calls| **calls > 0).count() > 1;
+        Some(trust::check(&recorded_marks(&workload.metadata), &replays, has_threads))
     }
 
     /// One contestant; `None` when no run of it measured.

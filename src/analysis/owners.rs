@@ -133,6 +133,7 @@ mod tests {
             high_water_bytes: Vec::new(),
             pools: None,
             cycles: vec![],
+            at_marks: vec![],
             owners,
             failed_allocations: 0,
             seal: crate::run::SealReport::default(),

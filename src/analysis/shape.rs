@@ -227,6 +227,7 @@ mod tests {
             high_water_bytes: Vec::new(),
             pools: None,
             cycles: vec![],
+            at_marks: vec![],
             owners: vec![],
             failed_allocations: 0,
             seal: SealReport::default(),

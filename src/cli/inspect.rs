@@ -116,7 +116,9 @@ fn phases(metadata: &Metadata, shape: &Shape) -> String {
             count(shape.calls_by_phase[phase as usize] as f64),
             first.map_or("not marked".to_owned(), |event| event.to_string()),
             reading.and_then(|r| r.cpu_ns).map_or("unknown".to_owned(), |ns| nanoseconds(ns as f64)),
-            mapped.map_or("unknown".to_owned(), |modules| mib(modules.values().map(|bytes| *bytes as f64).sum())),
+            mapped.map_or("unknown".to_owned(), |modules| {
+                mib(modules.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)) as f64)
+            }),
         ]);
     }
     format!("phases\n{}", columns(&rows, &[1, 2, 3, 4]))

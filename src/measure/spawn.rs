@@ -157,8 +157,8 @@ impl Running {
         self.kill_after(Duration::ZERO)
     }
 
-    /// The same, once the child had so long to end by itself: the kernel closes a killed child's pipes before its end can
-    /// be seen.
+    /// The same, once the child had so long to end by itself: the kernel closes a killed child's pipes before its end
+    /// can be seen.
     pub fn kill_after(mut self, grace: Duration) -> Option<Ending> {
         let until = Instant::now() + grace;
         let ended = loop {

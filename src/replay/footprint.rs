@@ -18,6 +18,8 @@ use trace::{Domain, Phase};
 
 /// Most readings at new peaks of requested bytes.
 const PEAK_READINGS_MAX: usize = 2_048;
+/// Most marks at which memory is read.
+const MARK_READINGS_MAX: usize = 1_024;
 /// A new peak is one that exceeds the last by a hundredth and this, bytes.
 const PEAK_STEP_BYTES: u64 = 16 * 1024;
 /// A trickle: so many beats, a millisecond apart, of 20 requests in each of [`TRICKLE_DOMAINS`].
@@ -66,6 +68,7 @@ pub(crate) struct Readings {
     pub(crate) rest_from: &'static str,
     pub(crate) rest: Vec<RestPoint>,
     pub(crate) cycles: Vec<MemoryPoint>,
+    pub(crate) at_marks: Vec<[u64; 2]>,
     pub(crate) faults_minor: u64,
     pub(crate) high_water_bytes: Vec<(Phase, u64)>,
 }
@@ -86,12 +89,14 @@ impl FootprintPass {
         let reader = memory::Reader::open()?;
         let before = reader.read()?;
         // Filled once, so that no page of the list is missing when a reading is put into it.
-        let mut curve = vec![MemoryPoint::default(); points as usize + PEAK_READINGS_MAX + 16];
+        let mut curve = vec![MemoryPoint::default(); points as usize + PEAK_READINGS_MAX + MARK_READINGS_MAX + 16];
         curve.clear();
         let rest = Vec::with_capacity(idle_ms.len() + 2);
         let cycles = Vec::with_capacity(image.cycles.as_ref().map_or(0, |cycles| cycles.times as usize));
         let (at_phase, high_water_bytes) = (Vec::with_capacity(8), Vec::with_capacity(8));
-        let read = Readings { curve, at_phase, rest, cycles, high_water_bytes, ..Readings::default() };
+        let mut at_marks = vec![[0; 2]; if image.cycles.is_some() { 0 } else { MARK_READINGS_MAX }];
+        at_marks.clear();
+        let read = Readings { curve, at_phase, rest, cycles, at_marks, high_water_bytes, ..Readings::default() };
         let has_steady = image.phase_ops[Phase::Steady as usize].is_some();
         let every = (image.ops / u64::from(points.max(1))).max(1);
         Ok(Self {
@@ -286,11 +291,18 @@ impl Pass for FootprintPass {
                 self.read.cycles.push(point);
             }
         }
-        let Some(phase) = Phase::from_mark(mark) else { return true };
-        if self.read.at_phase.iter().any(|(seen, _)| *seen >= phase) {
+        let phase = Phase::from_mark(mark);
+        if phase.is_some_and(|phase| self.read.at_phase.iter().any(|(seen, _)| *seen >= phase)) {
             return true; // a phase never begins twice nor after a later one
         }
+        if phase.is_none() && (mark == CYCLE_MARK || self.read.at_marks.len() == self.read.at_marks.capacity()) {
+            return true;
+        }
         let point = self.add_to_curve(op); // still counted as what went before
+        if self.read.at_marks.len() < self.read.at_marks.capacity() {
+            self.read.at_marks.push([point.resident_bytes, point.requested_bytes]);
+        }
+        let Some(phase) = phase else { return true };
         if self.has_steady {
             self.in_steady = phase == Phase::Steady;
             self.peak_above = self.now.requested_bytes + PEAK_STEP_BYTES; // peaks of each phase, not of start-up only

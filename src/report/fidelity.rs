@@ -117,6 +117,7 @@ fn head(found: &Fidelity) -> String {
     let from = replays.next();
     parts.extend(from.map(|run| format!("rest after {}", run.rest_from)));
     let mut text = format!("{}\n", parts.join(" · "));
+    text.push_str(&super::trust::of_fidelity(found));
     for note in &found.notes {
         let _ = writeln!(text, "NOTE: {note}");
     }
@@ -276,6 +277,7 @@ mod tests {
             end_bytes: 20 * mib,
             rest: vec![(0, 10 * mib), (1_000, 10 * mib)],
             rest_from: "drained".into(),
+            at_marks: vec![],
         };
         let config = FidelityConfig {
             name: "today".into(),

@@ -3,7 +3,7 @@
 //! Invariant: the page loads nothing from anywhere and is readable without its script; every text that comes from
 //! outside is escaped; it names no path and no present time, so the same result gives the same bytes.
 
-use super::{RenderedChart, glance, markdown, pools, table::Table, tables, terminal, words};
+use super::{RenderedChart, glance, markdown, pools, table::Table, tables, terminal, trust, words};
 use crate::analysis::{Analysis, ConfigAnalysis, Failure, WorkloadAnalysis};
 use crate::chart::{inline, theme};
 use std::fmt::Write;
@@ -132,6 +132,9 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
     let names = names(analysis, workload);
     html.push_str(&sentences(analysis, workload));
     html.push_str(&overview(analysis, workload).html_by(&names));
+    if let Some(check) = trust::of_workload(analysis, workload) {
+        let _ = writeln!(html, "<p class=\"note\">{}.</p>", escape(&check));
+    }
     if let Some(fidelity) = words::fidelity(analysis, workload) {
         let _ = writeln!(html, "<p class=\"note\">Fidelity: {}.</p>", escape(&fidelity));
     }

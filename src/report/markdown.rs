@@ -2,7 +2,7 @@
 //!
 //! Invariant: names and reasons from outside are escaped; the text names no path and no present time.
 
-use super::{pools, shapes, tables, terminal, words};
+use super::{pools, shapes, tables, terminal, trust, words};
 use crate::analysis::{Analysis, Failure, WorkloadAnalysis};
 use crate::run::Mode;
 use std::fmt::Write;
@@ -27,6 +27,9 @@ pub fn markdown(analysis: &Analysis) -> String {
             continue;
         }
         let _ = writeln!(text, "{}", tables::overview(analysis, workload).markdown());
+        if let Some(check) = trust::of_workload(analysis, workload) {
+            let _ = writeln!(text, "{}.\n", escape(&check));
+        }
         if let Some(fidelity) = words::fidelity(analysis, workload) {
             let _ = writeln!(text, "Fidelity: {}.\n", escape(&fidelity));
         }

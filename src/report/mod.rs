@@ -23,6 +23,7 @@ pub mod tables;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 pub mod verify;
 pub mod words;
 

@@ -3,7 +3,7 @@
 //! Invariant: no line is longer than [`WIDTH`] characters, and what failed is said before the reader can miss it.
 
 use super::words;
-use super::{shapes, tables};
+use super::{shapes, tables, trust};
 use crate::analysis::{Analysis, Failure, WorkloadAnalysis};
 use crate::metric::Unit;
 use crate::run::RestState;
@@ -97,6 +97,8 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
         warnings.push(format!("WARNING: {failed}; the reasons stand at the end, the figures are of what measured."));
     }
     for workload in &analysis.workloads {
+        let doubt = workload.check.as_ref().and_then(trust::doubt);
+        warnings.extend(doubt.map(|doubt| format!("WARNING: {}: {doubt}", workload.name)));
         for config in &workload.configs {
             let failed = config.metric("failed_allocations").map_or(0.0, |figure| figure.value.high);
             if failed > 0.0 {
@@ -135,6 +137,9 @@ pub fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
         text.push_str(&wrap(&format!("  {line}"), "    "));
     }
     text.push_str(&wrap(&format!("  {}", floor_line(workload)), "    "));
+    if let Some(check) = trust::of_workload(analysis, workload) {
+        text.push_str(&wrap(&format!("  {check}"), "    "));
+    }
     if let Some(fidelity) = words::fidelity(analysis, workload) {
         text.push_str(&wrap(&format!("  {fidelity}"), "    "));
     }

@@ -60,6 +60,9 @@ pub struct Fidelity {
     pub live_bytes_peak: u64,
     /// Memory of the recorded process at its peak that its allocators held, as far as the recorder could tell.
     pub recorded_heap_bytes: Option<u64>,
+    /// The recorded process at its marks, in order; empty in files from before this was kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recorded_marks: Vec<super::RecordedMark>,
     /// What a reader must know, sentences.
     pub notes: Vec<String>,
     /// Every configuration, in the order given.
@@ -135,6 +138,9 @@ pub struct ReplayedRun {
     pub rest: Vec<(u64, u64)>,
     /// Which moment rest follows.
     pub rest_from: String,
+    /// Resident and requested bytes at each of [`Fidelity::recorded_marks`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at_marks: Vec<[u64; 2]>,
 }
 
 impl Fidelity {

@@ -10,6 +10,7 @@ mod fidelity;
 mod histogram;
 mod owners;
 mod pools;
+mod recorded;
 mod store;
 
 pub use baseline::*;
@@ -18,6 +19,7 @@ pub use fidelity::*;
 pub use histogram::*;
 pub use owners::*;
 pub use pools::*;
+pub use recorded::*;
 pub use store::*;
 
 use serde::{Deserialize, Serialize};
@@ -309,6 +311,10 @@ pub struct Footprint {
     /// The reading at the end of each cycle, where the work was repeated.
     #[serde(default)]
     pub cycles: Vec<MemoryPoint>,
+    /// Resident and requested bytes at every mark of the recording up to the end, in order, less what was there at the
+    /// seal; empty in results from before they were read, and where the work was repeated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at_marks: Vec<[u64; 2]>,
     /// Who owned the bytes at peak, at `drained`, at the end and at rest; empty in results from before this was read.
     #[serde(default)]
     pub owners: Vec<Owners>,

@@ -410,6 +410,7 @@ fn footprint_of(pass: &mut FootprintPass, failed: u64, seal: SealReport) -> Resu
         high_water_bytes: read.high_water_bytes,
         pools,
         cycles: read.cycles,
+        at_marks: read.at_marks,
         owners,
         failed_allocations: failed,
         seal,

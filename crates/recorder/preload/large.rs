@@ -5,7 +5,7 @@
 use crate::lock::{Guarded, Spin};
 use crate::raw::{Kind, LARGE_BYTES};
 use crate::stream::Thread;
-use crate::{probe, sys};
+use crate::{probe, stream, sys, watch};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 const SLOTS: usize = 1 << 14;
@@ -109,7 +109,11 @@ fn take_touched_if_large(block: usize) -> u64 {
         count.fetch_sub(1, Ordering::Relaxed);
     }
     LOCK.unlock();
-    found.map_or(0, |size| sys::keeping_errno(|| probe::touched_bytes(block, size)) + 1)
+    let Some(size) = found else { return 0 };
+    sys::keeping_errno(|| {
+        stream::with(|thread| thread.holding(|| watch::before_free(size as u64)));
+        probe::touched_bytes(block, size) + 1
+    })
 }
 
 /// Writes a record with the touched bytes of every large block that is live now.

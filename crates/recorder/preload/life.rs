@@ -5,7 +5,7 @@
 use crate::lock::Spin;
 use crate::raw::{Kind, MARK_BYTES, MARKS_AT, MARKS_MAX, flag, mark, stop, word};
 use crate::stream::{self, Thread};
-use crate::{large, mapped, probe, python, recording, setup, sys};
+use crate::{large, mapped, probe, python, recording, setup, sys, watch};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -21,6 +21,8 @@ static EXIT_KEY: AtomicU32 = AtomicU32::new(0);
 /// POSIX gives destructors this many rounds; the last one comes after the other libraries' frees.
 const EXIT_ROUNDS: u32 = 4;
 const SNAPSHOT_EVERY_NS: u64 = 500_000_000;
+/// Mark entries that are left to the recorder's own marks, and again as many to those and the program's.
+const MARKS_KEPT_FREE: usize = 16;
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -98,6 +100,7 @@ extern "C" fn after_fork_child() {
     SNAPSHOT_NS.store(0, Ordering::Relaxed);
     FINISHED.store(false, Ordering::Relaxed);
     AFTER_PASSED.store(false, Ordering::Relaxed);
+    watch::begin_anew();
     python::begin_anew();
 }
 
@@ -127,7 +130,7 @@ pub fn mark(name: &[u8], by: u64) {
                 let seq = stream::sequence();
                 let index = enter(name, by, seq, cpu);
                 MARK_LOCK.unlock();
-                let is_in_trace = by == mark::BY_PROGRAM || by == mark::BY_RECORDER;
+                let is_in_trace = matches!(by, mark::BY_PROGRAM | mark::BY_RECORDER | mark::AT_MAXIMUM);
                 if let Some((index, is_new)) = index {
                     if is_in_trace {
                         thread.push(Kind::Mark, 0, index, 0, 0);
@@ -139,7 +142,9 @@ pub fn mark(name: &[u8], by: u64) {
                         mapped::record_resident(thread, index);
                     }
                 }
-                probe::snapshot_mappings();
+                if by != mark::AT_MAXIMUM {
+                    probe::snapshot_mappings();
+                }
                 recording::stamp_clocks();
                 OWN_CPU_NS.fetch_add(cpu_ns().saturating_sub(cpu), Ordering::Relaxed);
             });
@@ -154,7 +159,15 @@ fn enter(name: &[u8], by: u64, seq: u64, cpu: u64) -> Option<(usize, bool)> {
     let used = recording::header(word::MARKS)?.load(Ordering::Relaxed) as usize;
     // SAFETY: the lock is held.
     let area = unsafe { recording::area(MARKS_AT, MARKS_MAX * MARK_BYTES) }?;
-    if used >= MARKS_MAX {
+    let room = match by {
+        mark::AT_MAXIMUM => MARKS_MAX - MARKS_KEPT_FREE * 2,
+        mark::BY_PROGRAM => MARKS_MAX - MARKS_KEPT_FREE,
+        _ => MARKS_MAX,
+    };
+    if used >= room {
+        if by == mark::AT_MAXIMUM {
+            return None;
+        }
         let is_same = |entry: &[u8]| entry[mark::NAME_AT..].starts_with(name) && entry[mark::NAME_AT + name.len()] == 0;
         return area.chunks_exact(MARK_BYTES).position(is_same).map(|index| (index, false));
     }
@@ -191,6 +204,7 @@ pub fn rolled_over() {
         probe::snapshot_mappings();
         recording::stamp_clocks();
     }
+    watch::look(now);
 }
 
 /// Looks at the clock for `--after` and `--for`.

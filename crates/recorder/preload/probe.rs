@@ -180,6 +180,8 @@ struct Mapping<'a> {
     begin: usize,
     end: usize,
     is_code: bool,
+    /// Whether it begins where its file does.
+    is_first: bool,
     path: &'a [u8],
 }
 
@@ -190,43 +192,131 @@ fn mapping(line: &[u8]) -> Option<Mapping<'_>> {
     let end = hexadecimal(line.get(dash + 1..space)?)?;
     let is_code = line.get(space + 3)? == &b'x';
     let path = line.iter().position(|&byte| byte == b'/' || byte == b'[').map_or(&[][..], |at| &line[at..]);
-    Some(Mapping { begin, end, is_code, path })
+    let offset = line.get(space + 6..)?;
+    let is_first = offset.iter().take_while(|&&byte| byte != b' ').all(|&byte| byte == b'0');
+    Some(Mapping { begin, end, is_code, is_first, path })
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<usize> {
     digits.iter().try_fold(0, |sum: usize, &digit| Some(sum << 4 | (digit as char).to_digit(16)? as usize))
 }
 
-/// Resident memory by what backs it, bytes: all, anonymous, file, relocated, main stack.
+/// Anonymous memory by the kernel's counters, bytes. They lag by some pages for each processor.
+pub fn anonymous_bytes() -> u64 {
+    LOCK.lock();
+    let mut pages = [0; 3];
+    for_each_line(c"/proc/self/statm", |line| {
+        for (field, word) in pages.iter_mut().zip(line.split(|&byte| byte == b' ')) {
+            *field = setup::parse(word).unwrap_or(0);
+        }
+    });
+    LOCK.unlock();
+    let [_, resident, shared] = pages;
+    resident.saturating_sub(shared) * sys::OS_PAGE as u64
+}
+
+/// Resident memory by what backs it, bytes: all, anonymous, file, relocated and zeroed data of files, stacks.
+/// Told apart as `live` does from outside.
 pub fn memory() -> [u64; 5] {
     LOCK.lock();
     let own_path = own_path();
     let (table, table_bytes) = large::extent();
     let mut sums = [0_u64; 5];
-    let (mut is_own, mut is_file, mut is_stack, mut rss) = (false, false, false, 0);
+    let mut backing = Backing::default();
+    let (mut is_own, mut rss) = (false, 0);
     for_each_line(c"/proc/self/smaps", |line| {
         if let Some(found) = line.first().filter(|byte| !byte.is_ascii_uppercase()).and_then(|_| mapping(line)) {
-            is_file = found.path.first() == Some(&b'/');
-            is_stack = found.path == b"[stack]";
             is_own = found.path.starts_with(setup::get().folder())
                 || found.path == own_path
                 || (found.begin < table + table_bytes && table < found.end);
+            backing.enter(&found, line);
         } else if is_own {
         } else if let Some(bytes) = kibibytes(line, b"Rss:") {
             rss = bytes;
             sums[0] += bytes;
         } else if let Some(anonymous) = kibibytes(line, b"Anonymous:") {
             sums[1] += anonymous;
-            if is_file {
-                sums[2] += rss - anonymous.min(rss);
-                sums[3] += anonymous;
-            } else if is_stack {
-                sums[4] += anonymous;
+            match backing.kind {
+                Kind::File => {
+                    sums[2] += rss - anonymous.min(rss);
+                    sums[3] += anonymous;
+                }
+                Kind::Zeroed => sums[3] += anonymous.min(backing.zeroed_bytes),
+                Kind::Stack => sums[4] += anonymous,
+                Kind::Heap => {}
             }
         }
     });
     LOCK.unlock();
     sums
+}
+
+/// What a mapping is, as far as memory has to be told apart.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Kind {
+    #[default]
+    Heap,
+    File,
+    /// Begins with the zeroed data of the file before it.
+    Zeroed,
+    Stack,
+}
+
+/// Tells what a mapping is by those before it.
+#[derive(Default)]
+struct Backing {
+    kind: Kind,
+    /// Of the last mapping: its end, and whether it was a guard page.
+    end: usize,
+    is_guard: bool,
+    /// Where the file of the last mapping begins, and whether it has code: such a file is an object of the loader's.
+    base: usize,
+    has_code: bool,
+    zeroed_bytes: u64,
+}
+
+impl Backing {
+    fn enter(&mut self, found: &Mapping<'_>, line: &[u8]) {
+        let (was, follows) = (self.kind, self.end == found.begin);
+        self.kind = if found.path.first() == Some(&b'/') {
+            if was != Kind::File || found.is_first {
+                (self.base, self.has_code) = (found.begin, false);
+            }
+            self.has_code |= found.is_code;
+            Kind::File
+        } else if found.path == b"[stack]" || (found.path.is_empty() && follows && self.is_guard) {
+            Kind::Stack
+        } else if found.path.is_empty() && follows && was == Kind::File && self.has_code {
+            self.zeroed_bytes = zeroed_bytes(self.base);
+            Kind::Zeroed
+        } else {
+            Kind::Heap
+        };
+        let mode = line.iter().position(|&byte| byte == b' ').map_or(&[][..], |at| &line[at + 1..]);
+        self.is_guard = mode.starts_with(b"---p") && found.end - found.begin == sys::OS_PAGE;
+        self.end = found.end;
+    }
+}
+
+/// Bytes of zeroed data that the loader maps behind a loaded object's file pages, by the headers in its first page.
+fn zeroed_bytes(base: usize) -> u64 {
+    const WRITABLE: u32 = 2;
+    const LOADED: u32 = 1;
+    // SAFETY: an object with code is mapped readable from its first page on; its headers lie there.
+    let page = unsafe { core::slice::from_raw_parts(base as *const u8, sys::OS_PAGE) };
+    let word = |at: usize| page.get(at..at + 8).map_or(0, |bytes| crate::raw::word_at(bytes, 0));
+    if !page.starts_with(b"\x7fELF\x02") {
+        return 0;
+    }
+    let (headers, count) = (word(32) as usize, (word(56) & 0xffff) as usize);
+    let header = |index: usize| {
+        let at = headers + index * 56;
+        let (kind, flags) = (word(at) as u32, (word(at) >> 32) as u32);
+        let is_data = kind == LOADED && flags & WRITABLE != 0;
+        let bytes = word(at + 40).saturating_sub(word(at + 32));
+        if is_data { bytes.next_multiple_of(sys::OS_PAGE as u64) } else { 0 }
+    };
+    (0..count).map(header).sum()
 }
 
 /// The value of a line like `Rss:    12 kB`, in bytes.

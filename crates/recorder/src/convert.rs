@@ -163,7 +163,7 @@ impl MarkPlan {
         let has_own = raw.marks.iter().any(|entry| entry.by() == mark::BY_PROGRAM && entry.name == steady);
         let mut marks = Vec::new();
         for entry in &raw.marks {
-            let is_mark = matches!(entry.by(), mark::BY_PROGRAM | mark::BY_RECORDER);
+            let is_mark = matches!(entry.by(), mark::BY_PROGRAM | mark::BY_RECORDER | mark::AT_MAXIMUM);
             if !is_mark || (is_by_option && entry.name == steady) {
                 marks.push(None);
                 continue;
@@ -223,7 +223,7 @@ fn describe(
         sites: sites.list().to_vec(),
         process: Some(ProcessMemory {
             start: raw.marks.iter().find(is_start).and_then(|entry| entry.memory()),
-            peak: outside.peak,
+            peak: peak(raw, outside),
             end: end.and_then(|entry| entry.memory()),
         }),
         unknown_frees: dropped.unknown_frees,
@@ -232,6 +232,12 @@ fn describe(
         cut: None,
         totals: Totals::default(),
     }
+}
+
+/// The largest reading, from outside and from inside. The former also sees what grows without a call.
+fn peak(raw: &RawFile, outside: &Outside) -> Option<MemoryReading> {
+    let inside = raw.marks.iter().filter_map(crate::reader::MarkEntry::memory);
+    inside.chain(outside.peak).max_by_key(|memory| memory.rss_anon_bytes)
 }
 
 fn reading(raw: &RawFile, (entry, mark_index, event): (Option<usize>, u32, u64)) -> MarkReading {

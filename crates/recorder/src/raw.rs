@@ -33,6 +33,9 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PYALREC2");
 /// First word of every window in use, and of every chunk.
 pub(crate) const CHUNK_MAGIC: u64 = u64::from_le_bytes(*b"PYALCHNK");
 
+/// Name of the mark at a new maximum of the process's memory.
+pub(crate) const READING: &str = "reading";
+
 /// Name of the session file in the folder of raw data.
 pub(crate) const SESSION_FILE: &str = "session";
 /// Bytes of the session words: one OS page.
@@ -256,9 +259,9 @@ pub(crate) mod mark {
     pub(crate) const ANON: usize = 4;
     /// Bytes of clean and shared file pages.
     pub(crate) const FILE: usize = 5;
-    /// Anonymous bytes of file mappings.
+    /// Anonymous bytes of file mappings, and of the zeroed data behind them.
     pub(crate) const RELOCATED: usize = 6;
-    /// Bytes of the main stack.
+    /// Bytes of stacks.
     pub(crate) const STACK: usize = 7;
     /// Who made the mark: one of the constants below.
     pub(crate) const KIND: usize = 8;
@@ -272,6 +275,8 @@ pub(crate) mod mark {
     pub(crate) const AT_EXIT: u64 = 3;
     /// A reading soon after the end of start-up was found; not a mark of the trace.
     pub(crate) const AFTER_STARTUP: u64 = 4;
+    /// The process held more memory than ever before; a mark of the trace.
+    pub(crate) const AT_MAXIMUM: u64 = 5;
 }
 
 /// What a record says.

@@ -119,8 +119,8 @@ pub fn recover(folder: &Path, output: Option<&Path>) -> Result<Report, RecordErr
     let unreadable = |error| RecordError::Raw { path: folder.path().to_owned(), error };
     let Some(mut session) = SessionFile::open(folder.path()).map_err(unreadable)? else {
         folder.remove();
-        let problem = "nothing is left to recover: `record` was killed before it started the program, or after it wrote \
-                       the trace. The folder is removed";
+        let problem = "nothing is left to recover: `record` was killed before it started the program, or after it \
+                       wrote the trace. The folder is removed";
         return Ok(Report { problems: vec![problem.to_owned()], ..Report::default() });
     };
     let kept = folder.kept().map_err(unreadable)?;

@@ -66,18 +66,43 @@ fn the_programs_own_marks_stand_above_those_found() {
                 mark = ctypes.CDLL(None).pyalloc_mark\n\
                 mark(b'steady'); more = [str(n) for n in range(1000)]; mark(b'half'); del kept, more; mark(b'drained')";
     let Some((_, metadata, events)) = record_code(rest, |_| ()) else { return };
-    let marks: Vec<&str> = events
-        .iter()
-        .filter_map(|event| match event.kind {
-            EventKind::Mark { mark } => Some(metadata.marks[mark as usize].as_str()),
-            _ => None,
-        })
-        .collect();
+    let marks = events.iter().filter_map(|event| match event.kind {
+        EventKind::Mark { mark } => Some(metadata.marks[mark as usize].as_str()),
+        _ => None,
+    });
+    let marks: Vec<&str> = marks.filter(|name| *name != "reading").collect();
     assert_eq!(marks, ["steady", "half", "drained", "finalising"]);
     for reading in &metadata.mark_readings {
         assert!(matches!(events[reading.event as usize].kind, EventKind::Mark { mark } if mark == reading.mark));
         assert!(reading.memory.unwrap().rss_anon_bytes > 0 && reading.cpu_ns.unwrap() > 0);
     }
+}
+
+#[test]
+fn memory_is_read_at_its_maxima_however_short_they_are() {
+    const MIB: u64 = 1 << 20;
+    let rest = "import ctypes\n\
+                mark = ctypes.CDLL(None).pyalloc_mark\n\
+                mark(b'steady')\n\
+                for _ in range(3): block = bytearray(64 << 20); del block\n\
+                mark(b'drained')";
+    let Some((_, metadata, _)) = record_code(rest, |_| ()) else { return };
+    let heap = |reading: &trace::MarkReading| {
+        let memory = reading.memory.expect("every mark has a reading");
+        (
+            metadata.marks[reading.mark as usize].clone(),
+            memory.rss_anon_bytes - memory.relocated_bytes - memory.stack_bytes,
+        )
+    };
+    let read: Vec<(String, u64)> = metadata.mark_readings.iter().map(heap).collect();
+    let at = |name: &str| read.iter().find(|(own, _)| own == name).expect(name).1;
+    let most = read.iter().filter(|(name, _)| name == "reading").map(|(_, bytes)| *bytes).max().expect("a maximum");
+    let above = most - at("steady");
+    assert!((64 * MIB..66 * MIB).contains(&above), "{read:?}");
+    assert!(at("drained") < at("steady") + MIB, "{read:?}");
+    let readings = read.iter().filter(|(name, _)| name == "reading").count();
+    assert!(readings < 30, "the second and third block are no new maxima: {read:?}");
+    assert!(metadata.process.unwrap().peak.unwrap().rss_anon_bytes >= most);
 }
 
 #[test]

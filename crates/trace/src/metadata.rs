@@ -3,6 +3,7 @@
 //! Invariant: private by construction. Sizes, order, threads, domains, module base names; never contents, a command
 //! line, a path or a stack. Unknown is `null`, never a guess; integers are in base units.
 
+use crate::ledger::{MarkEffect, begins_phase};
 use crate::{Phase, SIZE_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,6 +106,18 @@ impl Metadata {
             }
         }
         Ok(())
+    }
+
+    /// The marks that a replay meets, in order: a phase that has begun does not begin again.
+    pub fn replayed_marks(&self) -> impl Iterator<Item = &MarkReading> {
+        let mut phase = Phase::Startup;
+        self.mark_readings.iter().filter(move |reading| match begins_phase(phase, reading.mark) {
+            MarkEffect::Begins(begun) => {
+                phase = begun;
+                true
+            }
+            effect => effect == MarkEffect::Own,
+        })
     }
 
     /// The marks that every trace's [`Self::marks`] begins with, in this order: the four phases.

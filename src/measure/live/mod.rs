@@ -232,6 +232,7 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
         end_bytes: footprint.end.resident_bytes,
         rest: idle_ms.iter().zip(idle).map(|(delay, point)| (*delay, point.memory.resident_bytes)).collect(),
         rest_from: footprint.rest_from.clone(),
+        at_marks: footprint.at_marks.clone(),
     }
 }
 
@@ -259,6 +260,7 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         recorded_heap_bytes: peak
             .map(|peak| peak.rss_anon_bytes.saturating_sub(peak.relocated_bytes).saturating_sub(peak.stack_bytes)),
         mapped_bytes: mapped_bytes(metadata),
+        recorded_marks: crate::run::recorded_marks(metadata),
         live_bytes_peak: metadata.totals.live_bytes_peak,
         configs: prepared.configs.iter().map(|config| config_facts(config, metadata)).collect(),
         ..Fidelity::default()
@@ -331,6 +333,7 @@ mod tests {
             high_water_bytes: vec![(Phase::Startup, 95), (Phase::Steady, 72)],
             pools: None,
             cycles: vec![],
+            at_marks: vec![],
             owners: vec![],
             failed_allocations: 0,
             seal: Default::default(),

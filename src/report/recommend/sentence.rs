@@ -6,7 +6,7 @@ use super::{Subject, label, variables, with_unit};
 use crate::analysis::recommend::{Candidate, Decision, Objective, Recommendation};
 use crate::analysis::{Comparison, Verdict};
 use crate::report::rollout::shell_quoted;
-use crate::report::words;
+use crate::report::{trust, words};
 use crate::units;
 
 /// Hexadecimal digits of a checksum that tell traces apart to the eye.
@@ -83,6 +83,10 @@ pub fn verdict(subject: &Subject<'_>) -> Vec<String> {
         )],
     };
     lines.retain(|line| !line.is_empty());
+    if let Some(doubt) = subject.workload.check.as_ref().and_then(trust::doubt) {
+        lines.insert(0, format!("WARNING: {doubt}"));
+    }
+    lines.extend(trust::of_workload(subject.analysis, subject.workload).map(|line| format!("{line}.")));
     let unverified = found.decision.subject().map(|i| of(i).unverified.join(" ")).filter(|text| !text.is_empty());
     lines.extend(unverified.map(|text| format!("No allocator could confirm {text}: it is taken on trust.")));
     lines
