@@ -112,6 +112,7 @@ fn replay_ns(key: &str, image: &ImageSummary, source: &ImageSource) -> u64 {
         idle_ms: Vec::new(),
         points: 0,
         pace: 0,
+        shift_bytes: 0,
         allow_debug: cfg!(debug_assertions),
     };
     let mut command = Command::new(env!("CARGO_BIN_EXE_pyalloc-bench"));

@@ -38,6 +38,7 @@ fn prepared(configs: Vec<Config>) -> Prepared {
         cycles: None,
         mode: Some(Mode::Merged),
         pace: 0,
+        shift_bytes: 0,
         pace_limit: PACE_LIMIT,
         seed: 1,
         quick: true,

@@ -105,6 +105,7 @@ fn job(pass: Pass, key: &str, image: &Image, source: ImageSource) -> Job {
         idle_ms: vec![0, 20],
         points: 32,
         pace: 0,
+        shift_bytes: 0,
         allow_debug: true,
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a figure is given only if callgrind saw exactly the calls that the recording makes.
 
-use pyalloc_bench::measure::{Config, Image, Settings, Worker};
+use pyalloc_bench::measure::{Cell, Config, Image, Settings, Worker};
 use pyalloc_bench::run::{Outcome, Pass};
 use std::collections::HashMap;
 use std::fs;
@@ -50,8 +50,8 @@ pub(crate) fn per_call(
     let wrapper = folder.join("under-callgrind");
     write_wrapper(&wrapper, valgrind, exe, &counted)?;
     let settings = Settings { idle_ms: Vec::new(), pace: 0, allow_debug: false };
-    let measured = Worker::start(&wrapper, image, config, Pass::Throughput, 0, &settings)
-        .map_or_else(|failed| *failed, Worker::wait);
+    let cell = Cell { workload: 0, config: 0, pass: Pass::Throughput, block: 0, padding_bytes: 0 };
+    let measured = Worker::start(&wrapper, image, config, &cell, &settings).map_or_else(|failed| *failed, Worker::wait);
     if let Outcome::Failed { stage, reason } = measured.outcome {
         return Err(format!("the worker under callgrind failed, {stage}: {reason}"));
     }

@@ -1,10 +1,12 @@
 //! Memory of one configuration on one workload, and fragmentation by formula.
 //!
-//! Invariant: curves and points come from one and the same run (the one whose peak is the median), figures from all.
+//! Invariant: figures and single readings are medians of all runs; curves, owners and pools come from one and the same run,
+//! which is named.
 
-use super::{Figure, MemoryAnalysis, owners, pools, shape};
+use super::stats::{median_of_sorted, sorted};
+use super::{Figure, MemoryAnalysis, ShownRun, owners, pools, shape};
 use crate::metric::{self, Metric};
-use crate::run::{ConfigFacts, Footprint, MemoryPoint, Run};
+use crate::run::{ConfigFacts, Footprint, MemoryPoint, RestPoint, RestState, Run};
 use trace::{Domain, Phase, image::ImageSummary};
 
 /// Live requested bytes below which a ratio of resident to live says nothing: allocators' fixed costs dominate.
@@ -18,40 +20,89 @@ pub fn memory(
     image: &ImageSummary,
     config: &ConfigFacts,
 ) -> Option<MemoryAnalysis> {
-    let median = median_run(runs)?;
-    let at_rest = metric::at_rest(median);
+    let (shown, run) = shown_run(runs)?;
+    let all: Vec<&Footprint> = runs.iter().filter_map(|run| metric::footprint(run)).collect();
+    let rest_readings = rest_readings(&all);
+    let at_rest = median_point(&all.iter().map(|run| metric::at_rest(run).memory).collect::<Vec<_>>());
+    let at_peak = median_point(&all.iter().map(|run| run.peak).collect::<Vec<_>>());
     let of = |metric: &Metric| figures.iter().find(|(key, _)| *key == metric.key).map(|(_, figure)| *figure);
-    let (internal, external) = fragmentation(&median.peak);
+    let (internal, external) = fragmentation(&at_peak);
     Some(MemoryAnalysis {
         peak: of(metric::RSS_BYTES_PEAK)?,
         end: of(metric::RSS_BYTES_END)?,
         rest: of(metric::RSS_BYTES_REST)?,
         released: of(metric::RSS_BYTES_RELEASED).map(|figure| figure.value),
-        rest_after_ms: at_rest.after_ms,
-        rest_from: median.rest_from.clone(),
-        rest_live_bytes: at_rest.memory.requested_bytes as f64,
+        rest_after_ms: metric::at_rest(run).after_ms,
+        rest_from: run.rest_from.clone(),
+        rest_live_bytes: at_rest.requested_bytes as f64,
         peak_live_bytes: image.live_bytes_peak_steady as f64,
-        curve: median.curve.clone(),
-        rest_curve: median.rest.clone(),
-        at_peak: median.peak,
-        at_rest: at_rest.memory,
+        shown,
+        curve: run.curve.clone(),
+        rest_curve: run.rest.clone(),
+        at_peak,
+        at_rest,
         internal,
         external,
-        johnstone_wilson: johnstone_wilson(median, image),
-        pools: pools::pools(median),
-        rest_shape: shape::rest(median),
-        cycles: median.cycles.clone(),
-        cycles_shape: shape::cycles(&median.cycles),
-        owners: owners::owners(median, config.domains.get(Domain::Libc.name()).map_or("", String::as_str)),
+        johnstone_wilson: johnstone_wilson(run, image),
+        pools: pools::pools(run),
+        rest_shape: shape::rest(&rest_readings),
+        rest_readings,
+        cycles: run.cycles.clone(),
+        cycles_shape: shape::cycles(&run.cycles),
+        owners: owners::owners(run, config.domains.get(Domain::Libc.name()).map_or("", String::as_str)),
     })
 }
 
-/// The run whose peak is the median; of two middle ones the lower, of equal ones the first measured.
-fn median_run<'a>(runs: &[&'a Run]) -> Option<&'a Footprint> {
-    let mut passes: Vec<(u64, u32, &Footprint)> =
-        runs.iter().filter_map(|run| metric::footprint(run).map(|f| (f.peak.resident_bytes, run.block, f))).collect();
-    passes.sort_by_key(|(peak, block, _)| (*peak, *block));
-    passes.get(passes.len().checked_sub(1)? / 2).map(|(_, _, footprint)| *footprint)
+/// The run that is nearest to the medians of peak and rest, by the larger of its two distances; of equal ones the first
+/// measured.
+fn shown_run<'a>(runs: &[&'a Run]) -> Option<(ShownRun, &'a Footprint)> {
+    let mut passes: Vec<(u32, &Footprint)> =
+        runs.iter().filter_map(|run| metric::footprint(run).map(|footprint| (run.block, footprint))).collect();
+    passes.sort_by_key(|(block, _)| *block);
+    let of: [fn(&Footprint) -> u64; 2] =
+        [|run| run.peak.resident_bytes, |run| metric::at_rest(run).memory.resident_bytes];
+    let medians = of.map(|of| median_of(passes.iter().map(|(_, run)| of(run))));
+    let distance = |run: &Footprint| {
+        let apart =
+            |(of, median): (&fn(&Footprint) -> u64, u64)| of(run).abs_diff(median) as f64 / median.max(1) as f64;
+        of.iter().zip(medians).map(apart).fold(0.0, f64::max)
+    };
+    let nearest = passes.iter().enumerate().min_by(|a, b| distance(a.1.1).total_cmp(&distance(b.1.1)));
+    nearest.map(|(at, (_, run))| (ShownRun { number: at as u32 + 1, of: passes.len() as u32 }, *run))
+}
+
+/// The median of whole numbers; 0 without any.
+fn median_of(values: impl Iterator<Item = u64>) -> u64 {
+    let values: Vec<f64> = values.map(|value| value as f64).collect();
+    median_of_sorted(&sorted(&values)).unwrap_or(0.0) as u64
+}
+
+/// The median of each field.
+fn median_point(points: &[MemoryPoint]) -> MemoryPoint {
+    let of = |field: fn(&MemoryPoint) -> u64| median_of(points.iter().map(field));
+    MemoryPoint {
+        op: of(|p| p.op),
+        requested_bytes: of(|p| p.requested_bytes),
+        blocks: of(|p| p.blocks),
+        usable_bytes: of(|p| p.usable_bytes),
+        mapped_bytes: of(|p| p.mapped_bytes),
+        resident_bytes: of(|p| p.resident_bytes),
+        lazy_free_bytes: of(|p| p.lazy_free_bytes),
+        huge_bytes: of(|p| p.huge_bytes),
+    }
+}
+
+/// The median of every reading at rest, over the runs that made the same readings as the first.
+fn rest_readings(runs: &[&Footprint]) -> Vec<RestPoint> {
+    let states = |run: &Footprint| run.rest.iter().map(|point| point.state).collect::<Vec<RestState>>();
+    let Some(first) = runs.first() else { return Vec::new() };
+    let alike: Vec<&&Footprint> = runs.iter().filter(|run| states(run) == states(first)).collect();
+    let reading = |at: usize| RestPoint {
+        state: first.rest[at].state,
+        after_ms: median_of(alike.iter().map(|run| run.rest[at].after_ms)),
+        memory: median_point(&alike.iter().map(|run| run.rest[at].memory).collect::<Vec<_>>()),
+    };
+    (0..first.rest.len()).map(reading).collect()
 }
 
 /// Internal (usable / requested) and external (resident / usable) fragmentation at one moment; NaN where a denominator
@@ -136,6 +187,27 @@ mod tests {
         let [mean, at_live, at_resident, apart] = johnstone_wilson(&run, &image);
         assert!((mean - (2.0 + 1.2 + 4.0 + 4.0) / 4.0).abs() < 1e-12, "{mean}");
         assert_eq!((at_live, at_resident, apart), (1.2, 4.0, 1.6));
+    }
+
+    #[test]
+    fn every_table_and_figure_has_the_same_rest() {
+        let of = |peak: u64, rest: u64| {
+            let memory = point(9, 1, rest);
+            let rest = vec![RestPoint { state: RestState::Idle, after_ms: 0, memory }];
+            Footprint { rest, ..footprint(vec![point(5, 10, peak)]) }
+        };
+        // The run whose peak is the median rests at 133, the median rest is 320.
+        let runs = [of(400, 320), of(401, 133), of(402, 321)];
+        let all: Vec<&Footprint> = runs.iter().collect();
+        assert_eq!(rest_readings(&all)[0].memory.resident_bytes, 320 * MIB);
+        let as_run = |(block, run): (usize, &Footprint)| Run {
+            block: block as u32,
+            outcome: crate::run::Outcome::Ok(crate::run::Observation::Footprint(run.clone())),
+            ..crate::analysis::fixture::runs(&crate::analysis::fixture::Invention::default()).swap_remove(0)
+        };
+        let runs: Vec<Run> = runs.iter().enumerate().map(as_run).collect();
+        let (shown, run) = shown_run(&runs.iter().collect::<Vec<_>>()).expect("runs");
+        assert_eq!((shown, run.peak.resident_bytes), (ShownRun { number: 1, of: 3 }, 400 * MIB));
     }
 
     #[test]

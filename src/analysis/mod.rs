@@ -251,13 +251,17 @@ pub struct MemoryAnalysis {
     pub rest_live_bytes: f64,
     /// Live requested bytes at the live peak of steady.
     pub peak_live_bytes: f64,
-    /// Curve of the median run (by peak).
+    /// The run that curves, owners and pools are of: the one nearest to the medians of peak and rest.
+    pub shown: ShownRun,
+    /// Curve of that run.
     pub curve: Vec<MemoryPoint>,
     /// Readings at rest of the same run.
     pub rest_curve: Vec<RestPoint>,
-    /// The reading at peak of the same run.
+    /// The median of every reading at rest.
+    pub rest_readings: Vec<RestPoint>,
+    /// The median reading at peak.
     pub at_peak: MemoryPoint,
-    /// The reading at rest of the same run.
+    /// The median reading at rest.
     pub at_rest: MemoryPoint,
     /// Internal fragmentation at peak: usable / requested. NaN (`null` in files) when nothing was requested.
     pub internal: f64,
@@ -268,7 +272,7 @@ pub struct MemoryAnalysis {
     pub johnstone_wilson: [f64; 4],
     /// What its pools held in the same run; `None` of an allocator that cannot tell.
     pub pools: Option<pools::PoolsAnalysis>,
-    /// What happens to it after the work, in the same run.
+    /// What happens to it after the work, by the medians.
     pub rest_shape: Option<shape::RestShape>,
     /// The ends of cycles in the same run, and their shape; none where the work was not repeated.
     pub cycles: Vec<MemoryPoint>,
@@ -276,6 +280,15 @@ pub struct MemoryAnalysis {
     pub cycles_shape: Option<shape::CyclesShape>,
     /// Who owned the bytes in the same run.
     pub owners: Option<owners::OwnersAnalysis>,
+}
+
+/// One run of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ShownRun {
+    /// From 1, in the order of their blocks.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
 }
 
 impl ConfigAnalysis {

@@ -205,7 +205,7 @@ impl Decision {
 pub struct Flips {
     /// By objective: the lowest median.
     pub objectives: Vec<(Objective, String)>,
-    /// By idle delay in milliseconds, of the runs whose peak is the median: the lowest resident memory.
+    /// By idle delay in milliseconds, of the medians: the lowest resident memory.
     pub delays: Vec<(u64, String)>,
     /// After a trickle of calls.
     pub trickle: Option<String>,
@@ -324,7 +324,7 @@ fn flips(candidates: &[Candidate], workload: &WorkloadAnalysis, wish: &Wish, dec
     let objectives = Objective::ALL
         .into_iter()
         .filter_map(|objective| Some((objective, name(leader(candidates, objective, Candidate::is_eligible)?))));
-    // Readings of single runs, so no verdict; only who is lowest.
+    // Medians without an interval, so no verdict; only who is lowest.
     let lowest = |bytes: &dyn Fn(&super::MemoryAnalysis) -> Option<u64>| {
         let eligible = candidates.iter().filter(|candidate| candidate.is_eligible());
         let read = eligible.filter_map(|c| Some((bytes(workload.configs[c.config].memory.as_ref()?)?, c.name.clone())));
@@ -333,12 +333,12 @@ fn flips(candidates: &[Candidate], workload: &WorkloadAnalysis, wish: &Wish, dec
     let reading = |state: RestState, after_ms: Option<u64>| {
         move |memory: &super::MemoryAnalysis| {
             let is_it = |p: &&crate::run::RestPoint| p.state == state && after_ms.is_none_or(|ms| near(p.after_ms, ms));
-            memory.rest_curve.iter().rfind(is_it).map(|point| point.memory.resident_bytes)
+            memory.rest_readings.iter().rfind(is_it).map(|point| point.memory.resident_bytes)
         }
     };
     let mut delays: Vec<u64> = Vec::new();
     for memory in workload.configs.iter().filter_map(|config| config.memory.as_ref()).take(1) {
-        delays.extend(memory.rest_curve.iter().filter(|p| p.state == RestState::Idle).map(|p| p.after_ms));
+        delays.extend(memory.rest_readings.iter().filter(|p| p.state == RestState::Idle).map(|p| p.after_ms));
     }
     let deployable = leader(candidates, wish.objective, Candidate::is_eligible);
     let best = deployable.and_then(|i| candidates[i].value(wish.objective));

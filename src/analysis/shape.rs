@@ -4,7 +4,7 @@
 //! if its interval lies on one side of zero and it adds up to something.
 
 use super::stats::{median_of_sorted, sorted};
-use crate::run::{Footprint, MemoryPoint, RestState};
+use crate::run::{MemoryPoint, RestPoint, RestState};
 use serde::Serialize;
 
 /// Resident memory is near what is live up to this share of that, or this many bytes.
@@ -63,9 +63,9 @@ fn passes((share, bytes): (f64, f64), of: f64) -> f64 {
 
 /// The shape after the work; `None` without a reading of each kind.
 #[must_use]
-pub fn rest(run: &Footprint) -> Option<RestShape> {
-    let idle = || run.rest.iter().filter(|point| point.state == RestState::Idle);
-    let of = |state| run.rest.iter().find(|point| point.state == state).map(|point| point.memory);
+pub fn rest(readings: &[RestPoint]) -> Option<RestShape> {
+    let idle = || readings.iter().filter(|point| point.state == RestState::Idle);
+    let of = |state| readings.iter().find(|point| point.state == state).map(|point| point.memory);
     let (first, last) = (idle().next()?, idle().next_back()?);
     let (first_bytes, idle_bytes) = (first.memory.resident_bytes, last.memory.resident_bytes);
     let (trickle, released) = (of(RestState::Trickle)?, of(RestState::Release)?);
@@ -196,7 +196,6 @@ fn sen_rank(n: usize) -> Option<usize> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::run::{RestPoint, SealReport};
 
     const MIB: u64 = 1 << 20;
 
@@ -212,26 +211,7 @@ mod tests {
             [0, 100, 1_000, 10_000].into_iter().zip(idle).map(|(ms, mib)| at(RestState::Idle, ms, mib)).collect();
         points.push(at(RestState::Trickle, 10_200, trickle));
         points.push(at(RestState::Release, 10_201, released));
-        rest(&run(points)).unwrap()
-    }
-
-    fn run(rest: Vec<RestPoint>) -> Footprint {
-        Footprint {
-            curve: vec![],
-            at_phase: vec![],
-            peak: MemoryPoint::default(),
-            end: MemoryPoint::default(),
-            rest_from: "drained".into(),
-            rest,
-            faults_minor: 0,
-            high_water_bytes: Vec::new(),
-            pools: None,
-            cycles: vec![],
-            at_marks: vec![],
-            owners: vec![],
-            failed_allocations: 0,
-            seal: SealReport::default(),
-        }
+        rest(&points).unwrap()
     }
 
     #[test]
@@ -252,7 +232,7 @@ mod tests {
         }
         let shape = after_work([60.0, 60.0, 30.0, 29.0], 28.8, 22.0);
         assert_eq!((shape.settled_ms, shape.steps), (1_000, [true, false, true]));
-        assert_eq!(rest(&run(vec![])), None);
+        assert_eq!(rest(&[]), None);
     }
 
     #[test]
@@ -261,11 +241,11 @@ mod tests {
             [(RestState::Idle, 60.0), (RestState::Trickle, 50.0), (RestState::Release, 50.0)]
                 .map(|(state, mib)| RestPoint { state, after_ms: 0, memory: point(mib) })
                 .into();
-        assert_eq!(rest(&run(points.clone())).unwrap().class, RestClass::Trickle);
+        assert_eq!(rest(&points).unwrap().class, RestClass::Trickle);
         for later in &mut points[1..] {
             later.memory.requested_bytes -= 10 * MIB;
         }
-        assert_eq!(rest(&run(points)).unwrap().class, RestClass::Held);
+        assert_eq!(rest(&points).unwrap().class, RestClass::Held);
     }
 
     fn ends(mib: impl IntoIterator<Item = f64>) -> CyclesShape {

@@ -6,7 +6,7 @@
 use super::Drawing;
 use super::axis;
 use super::figure::{Axis, Mark, Owned, Panel, Series};
-use super::subject::{Subject, Words, median_run};
+use super::subject::{Subject, Words, shown_runs};
 use super::theme::{FULL, Ink};
 use crate::analysis::pools::{PoolMoment, PoolsAnalysis};
 use crate::analysis::{Analysis, ConfigAnalysis};
@@ -70,7 +70,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         plot_height: count as f64 * rows.arena + head,
     };
     let panels = [left].into_iter().chain(right).collect();
-    Some(Drawing::new(subject.figure(words, panels, median_run(&[memory.peak.value]))))
+    Some(Drawing::new(subject.figure(words, panels, shown_runs(&[(config, memory)]))))
 }
 
 /// The readings that rest and end are about, wide enough to be seen; `None` when the map has neither.

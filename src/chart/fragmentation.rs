@@ -7,7 +7,7 @@
 use super::Drawing;
 use super::axis;
 use super::figure::{EndLabels, Mark, Note, Owned, Panel, Series, Tick};
-use super::subject::{Subject, Words, median_run};
+use super::subject::{Subject, Words, shown_runs};
 use super::theme::Ink;
 use crate::analysis::{Analysis, ConfigAnalysis, MemoryAnalysis};
 use crate::run::MemoryPoint;
@@ -24,7 +24,6 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     let (_, first) = configs.first()?;
     let left = ratio_panel(&subject, &configs);
     let right = parts_panel(&subject, &configs);
-    let estimates: Vec<_> = configs.iter().flat_map(|(_, m)| [m.peak.value, m.rest.value]).collect();
     let blank = match left {
         Some(_) => "The ratio is blank below 4 MiB live and during exit.",
         None => "Less than 4 MiB is ever live, so no ratio is drawn.",
@@ -40,7 +39,7 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
         plot_height: (GROUP * 20.0 * configs.len() as f64).max(200.0),
     };
     let panels = left.into_iter().chain([right]).collect();
-    Some(Drawing::new(subject.figure(words, panels, median_run(&estimates))))
+    Some(Drawing::new(subject.figure(words, panels, shown_runs(&configs))))
 }
 
 type Configs<'a> = [(&'a ConfigAnalysis, &'a MemoryAnalysis)];

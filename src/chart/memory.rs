@@ -1,11 +1,11 @@
 //! `memory-W`: resident memory over the recording, then at rest; live bytes as the ground it stands on.
 //!
-//! Invariant: both panels share one y axis from zero; every line is the curve of the allocator's median run.
+//! Invariant: both panels share one y axis from zero; every line is of one run of its allocator, which the caption names.
 
 use super::Drawing;
 use super::axis::{self, ByteUnit};
 use super::figure::{Axis, EndLabels, Mark, Panel, Rule, Series};
-use super::subject::{Subject, Words, curve, median_run};
+use super::subject::{Subject, Words, curve, shown_runs};
 use super::theme::Ink;
 use crate::analysis::{Analysis, MemoryAnalysis};
 use crate::run::{RestPoint, RestState};
@@ -47,14 +47,13 @@ pub(super) fn draw(analysis: &Analysis, workload: usize) -> Option<Drawing> {
     if right.series.iter().any(|series| series.last().is_some()) {
         panels.push(right);
     }
-    let estimates: Vec<_> = configs.iter().map(|(_, memory)| memory.peak.value).collect();
     let words = Words {
         title: format!("{}: resident memory over the recording, then at rest", subject.workload.name),
         subtitle: subtitle(first),
         alt: alt(&subject),
         plot_height: 290.0,
     };
-    Some(Drawing::new(subject.figure(words, panels, median_run(&estimates))))
+    Some(Drawing::new(subject.figure(words, panels, shown_runs(&configs))))
 }
 
 fn axis_shared(axis: Axis, unit: ByteUnit) -> Axis {

@@ -241,10 +241,18 @@ pub(super) fn processes(shown: &[Estimate], interval: &str) -> Option<String> {
     Some(format!("{} per allocator, {spread}", count(shown)?))
 }
 
-/// The same for charts of one run out of several.
+/// The same for charts of one run out of several, each of which is named.
 #[must_use]
-pub(super) fn median_run(shown: &[Estimate]) -> Option<String> {
-    Some(format!("median run (by peak) of {} per allocator", count(shown)?))
+pub(super) fn shown_runs(shown: &[(&ConfigAnalysis, &MemoryAnalysis)]) -> Option<String> {
+    let most = shown.iter().map(|(_, memory)| memory.shown.of).max()?;
+    if most < 2 {
+        return Some("1 process per allocator".to_owned());
+    }
+    let runs = shown.iter().map(|(config, memory)| format!("{} run {}", config.name, memory.shown.number));
+    Some(format!(
+        "of {most} processes per allocator the run nearest to the medians: {}",
+        runs.collect::<Vec<_>>().join(", ")
+    ))
 }
 
 /// Milliseconds since the epoch as a date in UTC.

@@ -18,6 +18,8 @@ pub const WORKER_VERB: &str = "worker";
 const POINTS: u32 = 256;
 /// What a worker may take besides its calls and its idle time.
 const TIMEOUT_BASE: Duration = Duration::from_secs(60);
+/// Blocks are aligned to so many bytes.
+const SHIFT_STEP_BYTES: u32 = 16;
 /// How long a compiler may take to be gone after its worker failed.
 const COMPILER_GRACE: Duration = Duration::from_secs(1);
 /// What a call may take at most on average; a hundred times what is usual.
@@ -89,10 +91,10 @@ impl Worker {
         exe: &Path,
         image: &Image,
         config: &Config,
-        pass: Pass,
-        padding_bytes: u32,
+        cell: &Cell,
         settings: &Settings,
     ) -> Result<Self, Box<Measured>> {
+        let Cell { pass, padding_bytes, .. } = *cell;
         let started_unix_ms = unix_ms();
         let fail = |stage: &str, reason: String| Box::new(Measured::failed(stage, reason, started_unix_ms, 0));
         let feed = image.feed(exe, pass).map_err(|reason| fail("image", reason))?;
@@ -105,6 +107,7 @@ impl Worker {
             idle_ms: settings.idle_ms.clone(),
             points: POINTS,
             pace: settings.pace,
+            shift_bytes: shift_bytes(cell),
             allow_debug: settings.allow_debug,
         };
         let input = serde_json::to_vec(&job).map_err(|e| fail("spawn", format!("The job is no JSON: {e}.")))?;
@@ -163,6 +166,16 @@ fn timeout(image: &Image, pass: Pass, settings: &Settings) -> Duration {
         .saturating_add(Duration::from_nanos(calls.saturating_mul(TIMEOUT_NS_PER_CALL)))
         .saturating_add(Duration::from_millis(idle))
         .saturating_add(Duration::from_nanos(paced_ns))
+}
+
+/// How far the heap of a footprint child begins into its first two OS pages: 0, 4096, 2048, 6144, 1024, and so on by
+/// the bits of its repetition in reverse order. The same for every configuration, so that comparisons stay paired.
+fn shift_bytes(cell: &Cell) -> u32 {
+    const STEPS_LOG2: u32 = 9;
+    match cell.pass {
+        Pass::Footprint => (cell.block.reverse_bits() >> (u32::BITS - STEPS_LOG2)) * SHIFT_STEP_BYTES,
+        Pass::Throughput | Pass::Latency => 0,
+    }
 }
 
 /// Milliseconds since the epoch.
@@ -277,6 +290,16 @@ mod tests {
         ] {
             assert_eq!(failure(Pass::Throughput, &finished(Ending::Exited(0), &answer(seal), "")).0, "seal");
         }
+    }
+
+    #[test]
+    fn footprints_begin_at_different_places_and_all_configurations_at_the_same() {
+        let cell = |pass, block, config| Cell { workload: 0, config, pass, block, padding_bytes: 0 };
+        let shifts: Vec<u32> = (0..6).map(|block| shift_bytes(&cell(Pass::Footprint, block, 1))).collect();
+        assert_eq!(shifts, [0, 4096, 2048, 6144, 1024, 5120]);
+        assert_eq!(shift_bytes(&cell(Pass::Footprint, 511, 0)), 8192 - SHIFT_STEP_BYTES);
+        assert_eq!(shift_bytes(&cell(Pass::Throughput, 3, 0)), 0);
+        assert_eq!(shift_bytes(&cell(Pass::Footprint, 3, 0)), shift_bytes(&cell(Pass::Footprint, 3, 7)));
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Prepared {
     /// The failed measurement when there is no process to wait for.
     pub fn start(&self, cell: &Cell) -> Result<Worker, Box<Measured>> {
         let (image, config) = (&self.images[cell.workload], &self.configs[cell.config]);
-        Worker::start(&self.exe, image, config, cell.pass, cell.padding_bytes, &self.settings)
+        Worker::start(&self.exe, image, config, cell, &self.settings)
     }
 
     /// `small-objects, mimalloc, throughput`.

@@ -293,6 +293,17 @@ impl Heap {
         unsafe { (self.table[op.domain_bits()].usable_size)(block) }
     }
 
+    /// Allocates a block that stays: what follows begins so much further on.
+    pub(crate) fn shift(&mut self, domain: Domain, bytes: usize) {
+        if bytes > 0 {
+            // SAFETY: no precondition.
+            let block = unsafe { (self.table[domain as usize].malloc)(bytes) };
+            if !block.is_null() {
+                write_header(block.cast(), bytes);
+            }
+        }
+    }
+
     /// Allocates one block of each size, writes their headers and frees them all: one beat of a trickle.
     pub(crate) fn churn(&mut self, domain: Domain, sizes: &[usize; 20]) {
         let entry = &self.table[domain as usize];

@@ -27,8 +27,9 @@ pub fn budget(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table>
         .chain(parts.iter().map(String::as_str))
         .collect();
     let caption = format!(
-        "{}: where the pool's bytes are, MiB and share of its arenas, in the run whose peak is the median",
-        workload.name
+        "{}: where the pool's bytes are, MiB and share of its arenas, {}",
+        workload.name,
+        words::shown_runs(with_pools(workload).map(|(config, _)| config))
     );
     let mut table = Table::new(caption, &headings);
     for (config, pools) in with_pools(workload) {

@@ -112,9 +112,10 @@ const fn moment(moment: Moment) -> &'static str {
 pub fn table(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     let headings = ["allocator", "after the work", "over cycles", ">cycles read", ">live at their end"];
     let caption = format!(
-        "{}: the shape of resident memory, MiB, in the run whose peak is the median; slopes per cycle with their \
-         interval of 95 %",
-        workload.name
+        "{}: the shape of resident memory, MiB; after the work by medians over processes, cycles {}; slopes per cycle \
+         with their interval of 95 %",
+        workload.name,
+        words::shown_runs(&workload.configs)
     );
     let mut table = Table::new(caption, &headings);
     for (config, m) in with_memory(workload).filter(|(_, m)| m.rest_shape.is_some() || m.cycles_shape.is_some()) {
@@ -136,9 +137,10 @@ pub fn owners(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table>
     let headings =
         ["allocator", "moment", "bytes of", "served by", ">requested", ">usable", ">touched", ">of resident"];
     let caption = format!(
-        "{}: who owns the bytes, MiB, in the run whose peak is the median; what blocks have touched is resident, the \
-         rest is free, rounding, or the allocator's own",
-        workload.name
+        "{}: who owns the bytes, MiB, {}; what blocks have touched is resident, the rest is free, rounding, or the \
+         allocator's own",
+        workload.name,
+        words::shown_runs(&workload.configs)
     );
     let mut table = Table::new(caption, &headings);
     for (config, owners) in with_owners(workload) {

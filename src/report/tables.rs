@@ -226,12 +226,12 @@ fn memory(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     Some(table)
 }
 
-/// What happens after the work: every reading at rest of the median run.
+/// What happens after the work: the median of every reading at rest.
 fn at_rest(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     let with_rest = || workload.configs.iter().filter_map(|c| Some((c, c.memory.as_ref()?)));
-    let (_, first) = with_rest().find(|(_, m)| !m.rest_curve.is_empty())?;
+    let (_, first) = with_rest().find(|(_, m)| !m.rest_readings.is_empty())?;
     let headings: Vec<String> = first
-        .rest_curve
+        .rest_readings
         .iter()
         .map(|p| match p.state {
             RestState::Idle => format!(">{}", words::idle(p.after_ms)),
@@ -244,13 +244,13 @@ fn at_rest(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
         .chain(headings.iter().map(String::as_str))
         .chain([">of rest, lazily freed", ">of rest, huge pages"])
         .collect();
-    let caption = format!("{}: resident MiB after the work, in the run whose peak is the median", workload.name);
+    let caption = format!("{}: resident MiB after the work, medians over processes", workload.name);
     let mut table = Table::new(caption, &headings);
     for (config, m) in with_rest() {
         let mut cells = vec![name(analysis, config)];
         // Readings correspond by their state and place; the delay itself is as measured and differs by milliseconds.
-        let same = |i: usize, p: &RestPoint| m.rest_curve.get(i).filter(|own| own.state == p.state).copied();
-        let readings = first.rest_curve.iter().enumerate().map(|(i, p)| same(i, p));
+        let same = |i: usize, p: &RestPoint| m.rest_readings.get(i).filter(|own| own.state == p.state).copied();
+        let readings = first.rest_readings.iter().enumerate().map(|(i, p)| same(i, p));
         cells.extend(readings.map(|p| or_unknown(p, |p| units::mib(p.memory.resident_bytes as f64))));
         cells.push(units::mib(m.at_rest.lazy_free_bytes as f64));
         cells.push(units::mib(m.at_rest.huge_bytes as f64));
@@ -273,10 +273,10 @@ fn fragmentation(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Tab
         ">J&W 4: most over most",
     ];
     let caption = format!(
-        "{}: fragmentation at peak, MiB and ratios, in the run whose peak is the median; \
-         Johnstone and Wilson's four are \
-         resident over requested",
-        workload.name
+        "{}: fragmentation at peak, MiB and ratios, medians over processes; \
+         Johnstone and Wilson's four are resident over requested, {}",
+        workload.name,
+        words::shown_runs(&workload.configs)
     );
     let mut table = Table::new(caption, &headings);
     for config in &workload.configs {

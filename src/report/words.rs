@@ -4,7 +4,9 @@
 
 use crate::analysis::memory::RATIO_LIVE_BYTES_MIN;
 use crate::analysis::threads::ThreadsAnalysis;
-use crate::analysis::{Analysis, Comparison, ConfigAnalysis, Estimate, Figure, Percentile, Verdict, WorkloadAnalysis};
+use crate::analysis::{
+    Analysis, Comparison, ConfigAnalysis, Estimate, Figure, Percentile, ShownRun, Verdict, WorkloadAnalysis,
+};
 use crate::metric::Unit;
 use crate::run::{ConfigFacts, Mode, WorkloadFacts};
 use crate::units;
@@ -248,6 +250,19 @@ pub fn control(analysis: &Analysis) -> Option<String> {
         parts.push(format!("smallest difference in time that could be seen: {range}"));
     }
     Some(parts.join(" · "))
+}
+
+/// `in the run nearest to the medians of peak and rest (pool run 2, system run 5, of 6)`: what curves and owners are of.
+#[must_use]
+pub fn shown_runs<'a>(configs: impl IntoIterator<Item = &'a ConfigAnalysis>) -> String {
+    let shown: Vec<(&str, ShownRun)> =
+        configs.into_iter().filter_map(|config| Some((config.name.as_str(), config.memory.as_ref()?.shown))).collect();
+    let most = shown.iter().map(|(_, run)| run.of).max().unwrap_or(0);
+    if most < 2 {
+        return "in the one run that there is".to_owned();
+    }
+    let runs: Vec<String> = shown.iter().map(|(name, run)| format!("{name} run {}", run.number)).collect();
+    format!("in the run nearest to the medians of peak and rest ({}, of {most})", runs.join(", "))
 }
 
 /// What `live` found about this trace, without a full stop; `None` when it never compared anything.

@@ -24,6 +24,10 @@ pub struct Job {
     /// How many times faster than recorded the recorded moments are honoured (footprint); 0: back to back.
     #[serde(default)]
     pub pace: u32,
+    /// Bytes of a first block of the C library's domain, which stays (footprint): a process's heap begins anywhere in its
+    /// first OS page, and behind as much as paths and variables take.
+    #[serde(default)]
+    pub shift_bytes: u32,
     /// Whether a debug build may run this (tests only; the result says so).
     pub allow_debug: bool,
 }

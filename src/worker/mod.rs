@@ -162,7 +162,10 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     match job.pass {
         Pass::Throughput => throughput(job, &source, heap, libc_bytes, calls_nothing),
         Pass::Latency => latency(job, &source, heap, libc_bytes),
-        Pass::Footprint => footprint(&source, heap, libc_bytes, &mut footprint_pass(job, ready, &distinct)?),
+        Pass::Footprint => {
+            let pass = &mut footprint_pass(job, ready, &distinct)?;
+            footprint(&source, heap, libc_bytes, job.shift_bytes, pass)
+        }
     }
 }
 
@@ -370,10 +373,12 @@ fn footprint(
     source: &Source,
     mut heap: Heap,
     libc_bytes: u64,
+    shift_bytes: u32,
     pass: &mut FootprintPass,
 ) -> Result<Observation, Failure> {
     let mut sealed = seal_worker(&reader()?, libc_bytes)?;
     sealed.rss_anon_bytes_before = pass.start().anonymous_bytes;
+    heap.shift(Domain::Libc, shift_bytes as usize);
     source.replay(&mut heap, pass).map_err(replay_failed)?;
     let seal = unseal_worker(sealed)?;
     footprint_of(pass, heap.failed, seal)

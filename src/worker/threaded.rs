@@ -113,7 +113,11 @@ pub(super) fn footprint(
     let pass = leak(pass);
     let crew = sharing(streams, heap, pass)?;
     let mut sealed = seal_worker(&reader()?, libc_bytes)?;
-    sealed.rss_anon_bytes_before = crew.with_first(|baton, _| baton.take().start().anonymous_bytes);
+    sealed.rss_anon_bytes_before = crew.with_first(|baton, heap| {
+        let before = baton.take().start().anonymous_bytes;
+        heap.shift(Domain::Libc, job.shift_bytes as usize);
+        before
+    });
     let ran = crew.run();
     crew.with_first(|baton, heap| baton.take().finish(job.image.ops, heap));
     let seal = unseal_worker(sealed)?;

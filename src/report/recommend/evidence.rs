@@ -95,9 +95,9 @@ fn reach(subject: &Subject<'_>) -> Section {
         section.parts.push(Part::Table(table));
     }
     section.line(format!(
-        "Of {}, in the run whose peak is the median. A bound from above: no setting can free more, and none \
-        promises as much.",
-        base.name
+        "Of {}, {}. A bound from above: no setting can free more, and none promises as much.",
+        base.name,
+        words::shown_runs([config(subject, base)])
     ));
     section
 }
