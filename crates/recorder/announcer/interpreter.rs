@@ -1,8 +1,8 @@
 //! CPython: how its exit is noticed. The moment is the recorder's `finalising`: threads joined, live set still live.
 //!
-//! Up to 3.12 CPython first takes its lock of thread states when its exit has begun, by `sem_wait`, which passes through
-//! here. From 3.13 on CPython calls what was registered for its exit. That is registered between two bytecodes, where
-//! this thread runs in the interpreter.
+//! Up to 3.12 CPython takes its lock of thread states first when its exit has begun, by `sem_wait`, which passes
+//! through here. From 3.13 on CPython calls what was registered for its exit. The announcer registers its function
+//! between two bytecodes, on a thread that runs in the interpreter.
 //!
 //! Invariant: asks at most once at a time; a process without CPython's interface is left alone.
 

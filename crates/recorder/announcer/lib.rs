@@ -5,8 +5,8 @@
 //! library whose calls show that the interpreter has begun to work, or to exit); [`interpreter`] announces the exit at
 //! the recorder's moment ([`ending`]); [`channel`] is the way to the sampler.
 //!
-//! Invariant: no allocator is interposed and nothing here allocates; a program that nobody listens to runs on. No object
-//! of the interpreter's collector is made, so that it runs when it would run without the announcer.
+//! Invariant: no allocator is interposed and nothing here allocates; a program that nobody listens to runs on. The
+//! announcer makes no object that CPython's collector counts.
 
 mod channel;
 #[path = "../preload/ending.rs"]

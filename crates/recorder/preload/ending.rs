@@ -1,10 +1,10 @@
 //! The moment at which CPython's exit begins: every `atexit` function has returned, nothing has been taken down.
 //!
 //! `Py_FinalizeEx` joins the threads, calls the program's `atexit` functions and drops them, and then has
-//! `Py_IsInitialized` return 0, before it frees anything else. This order is that of every CPython from 3.7 on.
+//! `Py_IsInitialized` return 0, before it frees anything else. CPython has this order in 3.9 to 3.13.
 //!
-//! Invariant: only reads. An `atexit` function of ours would be an object of the collector's, which shifts every
-//! collection after it.
+//! Invariant: only reads. CPython's collector would count an `atexit` function of ours, and every later collection would
+//! come at another moment.
 
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;

@@ -5,7 +5,7 @@
 //! after which, for [`STEADY_POLLS`] looks in a row, no module was being imported and none was added. The exit is seen
 //! at the first free after it began.
 //!
-//! Invariant: no object of the collector's is made here, and no reference that keeps one alive is held.
+//! Invariant: nothing here makes an object that CPython's collector counts, or holds a reference to one.
 
 use crate::life;
 use crate::lock::Guarded;
