@@ -133,7 +133,11 @@ fn without_a_program_the_predictions_are_printed_alone() {
 #[test]
 fn the_exit_of_every_interpreter_is_noticed() {
     let _one = support::one_at_a_time();
-    let code = "import atexit, json; held = [str(i) for i in range(20000)]; atexit.register(held.append, 1)";
+    let code = "import atexit, json, signal, threading, time\n\
+                signal.signal(signal.SIGINT, signal.SIG_DFL)\n\
+                held = [str(i) for i in range(20000)]\n\
+                atexit.register(held.append, 1)\n\
+                threading.Thread(target=time.sleep, args=(60,), daemon=True).start()";
     for interpreter in support::interpreters() {
         for variables in [&[][..], &[("PYTHONMALLOC", "malloc")]] {
             let run = run(&[interpreter.path.to_str().unwrap(), "-c", code], variables);
@@ -142,6 +146,28 @@ fn the_exit_of_every_interpreter_is_noticed() {
             let end = run.end_bytes.unwrap();
             assert!(end > 1 << 20 && run.peak_bytes >= end, "{}: {run:?}", interpreter.label());
         }
+    }
+}
+
+#[test]
+fn the_collector_runs_as_without_the_announcer() {
+    let _one = support::one_at_a_time();
+    let code = "import gc, sys\n\
+                class Node: pass\n\
+                def cycle():\n\
+                \x20   node = Node(); node.other = [node]\n\
+                for number in range(20000): cycle()\n\
+                figures = gc.get_stats(), gc.get_count(), len(gc.get_objects())\n\
+                open(sys.argv[1], 'w').write(repr(figures))";
+    for interpreter in support::interpreters() {
+        let folder = tempfile::tempdir().unwrap();
+        let figures = folder.path().join("figures");
+        let command = [interpreter.path.to_str().unwrap(), "-c", code, figures.to_str().unwrap()];
+        let mut plain = Command::new(command[0]);
+        assert!(plain.args(&command[1..]).env("PYTHONHASHSEED", "0").status().unwrap().success());
+        let without = fs::read_to_string(&figures).unwrap();
+        run(&command, &[("PYTHONHASHSEED", "0")]).unwrap_or_else(|e| panic!("{}: {e}", interpreter.label()));
+        assert_eq!(fs::read_to_string(&figures).unwrap(), without, "{}", interpreter.label());
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Invariant: each entry does what the C library's does, through the definition that comes next in the search order.
 
+use crate::interpreter::{notice, notice_exit};
 use crate::{channel, interpreter, sys};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
@@ -35,17 +36,17 @@ pub unsafe extern "C" fn pyalloc_mark(name: *const c_char) {
     }
 }
 
-/// Defines functions that look at the interpreter and go on to the next definition of the same name. `$missing` is
+/// Defines functions that call `$first` and then the next definition of the same name. `$missing` is
 /// the answer where there is none, which the loader has ruled out for every name that the program was linked to.
 macro_rules! passing_through {
-    ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty, $symbol:literal, $missing:expr;)*) => {$(
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty, $symbol:literal, $first:path, $missing:expr;)*) => {$(
         /// # Safety
         /// As the C library's.
         // SAFETY: the symbol is meant to stand before the C library's, with the same signature.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) -> $result {
             static NEXT: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-            interpreter::notice();
+            $first();
             let mut next = NEXT.load(Ordering::Relaxed);
             if next.is_null() {
                 // SAFETY: a NUL-terminated name.
@@ -65,9 +66,10 @@ macro_rules! passing_through {
 
 // `open64` is variadic in C; on x86-64 its third argument travels in the same register either way.
 passing_through! {
-    open64(path: *const c_char, flags: c_int, mode: c_int) -> c_int, c"open64", -1;
-    fopen64(path: *const c_char, mode: *const c_char) -> *mut c_void, c"fopen64", null_mut();
-    stat64(path: *const c_char, facts: *mut c_void) -> c_int, c"stat64", -1;
-    __xstat64(version: c_int, path: *const c_char, facts: *mut c_void) -> c_int, c"__xstat64", -1;
-    read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize, c"read", -1;
+    open64(path: *const c_char, flags: c_int, mode: c_int) -> c_int, c"open64", notice, -1;
+    fopen64(path: *const c_char, mode: *const c_char) -> *mut c_void, c"fopen64", notice, null_mut();
+    stat64(path: *const c_char, facts: *mut c_void) -> c_int, c"stat64", notice, -1;
+    __xstat64(version: c_int, path: *const c_char, facts: *mut c_void) -> c_int, c"__xstat64", notice, -1;
+    read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize, c"read", notice, -1;
+    sem_wait(semaphore: *mut c_void) -> c_int, c"sem_wait", notice_exit, -1;
 }

@@ -1,7 +1,8 @@
 //! The preloaded recorder: loaded into the recorded program by `LD_PRELOAD`, it writes one record per request.
 //!
 //! The modules from the outside in: [`entry`] is what the program calls instead of the C library, [`python`] what
-//! CPython's three domains call, [`collector`] when its collector ran, [`arrow`] what Arrow's pool calls; [`stream`]
+//! CPython's three domains call, [`collector`] when its collector ran, [`ending`] when its exit began, [`arrow`] what
+//! Arrow's pool calls; [`stream`]
 //! turns a call into a record; [`ring`] has the windows that take records, [`recording`] begins and ends the recording,
 //! [`session_file`] maps it, [`setup`] reads what was asked for; [`large`] knows the large live blocks, [`mapped`] what
 //! libraries map for themselves, [`watch`] how much memory the process holds; [`life`] sees marks, forks, thread ends
@@ -13,6 +14,7 @@
 
 mod arrow;
 mod collector;
+mod ending;
 mod entry;
 mod exec;
 mod large;

@@ -1,20 +1,20 @@
 //! CPython: the raw, mem and obj domains wrapped, collections marked, the phases of the interpreter's life found.
 //!
 //! The hooks cannot run Python code, but they can ask the interpreter to call back between two bytecodes
-//! (`Py_AddPendingCall`). The first such call registers an `atexit` function (registered first, so run last). Further
-//! ones look for the end of start-up: the point after which, for [`STEADY_POLLS`] looks in a row, no module was being
-//! imported and none was added.
+//! (`Py_AddPendingCall`). The first such call finds the collector. Further ones look for the end of start-up: the point
+//! after which, for [`STEADY_POLLS`] looks in a row, no module was being imported and none was added. The exit is seen
+//! at the first free after it began.
 //!
-//! Invariant: objects made here are recorded like any other, since their frees will be.
+//! Invariant: nothing here makes an object that CPython's collector counts, or holds a reference to one.
 
 use crate::life;
 use crate::lock::Guarded;
-use crate::python_api::{Allocator, Api, METH_VARARGS, Memory, Method, Object, find};
+use crate::python_api::{Allocator, Api, Memory, Object, find};
 use crate::raw::{Kind, LIST_AT, LIST_BYTES, flag, text, word};
-use crate::{collector, recording, stream, sys};
+use crate::{collector, ending, recording, stream, sys};
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::MaybeUninit;
-use core::ptr::{null, null_mut};
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 const RAW: u8 = 1;
@@ -47,18 +47,18 @@ static QUIET_POLLS: AtomicU32 = AtomicU32::new(0);
 static QUIET_SEQ: AtomicU64 = AtomicU64::new(0);
 static QUIET_CPU_NS: AtomicU64 = AtomicU64::new(0);
 static MODULES_SEEN: AtomicIsize = AtomicIsize::new(-1);
-/// CPython's own objects, found by the constructor.
-static NONE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+/// CPython's own types, found by the constructor.
 static MODULE_TYPE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-/// The module last found to be importing, owned.
-static IMPORTING: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+static TEXT_TYPE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+/// The type of the import system's own specifications, borrowed: its attributes are found without running Python code.
+static SPEC_TYPE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+/// Where in the dictionary of modules the one last found to be importing is; below zero for none.
+static IMPORTING_AT: AtomicIsize = AtomicIsize::new(-1);
 /// Interned names, made when installed, given back at the interpreter's exit: `__spec__`, `_initializing`, `__file__`.
 static NAMES: [AtomicPtr<c_void>; 3] = [const { AtomicPtr::new(null_mut()) }; 3];
 const SPEC: usize = 0;
 const INITIALIZING: usize = 1;
 const FILE: usize = 2;
-
-static ON_EXIT: Method = Method { name: c"exit".as_ptr(), function: on_exit, flags: METH_VARARGS, doc: null() };
 
 fn api() -> Option<&'static Api> {
     // SAFETY: written only by the constructor.
@@ -76,8 +76,8 @@ pub fn wrap() {
     // SAFETY: the only thread; nothing has read them yet.
     let (hooks, slot) = unsafe { (HOOKS.get(), API.get()) };
     *slot = Api::load();
-    NONE.store(find(c"_Py_NoneStruct").unwrap_or(null_mut()), Ordering::Relaxed);
     MODULE_TYPE.store(find(c"PyModule_Type").unwrap_or(null_mut()), Ordering::Relaxed);
+    TEXT_TYPE.store(find(c"PyUnicode_Type").unwrap_or(null_mut()), Ordering::Relaxed);
     for (index, hook) in hooks.iter_mut().enumerate() {
         hook.domain = RAW + index as u8;
         // SAFETY: the function fills the allocator in.
@@ -207,8 +207,11 @@ unsafe extern "C" fn py_free(context: *mut c_void, block: *mut c_void) {
     // SAFETY: CPython passes the context on.
     let (domain, original) = unsafe { hook(context) };
     stream::with(|thread| {
-        look_at_collector(thread, domain, thread.is_held());
         if !thread.is_held() {
+            look_at_collector(thread, domain, false);
+            if domain != RAW && ending::has_begun() {
+                finalise();
+            }
             thread.freeing(domain, block as usize);
         }
         // SAFETY: the wrapped allocator with its own context.
@@ -247,6 +250,9 @@ fn ask(thread: &stream::Thread) {
     if unsafe { (api.is_initialized)() } == 0 || !recording::is_active() || IS_PENDING.swap(true, Ordering::AcqRel) {
         return;
     }
+    if !IS_INSTALLED.load(Ordering::Relaxed) {
+        ending::watch(api.is_initialized);
+    }
     // SAFETY: needs neither the GIL nor a thread state; the function is static.
     if thread.holding(|| unsafe { (api.add_pending_call)(on_pending, null_mut()) }) != 0 {
         IS_PENDING.store(false, Ordering::Release);
@@ -256,18 +262,17 @@ fn ask(thread: &stream::Thread) {
 /// Called by the interpreter between two bytecodes.
 unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
     let Some(api) = api() else { return 0 };
-    if !IS_INSTALLED.load(Ordering::Relaxed) && api.may_import(NONE.load(Ordering::Relaxed)) {
-        IS_INSTALLED.store(true, Ordering::Relaxed);
+    if !IS_INSTALLED.swap(true, Ordering::Relaxed) {
         install(api);
     }
-    if IS_INSTALLED.load(Ordering::Relaxed) && IS_LOOKING.load(Ordering::Relaxed) {
+    if IS_LOOKING.load(Ordering::Relaxed) {
         look(api);
     }
     IS_PENDING.store(false, Ordering::Release);
     0
 }
 
-/// Registers the exit function, finds the collector, and notes which interpreter this is.
+/// Finds the collector, and notes which interpreter this is.
 fn install(api: &Api) {
     let words = [c"__spec__", c"_initializing", c"__file__"];
     // SAFETY: the interpreter is initialised and this thread runs in it; references are given back where owned.
@@ -277,16 +282,28 @@ fn install(api: &Api) {
         }
         let version = CStr::from_ptr((api.version)()).to_bytes();
         IS_FREE_THREADED.store(contains(version, b"free-threading"), Ordering::Relaxed);
-        api.call_with(c"atexit", c"register", &ON_EXIT);
-        (api.clear_error)();
     }
     if !IS_FREE_THREADED.load(Ordering::Relaxed) {
         collector::find_state();
+        find_spec_type(api);
     }
     if !collector::is_found() {
         recording::add_flags(flag::NO_COLLECTIONS);
     }
     note_state();
+}
+
+/// The first module is `sys`, whose specification the import system made.
+fn find_spec_type(api: &Api) {
+    // SAFETY: called from a pending call.
+    let modules = unsafe { (api.modules)() };
+    for_each_module(api, modules, 0, |module, _| {
+        let spec = module_item(api, module, SPEC);
+        if !spec.is_null() {
+            SPEC_TYPE.store(type_of(api, spec), Ordering::Relaxed);
+        }
+        spec.is_null()
+    });
 }
 
 /// One look for the end of start-up.
@@ -319,43 +336,53 @@ fn is_importing(api: &Api, modules: Object) -> bool {
     if IS_FREE_THREADED.load(Ordering::Relaxed) {
         return false; // The dictionary may change under an iteration without a lock.
     }
-    let last = IMPORTING.load(Ordering::Relaxed);
-    if !last.is_null() {
-        if is_initializing(api, last) {
-            return true;
-        }
-        IMPORTING.store(null_mut(), Ordering::Relaxed);
-        // SAFETY: owned since it was found.
-        unsafe { (api.decrement)(last) };
-    }
     let mut found = false;
-    for_each_module(api, modules, |module| {
-        found = is_initializing(api, module);
-        if found {
-            // SAFETY: a live object, kept until the next look.
-            unsafe { (api.increment)(module) };
-            IMPORTING.store(module, Ordering::Relaxed);
-        }
-        !found
-    });
+    let mut look_from = |at: isize, most: usize| {
+        let mut left = most;
+        for_each_module(api, modules, at, |module, at| {
+            found = is_initializing(api, module);
+            if found {
+                IMPORTING_AT.store(at, Ordering::Relaxed);
+            }
+            left -= 1;
+            !found && left > 0
+        });
+    };
+    let last = IMPORTING_AT.swap(-1, Ordering::Relaxed);
+    if last >= 0 {
+        look_from(last, 1);
+    }
+    if IMPORTING_AT.load(Ordering::Relaxed) < 0 {
+        look_from(0, usize::MAX);
+    }
     found
 }
 
-/// Calls `each` with every real module until it says false. No Python code runs meanwhile.
-fn for_each_module(api: &Api, modules: Object, mut each: impl FnMut(Object) -> bool) {
+/// Calls `each` with every real module from a place in the dictionary on, and with its place, until it says false. No
+/// Python code runs meanwhile. Any number is a place: beyond the last one there are no modules.
+fn for_each_module(api: &Api, modules: Object, from: isize, mut each: impl FnMut(Object, isize) -> bool) {
     let module_type = MODULE_TYPE.load(Ordering::Relaxed);
-    let (mut at, mut value) = (0, null_mut());
-    // SAFETY: the dictionary is not changed during the iteration; `value` is borrowed.
-    while unsafe { (api.next)(modules, &mut at, null_mut(), &mut value) } != 0 {
-        // SAFETY: a live object; its type is a new reference, given back below.
-        let kind = unsafe { (api.type_of)(value) };
-        // SAFETY: both are types.
-        let is_module = unsafe { (api.is_subtype)(kind, module_type) } != 0;
-        // SAFETY: owned.
-        unsafe { (api.decrement)(kind) };
-        if is_module && !each(value) {
+    let (mut next, mut value) = (from, null_mut());
+    loop {
+        let at = next;
+        // SAFETY: the dictionary is not changed during the iteration; `value` is borrowed.
+        if unsafe { (api.next)(modules, &mut next, null_mut(), &mut value) } == 0 {
             break;
         }
+        // SAFETY: both are types; the module type is never freed.
+        if unsafe { (api.is_subtype)(type_of(api, value), module_type) } != 0 && !each(value, at) {
+            break;
+        }
+    }
+}
+
+/// The type of a live object, borrowed from it.
+fn type_of(api: &Api, object: Object) -> Object {
+    // SAFETY: a live object; the reference is given back, and the object keeps its type.
+    unsafe {
+        let kind = (api.type_of)(object);
+        (api.decrement)(kind);
+        kind
     }
 }
 
@@ -365,48 +392,57 @@ fn module_item(api: &Api, module: Object, index: usize) -> Object {
     unsafe { (api.item)((api.module_dictionary)(module), name(index)) }
 }
 
+/// A specification of another type than the import system's might run Python code, or make an exception.
 fn is_initializing(api: &Api, module: Object) -> bool {
     let spec = module_item(api, module, SPEC);
-    if spec.is_null() || spec == NONE.load(Ordering::Relaxed) {
+    if spec.is_null() || type_of(api, spec) != SPEC_TYPE.load(Ordering::Relaxed) {
         return false;
     }
-    // SAFETY: a live object and an interned string; the result is owned.
-    unsafe {
-        let value = (api.attribute)(spec, name(INITIALIZING));
-        if value.is_null() {
-            (api.clear_error)();
-            return false;
+    keeping_error(api, || {
+        // SAFETY: a live object and an interned string; the result is owned.
+        unsafe {
+            let value = (api.attribute)(spec, name(INITIALIZING));
+            let is_initializing = !value.is_null() && (api.is_true)(value) == 1;
+            (api.decrement)(value);
+            is_initializing
         }
-        let is_initializing = (api.is_true)(value) == 1;
-        (api.decrement)(value);
-        is_initializing
-    }
+    })
 }
 
-/// `atexit` calls this after every function of the program's own.
-unsafe extern "C" fn on_exit(_own: Object, _arguments: Object) -> Object {
-    let Some(api) = api() else { return null_mut() };
+/// Runs `body` and puts the thread's exception back, which may be set when a hook runs.
+fn keeping_error<T>(api: &Api, body: impl FnOnce() -> T) -> T {
+    let (mut kind, mut value, mut traceback) = (null_mut(), null_mut(), null_mut());
+    // SAFETY: this thread runs in the interpreter; the references are taken and given back.
+    unsafe { (api.take_error)(&mut kind, &mut value, &mut traceback) };
+    let result = body();
+    // SAFETY: as above.
+    unsafe { (api.put_error_back)(kind, value, traceback) };
+    result
+}
+
+/// The interpreter's exit has begun, and this thread runs in it: nothing was freed yet.
+#[cold]
+#[inline(never)]
+fn finalise() {
+    if !ending::take() {
+        return;
+    }
     stop_looking_for_steady();
-    note_state();
+    note_hooks();
+    if let Some(api) = api().filter(|_| !name(FILE).is_null()) {
+        list_imports(api);
+        give_back(api);
+    }
     life::finalising();
     HAS_FINALISED.store(true, Ordering::Relaxed);
-    give_back(api);
-    none(api)
 }
 
-/// Gives every reference back: one that outlives the interpreter keeps a module alive, and what that holds.
+/// Gives the names back. The import system has them as well, so that none is freed here.
 fn give_back(api: &Api) {
-    for object in NAMES.iter().chain([&IMPORTING]) {
+    for object in &NAMES {
         // SAFETY: owned, or null, which is allowed.
         unsafe { (api.decrement)(object.swap(null_mut(), Ordering::Relaxed)) };
     }
-}
-
-fn none(api: &Api) -> Object {
-    let none = NONE.load(Ordering::Relaxed);
-    // SAFETY: the one object of that name, or null, which is allowed.
-    unsafe { (api.increment)(none) };
-    none
 }
 
 /// Notes that this is Python, and which one. Allocates nothing; may be called from a hook.
@@ -425,16 +461,20 @@ pub fn note_identity() {
 
 /// Notes what the converter wants to know of the interpreter: hooks in place, version, imported files.
 pub fn note_state() {
-    if !IS_WRAPPED.load(Ordering::Acquire) {
-        recording::set(word::HOOK_MASK, 1 | HOOK_MASK_CHECKED);
-        return;
-    }
-    recording::set(word::HOOK_MASK, 1 | wrapped_domains() | HOOK_MASK_CHECKED);
-    note_identity();
+    note_hooks();
     let Some(api) = api() else { return };
     // SAFETY: both may be called at any time.
     if unsafe { (api.is_initialized)() != 0 && (api.holds_gil)() != 0 } && !name(FILE).is_null() {
         list_imports(api);
+    }
+}
+
+fn note_hooks() {
+    if IS_WRAPPED.load(Ordering::Acquire) {
+        recording::set(word::HOOK_MASK, 1 | wrapped_domains() | HOOK_MASK_CHECKED);
+        note_identity();
+    } else {
+        recording::set(word::HOOK_MASK, 1 | HOOK_MASK_CHECKED);
     }
 }
 
@@ -474,16 +514,14 @@ fn list_imports(api: &Api) {
     if modules.is_null() {
         return;
     }
-    for_each_module(api, modules, |module| {
+    for_each_module(api, modules, 0, |module, _| {
         let file = module_item(api, module, FILE);
-        if file.is_null() || file == NONE.load(Ordering::Relaxed) {
+        if file.is_null() || type_of(api, file) != TEXT_TYPE.load(Ordering::Relaxed) {
             return true;
         }
-        // SAFETY: a live object; null when it is no text, with an error set.
-        let path = unsafe { (api.text)(file) };
+        // SAFETY: a text; null when it cannot be encoded.
+        let path = keeping_error(api, || unsafe { (api.text)(file) });
         if path.is_null() {
-            // SAFETY: the GIL is held.
-            unsafe { (api.clear_error)() };
             return true;
         }
         // SAFETY: the string lives as long as its object.

@@ -20,19 +20,6 @@ pub struct Allocator {
     pub free: unsafe extern "C" fn(*mut c_void, *mut c_void),
 }
 
-/// `PyMethodDef`.
-#[repr(C)]
-pub struct Method {
-    pub name: *const c_char,
-    pub function: unsafe extern "C" fn(Object, Object) -> Object,
-    pub flags: c_int,
-    pub doc: *const c_char,
-}
-// SAFETY: never written; the pointers are to static text.
-unsafe impl Sync for Method {}
-
-pub const METH_VARARGS: c_int = 1;
-
 /// The symbol's address, if the process has it.
 pub fn find(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: a NUL-terminated name.
@@ -76,24 +63,23 @@ interface! {
         take = c"PyGILState_Ensure": fn() -> c_int;
         give_back = c"PyGILState_Release": fn(c_int);
     }
+    /// What has a function called when the interpreter exits, without an object for it: there from 3.13 on.
+    AtExit {
+        current_interpreter = c"PyInterpreterState_Get": fn() -> *mut c_void;
+        register = c"PyUnstable_AtExit": fn(*mut c_void, unsafe extern "C" fn(*mut c_void), *mut c_void) -> c_int;
+    }
     /// What sees the interpreter's life.
     Api {
         is_initialized = c"Py_IsInitialized": fn() -> c_int;
         holds_gil = c"PyGILState_Check": fn() -> c_int;
         add_pending_call = c"Py_AddPendingCall": fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
         version = c"Py_GetVersion": fn() -> *const c_char;
-        increment = c"Py_IncRef": fn(Object);
         decrement = c"Py_DecRef": fn(Object);
-        clear_error = c"PyErr_Clear": fn();
-        import = c"PyImport_ImportModule": fn(*const c_char) -> Object;
+        take_error = c"PyErr_Fetch": fn(*mut Object, *mut Object, *mut Object);
+        put_error_back = c"PyErr_Restore": fn(Object, Object, Object);
         modules = c"PyImport_GetModuleDict": fn() -> Object;
         module_dictionary = c"PyModule_GetDict": fn(Object) -> Object;
-        function = c"PyCFunction_NewEx": fn(*const Method, Object, Object) -> Object;
         attribute = c"PyObject_GetAttr": fn(Object, Object) -> Object;
-        attribute_named = c"PyObject_GetAttrString": fn(Object, *const c_char) -> Object;
-        tuple = c"PyTuple_New": fn(isize) -> Object;
-        set_tuple_item = c"PyTuple_SetItem": fn(Object, isize, Object) -> c_int;
-        call = c"PyObject_CallObject": fn(Object, Object) -> Object;
         is_true = c"PyObject_IsTrue": fn(Object) -> c_int;
         type_of = c"PyObject_Type": fn(Object) -> Object;
         is_subtype = c"PyType_IsSubtype": fn(Object, Object) -> c_int;
@@ -102,57 +88,5 @@ interface! {
         count = c"PyDict_Size": fn(Object) -> isize;
         interned = c"PyUnicode_InternFromString": fn(*const c_char) -> Object;
         text = c"PyUnicode_AsUTF8": fn(Object) -> *const c_char;
-    }
-}
-
-impl Api {
-    /// Whether an import may be nested here; `none` is Python's own object of that name. Up to Python 3.11 the import
-    /// system notes which lock a thread is waiting for in a dictionary by thread, and an import within that moment
-    /// would delete the note of the outer one. Called from a pending call.
-    pub fn may_import(&self, none: Object) -> bool {
-        // SAFETY: the interpreter is initialised and this thread runs in it; borrowed but for `key`, which is given
-        // back.
-        unsafe {
-            let borrowed = |dictionary: Object, name: &CStr| {
-                let key = (self.interned)(name.as_ptr());
-                let value = if dictionary.is_null() { dictionary } else { (self.item)(dictionary, key) };
-                (self.decrement)(key);
-                value
-            };
-            let importlib = borrowed((self.modules)(), c"_frozen_importlib");
-            let contents = if importlib.is_null() { importlib } else { (self.module_dictionary)(importlib) };
-            let waiting = borrowed(contents, c"_blocking_on");
-            if waiting.is_null() || waiting == none {
-                return true;
-            }
-            let waiters = (self.count)(waiting);
-            if waiters < 0 {
-                (self.clear_error)(); // Not a dictionary: a later Python, where imports may be nested.
-            }
-            waiters <= 0
-        }
-    }
-
-    /// Calls a module's function with a function of ours.
-    ///
-    /// # Safety
-    /// The interpreter is initialised and the calling thread runs in it.
-    pub unsafe fn call_with(&self, module: &CStr, attribute: &CStr, method: &'static Method) {
-        // SAFETY: the caller's word; references are given back where owned.
-        unsafe {
-            let module = (self.import)(module.as_ptr());
-            let target = if module.is_null() { module } else { (self.attribute_named)(module, attribute.as_ptr()) };
-            let function = (self.function)(method, core::ptr::null_mut(), core::ptr::null_mut());
-            if !target.is_null() && !function.is_null() {
-                let arguments = (self.tuple)(1);
-                (self.increment)(function); // The tuple takes a reference over.
-                (self.set_tuple_item)(arguments, 0, function);
-                (self.decrement)((self.call)(target, arguments));
-                (self.decrement)(arguments);
-            }
-            for object in [function, target, module] {
-                (self.decrement)(object);
-            }
-        }
     }
 }

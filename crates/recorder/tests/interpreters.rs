@@ -73,3 +73,75 @@ fn every_interpreter_is_recorded_in_full() {
         assert!(count(touched) > 0, "{label}: large blocks say how much of them was touched");
     }
 }
+
+/// Objects of every kind that the collector counts; the figures go to the file that is named.
+const COUNTED: &str = "\
+import gc, json, sys, threading
+class Node:
+    def __init__(self, parent):
+        self.parent, self.children, self.note = parent, [], {'n': 1}
+def tree(depth, parent=None):
+    node = Node(parent)
+    if depth:
+        node.children = [tree(depth - 1, node) for _ in range(4)]
+    return node
+kept = [root for number in range(60) for root in [tree(4)] if number % 4 == 0]
+thread = threading.Thread(target=lambda: [json.loads(json.dumps({'key': [i, [i]]})) for i in range(3000)])
+thread.start()
+thread.join()
+figures = [gc.get_stats(), gc.get_count(), len(gc.get_objects())]
+open(sys.argv[1], 'w').write(repr(figures))
+";
+
+/// One object more in the youngest generation moves every collection after it.
+#[test]
+fn the_collector_runs_as_without_the_recorder() {
+    let _one = support::one_at_a_time();
+    for interpreter in support::interpreters() {
+        let (folder, label) = (tempfile::tempdir().unwrap(), interpreter.label());
+        let figures = folder.path().join("figures");
+        let arguments = ["-c", COUNTED, figures.to_str().unwrap()];
+        let mut plain = std::process::Command::new(&interpreter.path);
+        assert!(plain.args(arguments).env("PYTHONHASHSEED", "0").status().unwrap().success(), "{label}");
+        let without = std::fs::read_to_string(&figures).unwrap();
+        let report = support::record(&support::options(folder.path(), &interpreter.path, &arguments));
+        assert_eq!(report.exit_code, 0, "{label}");
+        assert_eq!(std::fs::read_to_string(&figures).unwrap(), without, "{label}");
+    }
+}
+
+#[test]
+fn exit_is_marked_after_the_exit_functions_and_before_the_first_free() {
+    const HELD: u64 = 5_000_011;
+    const LATE: u64 = 3_000_017;
+    let code = format!(
+        "import atexit, threading, time\n\
+         held = [bytearray({HELD})]\n\
+         held[0] = held, held[0]\n\
+         atexit.register(lambda: held.append(bytearray({LATE})))\n\
+         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    );
+    let _one = support::one_at_a_time();
+    for interpreter in support::interpreters() {
+        let (folder, label) = (tempfile::tempdir().unwrap(), interpreter.label());
+        support::record(&support::options(folder.path(), &interpreter.path, &["-c", &code]));
+        let (metadata, events) = support::read(&folder.path().join("test.trace"));
+        let is_mark = |event: &trace::Event| event.kind == EventKind::Mark { mark: Phase::Finalising as u32 };
+        let mark = events.iter().position(is_mark).unwrap_or_else(|| panic!("{label}: no mark: {:?}", metadata.marks));
+        // A byte array takes one byte more than it holds.
+        for bytes in [HELD + 1, LATE + 1] {
+            let allocated = events.iter().enumerate().find_map(|(index, event)| match event.kind {
+                EventKind::Alloc { slot, size, .. } if size == bytes => Some((index, slot)),
+                _ => None,
+            });
+            let (allocated, block) = allocated.unwrap();
+            let is_free = |event: &trace::Event| event.kind == EventKind::Free { slot: block };
+            let freed = events.iter().skip(allocated).position(is_free).map(|index| index + allocated);
+            assert!(
+                allocated < mark && freed.is_some_and(|freed| freed > mark),
+                "{label}: {allocated} {mark} {freed:?}"
+            );
+        }
+        assert!(metadata.python.unwrap().version == interpreter.version, "{label}");
+    }
+}
