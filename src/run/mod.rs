@@ -21,6 +21,7 @@ pub use pools::*;
 pub use store::*;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use trace::Phase;
 
 /// Version of `runs.jsonl` and `environment.json`. A reader refuses any other.
@@ -314,6 +315,10 @@ pub struct Footprint {
     pub owners: Vec<Owners>,
     /// Failed allocations.
     pub failed_allocations: u64,
+    /// Calls by which the program steered its allocator ([`trace::Directive::name`]) and that no allocator of the
+    /// configuration has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreplayed: BTreeMap<String, u64>,
     /// Self-checks.
     pub seal: SealReport,
 }

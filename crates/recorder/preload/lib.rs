@@ -1,7 +1,8 @@
 //! The preloaded recorder: loaded into the recorded program by `LD_PRELOAD`, it writes one record per request.
 //!
 //! The modules from the outside in: [`entry`] is what the program calls instead of the C library, [`python`] what
-//! CPython's three domains call, [`collector`] when its collector ran, [`arrow`] what Arrow's pool calls; [`stream`]
+//! CPython's three domains call, [`collector`] when its collector ran, [`arrow`] what Arrow's pool calls, [`directive`]
+//! what steers an allocator, [`lookup`] how entries reach a program that looks them up; [`stream`]
 //! turns a call into a record; [`ring`] has the windows that take records, [`recording`] begins and ends the recording,
 //! [`session_file`] maps it, [`setup`] reads what was asked for; [`large`] knows the large live blocks, [`mapped`] what
 //! libraries map for themselves; [`life`] sees marks, forks, thread ends and the exit, [`exec`] what replaces an image;
@@ -12,11 +13,13 @@
 
 mod arrow;
 mod collector;
+mod directive;
 mod entry;
 mod exec;
 mod large;
 mod life;
 mod lock;
+mod lookup;
 mod mapped;
 mod probe;
 mod python;

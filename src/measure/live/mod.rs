@@ -333,6 +333,7 @@ mod tests {
             cycles: vec![],
             owners: vec![],
             failed_allocations: 0,
+            unreplayed: BTreeMap::new(),
             seal: Default::default(),
         };
         let found = replayed(&footprint, &[]);
