@@ -121,7 +121,7 @@ mod tests {
             cycles: Vec::new(),
             owners: Vec::new(),
             failed_allocations: 0,
-            unreplayed: BTreeMap::new(),
+            unreplayed: Default::default(),
             seal: SealReport::default(),
         }
     }

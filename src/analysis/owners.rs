@@ -135,7 +135,7 @@ mod tests {
             cycles: vec![],
             owners,
             failed_allocations: 0,
-            unreplayed: BTreeMap::new(),
+            unreplayed: Default::default(),
             seal: crate::run::SealReport::default(),
         };
         assert_eq!(owners(&run(vec![]), "system"), None);

@@ -229,7 +229,7 @@ mod tests {
             cycles: vec![],
             owners: vec![],
             failed_allocations: 0,
-            unreplayed: BTreeMap::new(),
+            unreplayed: Default::default(),
             seal: SealReport::default(),
         }
     }

@@ -11,6 +11,7 @@ mod histogram;
 mod owners;
 mod pools;
 mod store;
+mod unreplayed;
 
 pub use baseline::*;
 pub use environment::*;
@@ -19,6 +20,7 @@ pub use histogram::*;
 pub use owners::*;
 pub use pools::*;
 pub use store::*;
+pub use unreplayed::unreplayed_notes;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

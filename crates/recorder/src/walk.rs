@@ -369,6 +369,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn directives_have_the_numbers_of_the_trace() {
+        use crate::raw::directive as raw;
+        let numbers = [
+            (raw::MALLOC_TRIM, Directive::MallocTrim),
+            (raw::MALLOPT, Directive::Mallopt),
+            (raw::MI_COLLECT, Directive::MiCollect),
+            (raw::MI_OPTION_SET, Directive::MiOptionSet),
+            (raw::ARENA_PURGE, Directive::ArenaPurge),
+            (raw::ARENA_DECAY, Directive::ArenaDecay),
+            (raw::DIRTY_DECAY_MS, Directive::DirtyDecayMs),
+            (raw::MUZZY_DECAY_MS, Directive::MuzzyDecayMs),
+            (raw::BACKGROUND_THREAD, Directive::BackgroundThread),
+            (raw::TCACHE_FLUSH, Directive::TcacheFlush),
+            (raw::RELEASE_UNUSED, Directive::ReleaseUnused),
+            (raw::RELEASE_FREE_MEMORY, Directive::ReleaseFreeMemory),
+        ];
+        assert_eq!(numbers.map(|(_, directive)| directive), Directive::ALL);
+        for (number, directive) in numbers {
+            assert_eq!(Directive::from_bits(number), Some(directive));
+        }
+    }
+
+    #[test]
     fn a_resize_inside_a_resize_keeps_both_blocks() {
         const LIBC: u8 = 0;
         const ARROW: u8 = 5;
