@@ -99,7 +99,6 @@ fn a_recording_is_served_whole_and_what_loading_brought_is_left_out() {
         cycles: None,
         mode: None,
         pace: 0,
-        shift_bytes: 0,
         pace_limit: PACE_LIMIT,
         seed: 1,
         quick: true,

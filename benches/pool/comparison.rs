@@ -112,7 +112,6 @@ fn request(folder: &Path, interpreter: &Interpreter) -> Result<Request, String> 
         cycles: None,
         mode: Some(Mode::Merged),
         pace: 0,
-        shift_bytes: 0,
         pace_limit: PACE_LIMIT,
         seed: 1,
         quick: false,

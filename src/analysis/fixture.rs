@@ -429,6 +429,7 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         high_water_bytes: Vec::new(),
         pools: (character.name == "pool").then(|| Box::new(pools(story, peak.op, drained.op, end.op))),
         failed_allocations: 0,
+        unreplayed: BTreeMap::new(),
         seal: SealReport::default(),
     }
 }

@@ -173,6 +173,7 @@ mod tests {
             at_marks: Vec::new(),
             owners: Vec::new(),
             failed_allocations: 0,
+            unreplayed: Default::default(),
             seal: SealReport::default(),
         }
     }

@@ -190,6 +190,8 @@ pub struct ConfigAnalysis {
     pub threads: Option<threads::ThreadsAnalysis>,
     /// Memory.
     pub memory: Option<MemoryAnalysis>,
+    /// Calls by which the program steered its allocator and that its replay left out, by function.
+    pub unreplayed: std::collections::BTreeMap<String, u64>,
     /// This allocator's own time (above the null floor) as a share of the program's CPU, 0 to 1.
     pub program_share: Option<f64>,
     /// "Switching from this to the best saves at most this share of the program's CPU", 0 to 1.
@@ -465,6 +467,7 @@ impl<'a> Selection<'a> {
         let threads = threads::threads(&runs);
         let withholds = threads.is_some_and(|threads| threads.withholds_latency());
         let passes: Vec<_> = latency::passes(&runs).filter(|_| !withholds).collect();
+        let footprint = runs.iter().find_map(|run| metric::footprint(run));
         Some(ConfigAnalysis {
             config: index,
             name: facts.name.clone(),
@@ -476,6 +479,7 @@ impl<'a> Selection<'a> {
             threads,
             memory: memory::memory(&runs, &metrics, &workload.image, facts),
             metrics,
+            unreplayed: footprint.map(|footprint| footprint.unreplayed.clone()).unwrap_or_default(),
             program_share: None,
             saves_at_most: None,
         })

@@ -136,6 +136,7 @@ mod tests {
             at_marks: vec![],
             owners,
             failed_allocations: 0,
+            unreplayed: Default::default(),
             seal: crate::run::SealReport::default(),
         };
         assert_eq!(owners(&run(vec![]), "system"), None);

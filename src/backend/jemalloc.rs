@@ -2,8 +2,8 @@
 //!
 //! Invariant: no `_RJEM_MALLOC_CONF` reaches it unless the parent put it into the child's environment.
 
-use super::family::JEMALLOC;
 use super::family::jemalloc::Jemalloc;
+use super::family::{Family, JEMALLOC};
 use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
 use crate::heap::{Entry, SizedCalls};
 use libc::{c_int, c_void};
@@ -42,6 +42,7 @@ pub(super) const BACKEND: Backend = Backend {
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || COPY.options(), || COPY.release());
         Ok(Ready {
+            steered: Some(Family::Jemalloc(COPY)),
             family: JEMALLOC,
             others: &[(Domain::Arrow, ARROW)],
             holds: Some(Box::new(|| COPY.holds())),

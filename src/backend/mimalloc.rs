@@ -2,8 +2,8 @@
 //!
 //! Invariant: no `MIMALLOC_*` variable reaches it unless the parent put it into the child's environment.
 
-use super::family::MIMALLOC;
 use super::family::mimalloc::{Copy, Mimalloc, options};
+use super::family::{Family, MIMALLOC};
 use super::{ARROW_ALIGNMENT_BYTES, Backend, Ready, Role};
 use crate::heap::Entry;
 use crate::run::Held;
@@ -23,7 +23,8 @@ const ENTRY: Entry = Entry {
 /// As Arrow's pool over mimalloc calls it.
 const ARROW: Entry = Entry { malloc: arrow_malloc, calloc: arrow_calloc, realloc: arrow_realloc, ..ENTRY };
 
-const COPY: Mimalloc = Mimalloc { version: libmimalloc_sys::mi_version, collect: libmimalloc_sys::mi_collect };
+const COPY: Mimalloc =
+    Mimalloc { version: libmimalloc_sys::mi_version, collect: libmimalloc_sys::mi_collect, option_set: None };
 
 /// `mimalloc`.
 pub(super) const BACKEND: Backend = Backend {
@@ -32,7 +33,14 @@ pub(super) const BACKEND: Backend = Backend {
     role: Role::Contestant,
     prepare: |_| {
         let ready = Ready::new(ENTRY, || COPY.version(), || options(&Copy::Linked), || COPY.release());
-        Ok(Ready { family: MIMALLOC, others: &[(Domain::Arrow, ARROW)], holds: Some(Box::new(holds)), ..ready })
+        let steered = Some(Family::Mimalloc(COPY));
+        Ok(Ready {
+            steered,
+            family: MIMALLOC,
+            others: &[(Domain::Arrow, ARROW)],
+            holds: Some(Box::new(holds)),
+            ..ready
+        })
     },
 };
 

@@ -31,8 +31,10 @@ pub use wheel::{LIBARROW_VARIABLE, WHEEL_KEY, WHEEL_POOLS};
 
 use crate::heap::{Entry, Promise};
 use crate::run::{AllocatorFacts, Held, PoolStatistics};
+use family::Family;
 use std::collections::BTreeMap;
-use trace::Domain;
+use std::sync::Arc;
+use trace::{Directive, DirectiveCall, Domain};
 
 /// What a backend may know before the seal.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +91,39 @@ impl PoolReader {
     pub const CLASSES_MAX: usize = 64;
 }
 
+/// Gives free memory back to the kernel, as an operator could.
+pub type Release = Arc<dyn Fn() + Send + Sync>;
+
+/// The allocators of a job that a recorded program's directives reach.
+pub struct Directors {
+    each: Vec<Family>,
+    /// Of the allocator that serves `arrow`.
+    release_unused: Release,
+}
+
+impl Directors {
+    /// Each copy of a library once, whichever domains it serves. `of_arrow` serves `arrow`.
+    #[must_use]
+    pub fn of(ready: &[Ready], of_arrow: &Ready) -> Self {
+        let mut each: Vec<Family> = Vec::new();
+        for family in ready.iter().filter_map(|ready| ready.steered.as_ref()) {
+            if each.iter().all(|known| known.identity() != family.identity()) {
+                each.push(family.clone());
+            }
+        }
+        Self { each, release_unused: Arc::clone(&of_arrow.release) }
+    }
+
+    /// Makes the call where an allocator has such a function; `false` where none has.
+    pub fn carry_out(&self, call: DirectiveCall) -> bool {
+        if call.directive == Directive::ReleaseUnused {
+            (self.release_unused)();
+            return true;
+        }
+        self.each.iter().fold(false, |done, family| family.carry_out(call) || done)
+    }
+}
+
 /// Asks an allocator what it holds now. Allocates nothing, but for what a first answer may cost it.
 pub type Holds = Box<dyn Fn() -> Held + Send + Sync>;
 
@@ -120,8 +155,10 @@ pub struct Ready {
     pub version: Box<dyn Fn() -> String + Send + Sync>,
     /// Effective options that the library reports, by the library's own names.
     pub options: Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync>,
-    /// Gives free memory back to the kernel, as an operator could.
-    pub release: Box<dyn Fn() + Send + Sync>,
+    /// See [`Release`].
+    pub release: Release,
+    /// Whose functions for steering an allocator reach this one's memory, if any do.
+    steered: Option<Family>,
     /// Reads its pools, of a backend that is made of them and can tell; for the footprint pass.
     pub pools: Option<PoolReader>,
     /// Family of the library that reports the options, such as [`GLIBC`]; empty where none does.
@@ -142,7 +179,7 @@ impl Ready {
         options: impl Fn() -> BTreeMap<String, String> + Send + Sync + 'static,
         release: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        let (version, options, release) = (Box::new(version), Box::new(options), Box::new(release));
+        let (version, options, release) = (Box::new(version), Box::new(options), Arc::new(release));
         Self {
             entry,
             others: &[],
@@ -150,6 +187,7 @@ impl Ready {
             version,
             options,
             release,
+            steered: None,
             pools: None,
             family: "",
             holds: None,

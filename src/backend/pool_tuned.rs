@@ -11,6 +11,7 @@ use crate::run::{Held, PoolStatistics};
 use libc::c_void;
 use pypool::{GilCell, LibcRaw, Tuned, policy};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Key of the tuned pool. Behind a colon may stand one of [`TUNED_VARIANTS`].
 pub const TUNED_KEY: &str = "pool-tuned";
@@ -141,7 +142,7 @@ fn prepare(need: &Need) -> Result<Ready, String> {
         one_thread_at_a_time: true,
         version: Box::new(pool::version),
         options: Box::new(|| options(variant)),
-        release: Box::new(move || {
+        release: Arc::new(move || {
             (variant.release)();
             release_below();
         }),

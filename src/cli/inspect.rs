@@ -100,7 +100,9 @@ fn totals(metadata: &Metadata) -> String {
         ("frees of unknown blocks, dropped", count(metadata.unknown_frees as f64)),
         ("events lost", count(metadata.lost_events as f64)),
     ];
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
+    let mut rows: Vec<Vec<String>> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
+    let directives = t.directives.iter().map(|(name, calls)| vec![format!("calls of {name}"), count(*calls as f64)]);
+    rows.extend(directives);
     format!("totals\n{}", columns(&rows, &[1]))
 }
 

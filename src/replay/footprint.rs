@@ -9,7 +9,7 @@
 
 use super::arenas::ArenaLog;
 use super::{Account, Heap, OwnerLog, Pass};
-use crate::backend::PoolReader;
+use crate::backend::{PoolReader, Release};
 use crate::probe::{clock, memory, sys, usage::Usage};
 use crate::run::{MemoryPoint, Moment, Owners, Pools, RestPoint, RestState};
 use std::io;
@@ -39,7 +39,7 @@ pub(crate) struct FootprintPass {
     started_ns: u64,
     pace_factor: u32,
     idle_ms: Vec<u64>,
-    release: Vec<Box<dyn Fn() + Send + Sync>>,
+    release: Vec<Release>,
     /// Ops between two evenly spaced readings, and the op of the next.
     every: u64,
     next: u64,
@@ -82,7 +82,7 @@ impl FootprintPass {
         image: &ImageSummary,
         points: u32,
         idle_ms: Vec<u64>,
-        release: Vec<Box<dyn Fn() + Send + Sync>>,
+        release: Vec<Release>,
         pools: Option<PoolReader>,
         owners: OwnerLog,
     ) -> io::Result<Self> {

@@ -23,7 +23,7 @@ pub(crate) use throughput::ThroughputPass;
 use crate::probe::sys::{Descriptor, Mapping};
 use crate::run::CallKind;
 use std::io;
-use trace::image::{Op, OpKind};
+use trace::image::{Control, Op, OpKind};
 
 /// A live block, for passes that account for them.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +155,9 @@ fn other<P: Pass>(ops: &[u64], mut at: usize, first: u64, heap: &mut Heap, pass:
                 }
             }
             OpKind::ThreadSwitch => {
+                if let Some(call) = Control::call_of(op).filter(|_| P::CALLS) {
+                    heap.direct(call, pass);
+                }
                 if !pass.control(op, first + at as u64) {
                     return None;
                 }

@@ -6,6 +6,7 @@
 //! image's promise, made when it was compiled from a validated trace.
 
 use super::{Account, Pass};
+use crate::backend::Directors;
 use crate::heap::Entry;
 use crate::probe::clock;
 use crate::probe::sys::Mapping;
@@ -14,7 +15,7 @@ use std::io;
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use trace::image::{OS_PAGE_BYTES, Op};
-use trace::{Domain, SLOTS_MAX};
+use trace::{Directive, DirectiveCall, Domain, SLOTS_MAX};
 
 const PAGE: usize = OS_PAGE_BYTES as usize;
 
@@ -64,6 +65,10 @@ pub(crate) struct Heap {
     pub(crate) failed: u64,
     /// A bit per domain: whether its allocator is entered under the token.
     guarded: u8,
+    /// Who carries out the program's directives; nobody in a test of the loop.
+    directors: Option<&'static Directors>,
+    /// Calls of each directive that no allocator has.
+    pub(crate) unreplayed: [u64; Directive::ALL.len()],
 }
 
 // SAFETY: the tables live as long as the process. Which thread may use a slot is the image's promise: its streams make
@@ -87,6 +92,8 @@ impl Heap {
             prefix: Prefix::default(),
             failed: 0,
             guarded: 0,
+            directors: None,
+            unreplayed: [0; Directive::ALL.len()],
         })
     }
 
@@ -95,9 +102,23 @@ impl Heap {
         self.guarded = domains.fold(0, |bits, domain| bits | 1 << domain as u8);
     }
 
+    /// Has the program's directives carried out.
+    pub(crate) fn steer(&mut self, directors: &'static Directors) {
+        self.directors = Some(directors);
+    }
+
+    /// Carries out a directive, and counts it where no allocator has the function.
+    #[cold]
+    pub(crate) fn direct<P: Pass>(&mut self, call: DirectiveCall, pass: &mut P) {
+        if !self.directors.is_some_and(|directors| directors.carry_out(call)) {
+            self.unreplayed[call.directive as usize] += 1;
+        }
+        pass.touched();
+    }
+
     /// The same tables and entry points for another thread.
     pub(crate) fn twin(&self) -> Self {
-        Self { prefix: Prefix::default(), failed: 0, ..*self }
+        Self { prefix: Prefix::default(), failed: 0, unreplayed: [0; Directive::ALL.len()], ..*self }
     }
 
     /// The token, if the op's allocator is entered under it. Waiting for it is no part of the call.

@@ -13,8 +13,8 @@ use crate::run::{CallKind, ThreadUse};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use trace::Phase;
 use trace::image::{Control, Op, OpKind};
+use trace::{Directive, Phase};
 
 /// Bytes of a thread's stack, on which its thread-local storage lies too.
 const STACK_BYTES: usize = 256 * 1024;
@@ -312,6 +312,16 @@ impl<P: Pass + Send> Crew<P> {
         self.hands.iter().map(|hand| lock(hand).heap.failed).sum()
     }
 
+    /// Directives of all threads that no allocator has; after the replay.
+    pub(crate) fn unreplayed(&self) -> [u64; Directive::ALL.len()] {
+        let mut sums = [0; Directive::ALL.len()];
+        for hand in &self.hands {
+            let of_hand = lock(hand).heap.unreplayed;
+            sums.iter_mut().zip(of_hand).for_each(|(sum, calls)| *sum += calls);
+        }
+        sums
+    }
+
     /// Hands each lane's pass over; after the replay.
     pub(crate) fn each_pass(&self, mut each: impl FnMut(&mut P)) {
         self.hands.iter().for_each(|hand| each(&mut lock(hand).pass));
@@ -427,7 +437,7 @@ impl<P: Pass + Send> Pass for Member<'_, P> {
                 self.offset = i64::from(value) - (at as i64 + 1);
                 true
             }
-            Control::Pace => {
+            Control::Pace | Control::Direct => {
                 self.offset += 1;
                 self.pass.control(op, self.merged(at))
             }

@@ -6,7 +6,7 @@ use super::words;
 use super::{shapes, tables, trust};
 use crate::analysis::{Analysis, Failure, WorkloadAnalysis};
 use crate::metric::Unit;
-use crate::run::RestState;
+use crate::run::{RestState, unreplayed_notes};
 use crate::units;
 use std::fmt::Write;
 use trace::Phase;
@@ -99,6 +99,9 @@ pub fn warnings(analysis: &Analysis) -> Vec<String> {
     for workload in &analysis.workloads {
         let doubt = workload.check.as_ref().and_then(trust::doubt);
         warnings.extend(doubt.map(|doubt| format!("WARNING: {}: {doubt}", workload.name)));
+        let unreplayed = workload.configs.iter().map(|config| (config.name.as_str(), &config.unreplayed));
+        let notes = unreplayed_notes(unreplayed);
+        warnings.extend(notes.iter().map(|note| format!("NOTE: {}: {note}.", workload.name)));
         for config in &workload.configs {
             let failed = config.metric("failed_allocations").map_or(0.0, |figure| figure.value.high);
             if failed > 0.0 {

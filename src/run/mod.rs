@@ -12,6 +12,7 @@ mod owners;
 mod pools;
 mod recorded;
 mod store;
+mod unreplayed;
 
 pub use baseline::*;
 pub use environment::*;
@@ -21,8 +22,10 @@ pub use owners::*;
 pub use pools::*;
 pub use recorded::*;
 pub use store::*;
+pub use unreplayed::unreplayed_notes;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use trace::Phase;
 
 /// Version of `runs.jsonl` and `environment.json`. A reader refuses any other.
@@ -320,6 +323,10 @@ pub struct Footprint {
     pub owners: Vec<Owners>,
     /// Failed allocations.
     pub failed_allocations: u64,
+    /// Calls by which the program steered its allocator ([`trace::Directive::name`]) and that no allocator of the
+    /// configuration has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreplayed: BTreeMap<String, u64>,
     /// Self-checks.
     pub seal: SealReport,
 }

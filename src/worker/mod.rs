@@ -12,14 +12,14 @@ mod threaded;
 pub use job::*;
 pub use seal::{HarnessAllocator, use_arena, use_system};
 
-use crate::backend::{self, Backend, Need, Ready, Role};
+use crate::backend::{self, Backend, Directors, Need, Ready, Role};
 use crate::heap::Entry;
 use crate::probe::{clock, memory, sys};
 use crate::replay::{Floor, FootprintPass, Heap, Holder, LatencyPass, OwnerLog, Source, Streams, ThroughputPass};
 use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use trace::Domain;
+use trace::{Directive, Domain};
 
 /// What the C library's heap held before the first line of the worker: taken by the libraries' own constructors, such
 /// as that of a jemalloc whose options ask for a thread of its own.
@@ -142,10 +142,12 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     }
     let is_floor = distinct.iter().any(|(backend, _)| backend.role == Role::Floor);
     let block_bytes_max = if is_floor { source.block_bytes_max() } else { 0 };
-    let Prepared { entries, ready, is_alone, libc_bytes } = prepare(&distinct, &job.backends, block_bytes_max)?;
+    let Prepared { entries, ready, is_alone, directors, libc_bytes } =
+        prepare(&distinct, &job.backends, block_bytes_max)?;
     let slots = if let ImageSource::Streams { slots, .. } = job.source { slots } else { job.image.slots };
     let mut heap = Heap::new(entries, slots)
         .map_err(|e| failure(MEMORY_STAGE, format!("the table of {slots} slots cannot be mapped: {e}")))?;
+    heap.steer(Box::leak(Box::new(directors))); // a worker ends with its one replay
     if let Source::Streams(streams) = &mut source {
         if job.pass != Pass::Footprint {
             heap.guard(threaded::guarded(job, is_alone));
@@ -189,6 +191,8 @@ struct Prepared {
     ready: Vec<Ready>,
     /// By domain: whether its allocator serves one thread at a time.
     is_alone: [bool; 6],
+    /// Who carries out the program's directives.
+    directors: Directors,
     /// What they brought into the C library's heap, from before `main` on, bytes.
     libc_bytes: u64,
 }
@@ -218,7 +222,8 @@ fn prepare(
     });
     let entries = Domain::ALL.map(|domain| serving[domain as usize].entry_for(domain));
     let is_alone = serving.map(|ready| ready.one_thread_at_a_time);
-    Ok(Prepared { entries, ready, is_alone, libc_bytes })
+    let directors = Directors::of(&ready, serving[Domain::Arrow as usize]);
+    Ok(Prepared { entries, ready, is_alone, directors, libc_bytes })
 }
 
 /// What a library's own thread takes from the C library while it comes up, such as jemalloc's in a wheel of Arrow's:
@@ -381,7 +386,7 @@ fn footprint(
     heap.shift(Domain::Libc, shift_bytes as usize);
     source.replay(&mut heap, pass).map_err(replay_failed)?;
     let seal = unseal_worker(sealed)?;
-    footprint_of(pass, heap.failed, seal)
+    footprint_of(pass, heap.failed, heap.unreplayed, seal)
 }
 
 fn footprint_pass(
@@ -398,7 +403,12 @@ fn footprint_pass(
     Ok(pass)
 }
 
-fn footprint_of(pass: &mut FootprintPass, failed: u64, seal: SealReport) -> Result<Observation, Failure> {
+fn footprint_of(
+    pass: &mut FootprintPass,
+    failed: u64,
+    unreplayed: [u64; Directive::ALL.len()],
+    seal: SealReport,
+) -> Result<Observation, Failure> {
     if let Some(error) = pass.failure() {
         return Err(failure("replay", format!("memory could not be read exactly: {error}")));
     }
@@ -418,6 +428,12 @@ fn footprint_of(pass: &mut FootprintPass, failed: u64, seal: SealReport) -> Resu
         at_marks: read.at_marks,
         owners,
         failed_allocations: failed,
+        unreplayed: Directive::ALL
+            .into_iter()
+            .zip(unreplayed)
+            .filter(|(_, calls)| *calls > 0)
+            .map(|(directive, calls)| (directive.name().to_owned(), calls))
+            .collect(),
         seal,
     }))
 }

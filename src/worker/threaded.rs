@@ -123,5 +123,5 @@ pub(super) fn footprint(
     let seal = unseal_worker(sealed)?;
     ran.map_err(unstarted)?;
     let mut pass: std::sync::MutexGuard<'_, FootprintPass> = crew.with_first(|baton, _| baton.take());
-    super::footprint_of(&mut pass, crew.failed(), seal)
+    super::footprint_of(&mut pass, crew.failed(), crew.unreplayed(), seal)
 }

@@ -7,8 +7,9 @@
 //! caller's own.
 
 use crate::entry::with_caller;
-use crate::raw::{Kind, flag};
-use crate::{recording, stream, sys};
+use crate::lookup::own_symbol;
+use crate::raw::{self, Kind, flag};
+use crate::{directive, recording, stream, sys};
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
@@ -20,6 +21,7 @@ with_caller! {
     arrow_mi_malloc_aligned => malloc_from, "rdx";
     arrow_mi_realloc_aligned => realloc_from, "rcx";
     arrow_mi_free => free_from, "rsi";
+    arrow_mi_collect => collect_from, "rsi";
 }
 
 with_caller! {
@@ -47,29 +49,13 @@ unsafe extern "C" fn getenv_from(name: *const c_char, caller: usize) -> *const c
 /// Whether the caller is an Arrow library without the entry points above.
 fn has_hidden_pool(caller: usize) -> bool {
     let Some(object) = sys::object_of(caller as *const c_void) else { return false };
-    let base_name = object.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-    base_name.starts_with(b"libarrow.so") && own_symbol(object, MALLOC.name).is_null()
-}
-
-/// The symbol as the loaded object itself has it; null when it has not.
-fn own_symbol(object: &CStr, name: &CStr) -> *mut c_void {
-    let find = || {
-        // SAFETY: the name of a loaded object, as the loader gave it.
-        let handle = unsafe { sys::dlopen(object.as_ptr(), sys::RTLD_LAZY | sys::RTLD_NOLOAD) };
-        if handle.is_null() {
-            return null_mut(); // A null handle would mean the global order, which leads back here.
-        }
-        // SAFETY: an open handle.
-        let found = unsafe { sys::dlsym(handle, name.as_ptr()) };
-        sys::forget_loader_error();
-        found
-    };
-    stream::with(|thread| sys::keeping_errno(|| thread.holding(find)))
+    sys::base_name(object).starts_with(b"libarrow.so") && own_symbol(object, MALLOC.name).is_null()
 }
 
 type Malloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
 type Realloc = unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void;
 type Free = unsafe extern "C" fn(*mut c_void);
+type Collect = unsafe extern "C" fn(bool);
 
 /// The function behind one entry point, found at its first call.
 struct Real {
@@ -80,6 +66,7 @@ struct Real {
 static MALLOC: Real = Real::new(c"arrow_mi_malloc_aligned");
 static REALLOC: Real = Real::new(c"arrow_mi_realloc_aligned");
 static FREE: Real = Real::new(c"arrow_mi_free");
+static COLLECT: Real = Real::new(c"arrow_mi_collect");
 
 impl Real {
     const fn new(name: &'static CStr) -> Self {
@@ -168,4 +155,17 @@ unsafe extern "C" fn free_from(block: *mut c_void, caller: usize) {
         // SAFETY: the library's own argument.
         thread.running_pool(|| unsafe { real(block) });
     });
+}
+
+/// The pool's `ReleaseUnused` alone calls this.
+unsafe extern "C" fn collect_from(is_forced: bool, caller: usize) {
+    let real = COLLECT.get(caller);
+    if real.is_null() {
+        return;
+    }
+    directive::note(raw::directive::RELEASE_UNUSED, 0, 0);
+    // SAFETY: the symbol of this name has this signature.
+    let real = unsafe { transmute::<*mut c_void, Collect>(real) };
+    // SAFETY: the library's own argument.
+    stream::with(|thread| thread.running_pool(|| unsafe { real(is_forced) }));
 }

@@ -4,6 +4,7 @@
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::{null, null_mut};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 pub const RTLD_DEFAULT: *mut c_void = core::ptr::null_mut();
 pub const RTLD_NEXT: *mut c_void = -1_isize as *mut c_void;
@@ -84,10 +85,41 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn pthread_key_create(key: *mut u32, destructor: Option<extern "C" fn(*mut c_void)>) -> c_int;
     pub fn pthread_setspecific(key: u32, value: *const c_void) -> c_int;
-    pub fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn dlvsym(handle: *mut c_void, name: *const c_char, version: *const c_char) -> *mut c_void;
     pub fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
     fn dlerror() -> *const c_char;
     fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
+}
+
+/// The next `dlsym` in the global order: the C library's, unless another preloaded library has one.
+pub static REAL_DLSYM: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+
+/// Finds the real `dlsym`. Every C library of this processor has it under its first version.
+#[inline]
+pub fn find_dlsym() {
+    if REAL_DLSYM.load(Ordering::Relaxed).is_null() {
+        // SAFETY: NUL-terminated texts.
+        let found = unsafe { dlvsym(RTLD_NEXT, c"dlsym".as_ptr(), c"GLIBC_2.2.5".as_ptr()) };
+        let found = if found.is_null() { find_nothing as *mut c_void } else { found };
+        REAL_DLSYM.store(found, Ordering::Relaxed);
+    }
+}
+
+unsafe extern "C" fn find_nothing(_handle: *mut c_void, _name: *const c_char) -> *mut c_void {
+    null_mut()
+}
+
+/// The real `dlsym`, called from this library.
+///
+/// # Safety
+/// As the C library's.
+pub unsafe fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+    find_dlsym();
+    // SAFETY: the function of this name has this signature.
+    let real = unsafe { core::mem::transmute::<*mut c_void, Dlsym>(REAL_DLSYM.load(Ordering::Relaxed)) };
+    // SAFETY: the caller's own arguments.
+    unsafe { real(handle, name) }
 }
 
 /// `mmap` as the kernel has it: the library's own function is the hook.
@@ -162,11 +194,23 @@ pub fn forget_loader_error() {
 
 /// The path of the loaded object that holds this address, as the loader knows it.
 pub fn object_of(address: *const c_void) -> Option<&'static CStr> {
+    let info = info_of(address)?;
+    // SAFETY: the loader's own string, which lives as long as the object.
+    (!info.file_name.is_null()).then(|| unsafe { CStr::from_ptr(info.file_name) })
+}
+
+/// Where the loaded object that holds this address begins.
+pub fn base_of(address: *const c_void) -> Option<usize> {
+    info_of(address).map(|info| info.file_base as usize)
+}
+
+fn info_of(address: *const c_void) -> Option<DlInfo> {
     let mut info = DlInfo { file_name: null(), file_base: null_mut(), symbol_name: null(), symbol_address: null_mut() };
     // SAFETY: `info` has the layout of `Dl_info`.
-    if unsafe { dladdr(address, &mut info) } == 0 || info.file_name.is_null() {
-        return None;
-    }
-    // SAFETY: the loader's own string, which lives as long as the object.
-    Some(unsafe { CStr::from_ptr(info.file_name) })
+    (unsafe { dladdr(address, &mut info) } != 0).then_some(info)
+}
+
+/// A path without its folders.
+pub fn base_name(path: &CStr) -> &[u8] {
+    path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }

@@ -279,6 +279,22 @@ pub(crate) mod mark {
     pub(crate) const AT_MAXIMUM: u64 = 5;
 }
 
+/// Functions of [`Kind::Direct`], as the trace has them.
+pub(crate) mod directive {
+    pub(crate) const MALLOC_TRIM: u8 = 0;
+    pub(crate) const MALLOPT: u8 = 1;
+    pub(crate) const MI_COLLECT: u8 = 2;
+    pub(crate) const MI_OPTION_SET: u8 = 3;
+    pub(crate) const ARENA_PURGE: u8 = 4;
+    pub(crate) const ARENA_DECAY: u8 = 5;
+    pub(crate) const DIRTY_DECAY_MS: u8 = 6;
+    pub(crate) const MUZZY_DECAY_MS: u8 = 7;
+    pub(crate) const BACKGROUND_THREAD: u8 = 8;
+    pub(crate) const TCACHE_FLUSH: u8 = 9;
+    pub(crate) const RELEASE_UNUSED: u8 = 10;
+    pub(crate) const RELEASE_FREE_MEMORY: u8 = 11;
+}
+
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -311,11 +327,14 @@ pub(crate) enum Kind {
     Fork = 13,
     /// Of what a library mapped for itself, `size` bytes are resident at mark entry number `address`.
     Mapped = 14,
+    /// The program steered its allocator by the function of [`directive`] in the bits of the alignment: `address` is the
+    /// key in 16 bits, `size` the value in 32.
+    Direct = 15,
 }
 
 impl Kind {
     /// Every kind; the discriminant is the index plus one.
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Alloc,
         Self::AllocZeroed,
         Self::AllocAligned,
@@ -330,6 +349,7 @@ impl Kind {
         Self::GcStop,
         Self::Fork,
         Self::Mapped,
+        Self::Direct,
     ];
 }
 

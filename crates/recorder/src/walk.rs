@@ -8,7 +8,7 @@ use crate::raw::{self, Kind, Record};
 use crate::sites::Sites;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
-use trace::{Domain, Event, EventKind, SIZE_MAX, SlotAllocator};
+use trace::{Directive, DirectiveCall, Domain, Event, EventKind, SIZE_MAX, SlotAllocator};
 
 /// Addresses spread well enough by one multiplication.
 #[derive(Default)]
@@ -181,6 +181,13 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
             }
             Kind::GcStop => self.put(EventKind::GcStop { generation: record.address.min(2) as u8 })?,
             Kind::Fork => self.put(EventKind::Fork)?,
+            Kind::Direct => {
+                if let Some(directive) = Directive::from_bits(record.align_log2) {
+                    let (key, value) = (record.address as u16, record.size as u32);
+                    let (key, value) = (key.cast_signed(), value.cast_signed());
+                    self.put(EventKind::Direct(DirectiveCall { directive, key, value }))?;
+                }
+            }
             Kind::Touch | Kind::Mapped | Kind::ThreadEnd => {}
         }
         let last = self.survey.thread_ends.get(thread).copied().flatten();
@@ -360,6 +367,29 @@ impl Surveyor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directives_have_the_numbers_of_the_trace() {
+        use crate::raw::directive as raw;
+        let numbers = [
+            (raw::MALLOC_TRIM, Directive::MallocTrim),
+            (raw::MALLOPT, Directive::Mallopt),
+            (raw::MI_COLLECT, Directive::MiCollect),
+            (raw::MI_OPTION_SET, Directive::MiOptionSet),
+            (raw::ARENA_PURGE, Directive::ArenaPurge),
+            (raw::ARENA_DECAY, Directive::ArenaDecay),
+            (raw::DIRTY_DECAY_MS, Directive::DirtyDecayMs),
+            (raw::MUZZY_DECAY_MS, Directive::MuzzyDecayMs),
+            (raw::BACKGROUND_THREAD, Directive::BackgroundThread),
+            (raw::TCACHE_FLUSH, Directive::TcacheFlush),
+            (raw::RELEASE_UNUSED, Directive::ReleaseUnused),
+            (raw::RELEASE_FREE_MEMORY, Directive::ReleaseFreeMemory),
+        ];
+        assert_eq!(numbers.map(|(_, directive)| directive), Directive::ALL);
+        for (number, directive) in numbers {
+            assert_eq!(Directive::from_bits(number), Some(directive));
+        }
+    }
 
     #[test]
     fn a_resize_inside_a_resize_keeps_both_blocks() {

@@ -6,12 +6,16 @@
 use crate::error::TraceError;
 use crate::ledger::{MarkEffect, begins_phase};
 use crate::writer::write_header;
-use crate::{Event, EventKind, Metadata, Phase, Totals, TraceReader, TraceWriter, WriteOptions};
+use crate::{
+    Directive, DirectiveCall, Event, EventKind, Metadata, Phase, Totals, TraceReader, TraceWriter, WriteOptions,
+};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 /// Writes a cut of the trace `from` to `to`.
 ///
-/// The cut begins with allocations that recreate the live set at the `steady` mark, in slot order, as its start-up.
+/// The cut begins with the settings of the allocator that hold at the `steady` mark, then with allocations that
+/// recreate the live set there, in slot order, as its start-up.
 /// The mark and the first `steady_events` events after it follow, fewer when the phase ends before that, and a
 /// `finalising` mark. A reallocated block appears with its last size and the call site that allocated it. What the
 /// original's process was measured at (mark readings, its own memory) does not fit a cut and is left out. Memory is
@@ -70,10 +74,12 @@ struct Kept {
     is_advised: bool,
 }
 
-/// The live blocks by slot, and the thread that runs.
+/// The live blocks by slot, what the program set in its allocator, and the thread that runs.
 #[derive(Default)]
 struct LiveSet {
     blocks: Vec<Option<Kept>>,
+    /// By directive and key.
+    settings: BTreeMap<(Directive, i16), DirectiveCall>,
     thread: u32,
 }
 
@@ -101,6 +107,9 @@ impl LiveSet {
                 }
             }
             EventKind::ThreadSwitch { thread } => self.thread = thread,
+            EventKind::Direct(call) if call.directive.is_setting() => {
+                self.settings.insert((call.directive, call.key), call);
+            }
             _ => {}
         }
     }
@@ -145,8 +154,11 @@ impl Cutter {
         self.writer.push(Event { time: self.time, kind })
     }
 
-    /// Recreates the live set and marks `steady` at its time.
+    /// Sets what was set, recreates the live set and marks `steady` at its time.
     fn prologue(&mut self, live: LiveSet, time: u64) -> Result<(), TraceError> {
+        for call in live.settings.into_values() {
+            self.push(EventKind::Direct(call))?;
+        }
         self.slots = vec![u32::MAX; live.blocks.len()];
         for (old, kept) in live.blocks.iter().enumerate() {
             let Some(Kept { alloc, is_advised }) = *kept else { continue };

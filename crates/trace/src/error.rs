@@ -2,7 +2,7 @@
 //!
 //! Invariant: bytes from outside lead to one of these, never to a panic.
 
-use crate::format::VERSION;
+use crate::format::{VERSION, VERSION_MIN};
 
 /// Why a trace could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum TraceError {
     NotATrace,
     /// Another version of the format.
     #[error(
-        "this trace has format version {found} and this build reads version {VERSION}; \
+        "this trace has format version {found} and this build reads versions {VERSION_MIN} to {VERSION}; \
          record it again, or use the release that wrote it"
     )]
     Version {

@@ -3,6 +3,7 @@
 //! Invariant: an [`EventKind::Free`], [`EventKind::Realloc`] or [`EventKind::Advise`] names a slot whose block is
 //! live at that point, and the slot of an allocation is always [the one the LIFO free list gives](crate::slots).
 
+use crate::DirectiveCall;
 use serde::{Deserialize, Serialize};
 
 /// Who asked for a block: CPython's three PEP 445 domains, any C code, array data, Arrow buffers.
@@ -149,6 +150,8 @@ pub enum EventKind {
     },
     /// The process forked here (the child has a trace of its own).
     Fork,
+    /// The program steered its allocator.
+    Direct(DirectiveCall),
 }
 
 /// Part of a program's life. Headline figures cover `Steady`.

@@ -8,8 +8,10 @@ use crate::varint::VARINT_BYTES_MAX;
 pub(crate) const MAGIC: [u8; 8] = *b"\x89PyAT\r\n\x1a";
 /// Last bytes of a trace.
 pub(crate) const END_MAGIC: [u8; 8] = *b"PyATend\n";
-/// Version of the format; a reader accepts exactly this one.
-pub const VERSION: u16 = 1;
+/// Version of the format that is written.
+pub const VERSION: u16 = 2;
+/// The oldest version that is read: it lacks [`op::DIRECT`] and is otherwise the same.
+pub(crate) const VERSION_MIN: u16 = 1;
 /// Header flag: the time column is present.
 pub(crate) const FLAG_TIME: u16 = 1;
 /// Header flag: the site column is present.
@@ -51,6 +53,8 @@ pub(crate) mod op {
     pub(crate) const REALLOC: u8 = 2;
     pub(crate) const ALLOC_ZEROED: u8 = 3;
     pub(crate) const ALLOC_ALIGNED: u8 = 4;
+    /// Here alone; in an image it is [`crate::image::Control::Direct`].
+    pub(crate) const DIRECT: u8 = 7;
     pub(crate) const ADVISE: u8 = 8;
     pub(crate) const MARK: u8 = 9;
     pub(crate) const THREAD_SWITCH: u8 = 10;
@@ -81,7 +85,7 @@ pub(crate) enum Column {
     Aligns = 5,
     /// Touched bytes.
     Touched = 6,
-    /// Threads, marks, generations.
+    /// Threads, marks, generations, and two entries for each directive.
     Args = 7,
     /// Time differences, one an event.
     Times = 8,

@@ -6,7 +6,9 @@
 use crate::error::{Fault, TraceError};
 use crate::format::{LIVE_BYTES_MAX, THREADS_MAX};
 use crate::image::{prefix_ops_of_alloc, prefix_ops_of_realloc};
-use crate::{ALIGN_LOG2_MAX, Domain, EventKind, Metadata, Phase, SIZE_MAX, SlotAllocator, Totals};
+use crate::{
+    ALIGN_LOG2_MAX, Directive, DirectiveCall, Domain, EventKind, Metadata, Phase, SIZE_MAX, SlotAllocator, Totals,
+};
 use std::collections::BTreeMap;
 
 /// What a slot holds, in eight bytes: size in bits 0 to 46, then domain, then the flags below.
@@ -111,6 +113,7 @@ pub(crate) struct Ledger {
     calls_of_thread: u64,
     calls_by_domain: [u64; Domain::ALL.len()],
     bytes_by_domain: [u64; Domain::ALL.len()],
+    directives: [u64; Directive::ALL.len()],
     phase: Phase,
 }
 
@@ -127,6 +130,7 @@ impl Ledger {
             calls_of_thread: 0,
             calls_by_domain: [0; Domain::ALL.len()],
             bytes_by_domain: [0; Domain::ALL.len()],
+            directives: [0; Directive::ALL.len()],
             phase: Phase::Startup,
         }
     }
@@ -193,6 +197,10 @@ impl Ledger {
                 self.sums.image_ops += 1;
             }
             EventKind::Fork => {}
+            EventKind::Direct(DirectiveCall { directive, .. }) => {
+                self.directives[directive as usize] += 1;
+                self.sums.image_ops += 1;
+            }
         }
         self.sums.events += 1;
         Ok(())
@@ -281,6 +289,7 @@ impl Ledger {
         totals.live_bytes_end = self.live_bytes;
         totals.calls_by_domain = by_domain_name(&self.calls_by_domain);
         totals.bytes_by_domain = by_domain_name(&self.bytes_by_domain);
+        totals.directives = by_directive_name(&self.directives);
         totals.calls_by_thread = self.thread_calls.clone();
         if self.calls_of_thread > 0 {
             *totals.calls_by_thread.entry(self.thread).or_default() += self.calls_of_thread;
@@ -313,6 +322,12 @@ pub(crate) fn begins_phase(now: Phase, mark: u32) -> MarkEffect {
 pub(crate) fn by_domain_name(sums: &[u64; Domain::ALL.len()]) -> BTreeMap<String, u64> {
     let named = Domain::ALL.iter().zip(sums).filter(|(_, sum)| **sum > 0);
     named.map(|(domain, sum)| (domain.name().to_owned(), *sum)).collect()
+}
+
+/// Calls of each directive under its name; one that was not called is left out.
+pub(crate) fn by_directive_name(calls: &[u64; Directive::ALL.len()]) -> BTreeMap<String, u64> {
+    let named = Directive::ALL.iter().zip(calls).filter(|(_, calls)| **calls > 0);
+    named.map(|(directive, calls)| (directive.name().to_owned(), *calls)).collect()
 }
 
 /// The first total that differs between what the events say and what the footer says.

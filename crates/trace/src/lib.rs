@@ -5,6 +5,7 @@
 
 mod block;
 mod cut;
+mod directive;
 mod error;
 mod event;
 mod format;
@@ -19,6 +20,7 @@ mod varint;
 mod writer;
 
 pub use cut::cut;
+pub use directive::{Directive, DirectiveCall};
 pub use error::{Fault, Part, TraceError};
 pub use event::*;
 pub use format::{BLOCK_EVENTS, TIME_UNIT_TICKS, VERSION};

@@ -253,6 +253,9 @@ pub struct Totals {
     pub bytes_by_domain: BTreeMap<String, u64>,
     /// Allocations, frees and reallocations by dense thread id.
     pub calls_by_thread: BTreeMap<u32, u64>,
+    /// Calls by which the program steered its allocator, by [`crate::Directive::name`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub directives: BTreeMap<String, u64>,
 }
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ impl Walk<'_, '_> {
             op::GC_START => Ok(EventKind::GcStart { generation: self.generation()? }),
             op::GC_STOP => Ok(EventKind::GcStop { generation: self.generation()? }),
             op::FORK => Ok(EventKind::Fork),
+            op::DIRECT => Ok(EventKind::Direct(self.cursors.directive().ok_or(Stop)?)),
             _ => Err(Stop),
         }
     }

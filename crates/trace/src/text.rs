@@ -3,7 +3,9 @@
 //! Invariant: what [`write()`] prints, [`parse`] reads back as the same events, marks' names included.
 
 use crate::error::TraceError;
-use crate::{ALIGN_LOG2_MAX, Domain, Event, EventKind, Metadata, Phase, SIZE_MAX, SlotAllocator};
+use crate::{
+    ALIGN_LOG2_MAX, Directive, DirectiveCall, Domain, Event, EventKind, Metadata, Phase, SIZE_MAX, SlotAllocator,
+};
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
@@ -109,6 +111,7 @@ impl Parser {
             ("gc+", [generation]) => Ok(EventKind::GcStart { generation: small(generation)? }),
             ("gc-", [generation]) => Ok(EventKind::GcStop { generation: small(generation)? }),
             ("fork", []) => Ok(EventKind::Fork),
+            ("d", [name, key, value]) => directive(name, key, value),
             ("t", [thread]) => Ok(EventKind::ThreadSwitch { thread: small(thread)? }),
             ("ts", [thread]) => Ok(EventKind::ThreadStart { thread: small(thread)? }),
             ("te", [thread]) => Ok(EventKind::ThreadEnd { thread: small(thread)? }),
@@ -211,6 +214,16 @@ impl Extras {
     }
 }
 
+fn directive(name: &str, key: &str, value: &str) -> Result<EventKind, String> {
+    let directive = Directive::from_name(name).ok_or_else(|| {
+        let names = Directive::ALL.map(Directive::name).join(", ");
+        format!("`{name}` is none of {names}")
+    })?;
+    let key = key.parse().map_err(|_| format!("`{key}` is not a number of 16 bits"))?;
+    let value = value.parse().map_err(|_| format!("`{value}` is not a number of 32 bits"))?;
+    Ok(EventKind::Direct(DirectiveCall { directive, key, value }))
+}
+
 fn number(word: &str) -> Result<u64, String> {
     word.parse().map_err(|_| format!("`{word}` is not a number"))
 }
@@ -259,6 +272,9 @@ pub fn write(
             EventKind::GcStart { generation } => write!(to, "gc+ {generation}")?,
             EventKind::GcStop { generation } => write!(to, "gc- {generation}")?,
             EventKind::Fork => write!(to, "fork")?,
+            EventKind::Direct(DirectiveCall { directive, key, value }) => {
+                write!(to, "d {} {key} {value}", directive.name())?;
+            }
         }
         writeln!(to, "{stamp}")?;
     }

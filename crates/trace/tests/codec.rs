@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use std::io::Cursor;
 use streams::{Random, any_step, as_kept, build, metadata, read, write};
 use trace::{
-    BLOCK_EVENTS, Domain, Event, EventKind, Fault, Metadata, TraceError, TraceReader, TraceWriter, WriteOptions,
-    read_footer, validate,
+    BLOCK_EVENTS, Domain, Event, EventKind, Fault, Metadata, TraceError, TraceReader, TraceWriter, VERSION,
+    WriteOptions, read_footer, validate,
 };
 
 const PLAIN: WriteOptions = WriteOptions { level: 1, time: false, sites: false };
@@ -76,6 +76,20 @@ fn what_follows_the_end_is_noticed() {
     let mut bytes = small();
     bytes.push(0);
     assert!(matches!(validate(bytes.as_slice()), Err(TraceError::Damaged { .. })));
+}
+
+/// Version 1 lacks directives and is otherwise the same.
+#[test]
+fn the_version_before_is_read() {
+    let mut bytes = small();
+    assert_eq!(bytes[8], VERSION as u8);
+    bytes[8] = 1;
+    let header_bytes = 16 + u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+    let checksum = crc32fast::hash(&bytes[..header_bytes]).to_le_bytes();
+    bytes[header_bytes..header_bytes + 4].copy_from_slice(&checksum);
+    assert_eq!(read(&bytes).unwrap(), read(&small()).unwrap());
+    bytes[8] = 0;
+    assert!(matches!(validate(bytes.as_slice()), Err(TraceError::Version { found: 0 })));
 }
 
 #[test]

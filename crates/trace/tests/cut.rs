@@ -7,7 +7,7 @@ mod streams;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use streams::{any_step, build, metadata, read, write};
-use trace::{Event, EventKind, Phase, TraceError, WriteOptions, cut, text, validate};
+use trace::{Directive, DirectiveCall, Event, EventKind, Phase, TraceError, WriteOptions, cut, text, validate};
 
 const OPTIONS: WriteOptions = WriteOptions { level: 1, time: true, sites: true };
 
@@ -80,6 +80,20 @@ fn a_cut_ends_with_the_phase() {
     let kinds: Vec<EventKind> = read(&out).unwrap().into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds[1], EventKind::ThreadSwitch { thread: 3 });
     assert_eq!(*kinds.last().unwrap(), EventKind::Mark { mark: Phase::Finalising as u32 });
+}
+
+#[test]
+fn what_was_set_before_holds_in_the_cut_and_what_was_done_before_does_not_come_again() {
+    let bytes = trace_of(
+        "d mallopt -3 65536\na 1 10\nd malloc_trim 0 0\nd mallopt -3 131072\nm steady\nd malloc_trim 0 4096\n",
+    );
+    let mut out = Vec::new();
+    let totals = cut(bytes.as_slice(), &mut out, 100, OPTIONS).unwrap();
+    assert_eq!(totals.directives, [("malloc_trim".to_owned(), 1), ("mallopt".to_owned(), 1)].into());
+    let kinds: Vec<EventKind> = read(&out).unwrap().into_iter().map(|event| event.kind).collect();
+    let call = |directive, key, value| EventKind::Direct(DirectiveCall { directive, key, value });
+    assert_eq!(kinds[0], call(Directive::Mallopt, -3, 131_072));
+    assert_eq!(kinds[3], call(Directive::MallocTrim, 0, 4096));
 }
 
 /// Readings of the whole do not fit what is left of it.

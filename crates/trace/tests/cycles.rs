@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use streams::{any_step, build, write};
 use trace::image::{
-    CYCLE_MARK, Cycles, CyclesFault, ImageSummary, OS_PAGE_BYTES, Op, OpKind, VecSink, compile, repeat,
+    CYCLE_MARK, Control, Cycles, CyclesFault, ImageSummary, OS_PAGE_BYTES, Op, OpKind, VecSink, compile, repeat,
 };
-use trace::{Domain, Event, EventKind, Phase, WriteOptions};
+use trace::{DirectiveCall, Domain, Event, EventKind, Phase, WriteOptions};
 
 const FROM: u32 = Phase::Steady as u32;
 const TO: u32 = Phase::Drained as u32;
@@ -43,6 +43,7 @@ struct Part {
     /// Thread, size, domain and touched pages of each allocation and reallocation.
     requests: Vec<(u32, u64, usize, Option<u32>)>,
     frees: usize,
+    directives: Vec<DirectiveCall>,
     live: Vec<Block>,
 }
 
@@ -54,6 +55,10 @@ fn parts(ops: &[u64], summary: &ImageSummary) -> Vec<Part> {
     for (at, op) in ops.iter().map(|word| Op(*word)).enumerate() {
         let (kind, slot, domain) = (op.kind(), op.slot(), op.domain_bits());
         let part = parts.last_mut().unwrap();
+        if let Some(call) = Control::call_of(op) {
+            part.directives.push(call);
+            continue;
+        }
         assert!(slot < summary.slots.max(1) as usize, "op {at} lies outside of the table");
         match kind {
             OpKind::SizeHigh => high = u64::from(op.value()) << 32,
@@ -132,6 +137,7 @@ fn hold(ops: &[u64], summary: &ImageSummary, times: u32) {
     assert_eq!(parts[0].live, recorded.live);
     for cycle in &parts[1..times as usize] {
         assert_eq!((&cycle.requests, &cycle.live), (&recorded.requests, &recorded.live), "a cycle is the section");
+        assert_eq!(cycle.directives, recorded.directives);
         assert!(cycle.frees <= cycle.requests.len());
     }
     let rest = of_range(end, ops.len());
@@ -231,7 +237,7 @@ fn threads_are_there_when_a_cycle_begins() {
 
 #[test]
 fn times_of_a_paced_image_go_on() {
-    let pace = |time| Op::new(OpKind::ThreadSwitch, Domain::Raw, 0, time);
+    let pace = |time| Control::Pace.op(0, time);
     let section = [op(OpKind::Alloc, 0, 8), pace(7), op(OpKind::Free, 0, 8)];
     let (ops, summary) = by_hand(&[pace(5)], &section, &[pace(11)]);
     let (repeated, _) = repeat(&ops, &summary, Cycles { times: 3, from: FROM, to: TO }).unwrap();

@@ -7,7 +7,9 @@ mod streams;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use streams::{Random, any_step, build, write};
-use trace::image::{GROUP_OPS_MAX, ImageSink, ImageSummary, OS_PAGE_BYTES, Op, OpKind, VecSink, compile, size_bound};
+use trace::image::{
+    Control, GROUP_OPS_MAX, ImageSink, ImageSummary, OS_PAGE_BYTES, Op, OpKind, VecSink, compile, size_bound,
+};
 use trace::{BLOCK_EVENTS, Domain, Event, EventKind, Phase, TraceError, WriteOptions, validate};
 
 const OPTIONS: WriteOptions = WriteOptions { level: 1, time: true, sites: true };
@@ -72,6 +74,7 @@ fn expected(events: &[Event]) -> (Vec<Op>, ImageSummary) {
             EventKind::GcStart { generation } => ops.push(none(OpKind::GcStart, generation.into())),
             EventKind::GcStop { generation } => ops.push(none(OpKind::GcStop, generation.into())),
             EventKind::Fork => {}
+            EventKind::Direct(call) => ops.push(Control::direct(call)),
             EventKind::Mark { mark } => match Phase::from_mark(mark) {
                 Some(next) if next <= phase => {}
                 next => {

@@ -6,7 +6,7 @@ mod streams;
 
 use proptest::prelude::*;
 use streams::{any_step, build, metadata};
-use trace::{Domain, Event, EventKind, TraceError, text};
+use trace::{Directive, DirectiveCall, Domain, Event, EventKind, TraceError, text};
 
 proptest! {
     #[test]
@@ -29,7 +29,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_parse_without_a_panic(bytes: Vec<u8>, line in "[acfrhmtg#@ +=0-9a-z\n]{0,200}") {
+    fn any_bytes_parse_without_a_panic(bytes: Vec<u8>, line in "[acdfrhmtg#@ +=0-9a-z\n]{0,200}") {
         _ = text::parse(bytes.as_slice());
         _ = text::parse(line.as_bytes());
     }
@@ -54,10 +54,11 @@ m @1280 half way
 gc+ 2
 gc- 2
 fork
+d mallopt -3 65536
 ";
     let (metadata, events) = text::parse(text.as_bytes()).unwrap();
     assert_eq!(metadata.marks[4], "half way");
-    assert_eq!(events.len(), 14);
+    assert_eq!(events.len(), 15);
     let aligned = EventKind::Alloc {
         slot: 1,
         domain: Domain::Arrow,
@@ -68,6 +69,8 @@ fork
         site: 3,
     };
     assert_eq!(events[1], Event { time: 640, kind: aligned });
+    let call = DirectiveCall { directive: Directive::Mallopt, key: -3, value: 65_536 };
+    assert_eq!(events[14], Event { time: 1280, kind: EventKind::Direct(call) });
     assert_eq!(events[10], Event { time: 1280, kind: EventKind::Mark { mark: 4 } });
 }
 
@@ -87,6 +90,10 @@ fn wrong_lines_are_named() {
         ("a 0 1", "live already"),
         ("m", "no name"),
         ("gc+ 256", "too large"),
+        ("d malloc 0 0", "none of malloc_trim"),
+        ("d mallopt 40000 0", "16 bits"),
+        ("d mallopt 0 5000000000", "32 bits"),
+        ("d malloc_trim", "no operation"),
     ] {
         let text = format!("a 0 1\n{line}\n");
         let error = text::parse(text.as_bytes()).unwrap_err();

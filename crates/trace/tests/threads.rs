@@ -10,7 +10,7 @@ use streams::{Random, any_step, build, write};
 use trace::image::{
     Control, ImageSummary, Op, OpKind, Order, PACE_UNIT_NS, ThreadedImage, VecSink, apart, compile, paced,
 };
-use trace::{Domain, Event, TraceReader, WriteOptions};
+use trace::{Directive, DirectiveCall, Domain, Event, TraceReader, WriteOptions};
 
 const OPTIONS: WriteOptions = WriteOptions { level: 1, time: true, sites: true };
 
@@ -24,12 +24,13 @@ fn is_prefix(op: Op) -> bool {
     matches!(op.kind(), OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages)
 }
 
+/// What an op controls in the replay; a directive is the program's own.
 fn control(op: Op) -> Option<Control> {
-    (op.kind() == OpKind::ThreadSwitch).then(|| Control::of(op))
+    (op.kind() == OpKind::ThreadSwitch).then(|| Control::of(op)).filter(|control| *control != Control::Direct)
 }
 
 fn is_life(op: Op) -> bool {
-    matches!(op.kind(), OpKind::ThreadStart | OpKind::ThreadEnd | OpKind::ThreadSwitch)
+    matches!(op.kind(), OpKind::ThreadStart | OpKind::ThreadEnd) || control(op).is_some()
 }
 
 /// An op as it is whatever slot it has.
@@ -43,7 +44,7 @@ fn expected(ops: &[u64]) -> Vec<Vec<u64>> {
     let mut thread = 0;
     for op in ops.iter().map(|word| Op(*word)) {
         match op.kind() {
-            OpKind::ThreadSwitch => thread = op.value(),
+            OpKind::ThreadSwitch if is_life(op) => thread = op.value(),
             _ if is_life(op) => {}
             _ => {
                 let at = by_thread.iter().position(|(known, _)| *known == thread).unwrap_or(by_thread.len());
@@ -116,7 +117,7 @@ impl<'a> Machine<'a> {
                 assert_eq!(spawned, Life::Unborn, "a thread starts once");
             }
             (_, Some(Control::Wait | Control::Join | Control::At | Control::Pace)) => {}
-            (_, Some(Control::Switch)) => panic!("a switch in a stream"),
+            (_, Some(Control::Switch | Control::Direct)) => panic!("{op:?} in a stream"),
             (OpKind::Alloc | OpKind::AllocZeroed | OpKind::AllocAligned, _) => {
                 assert!(op.slot() < self.image.slots as usize);
                 assert!(self.live.insert(op.slot(), (op.domain(), op.value())).is_none(), "slot {} taken", op.slot());
@@ -307,6 +308,27 @@ fn python_calls_keep_their_order_under_the_gil_only() {
     let waits = |order| apart(ops.clone(), 8, order).unwrap().waits;
     // The first of the second thread follows from its start; the last wait is for its end.
     assert_eq!((waits(Order::Free), waits(Order::Gil), waits(Order::Total)), (1, 3, 7));
+}
+
+#[test]
+fn a_directive_comes_after_all_that_was_done_before_it() {
+    use OpKind::{Alloc, Free};
+    let call = DirectiveCall { directive: Directive::MallocTrim, key: 0, value: 0 };
+    let libc = Domain::Libc;
+    let ops = vec![
+        op(Alloc, libc, 0, 8),
+        switch(1),
+        op(Alloc, libc, 1, 8),
+        op(Free, libc, 1, 8),
+        switch(0),
+        Control::direct(call).0,
+        op(Free, libc, 0, 8),
+    ];
+    for order in [Order::Free, Order::Gil] {
+        let image = apart(ops.clone(), 2, order).unwrap();
+        assert_eq!(told(&image), ["Alloc0 spawn1 wait1@4 ThreadSwitch0 Free0 join1", "Alloc1 Free1 signal@4"]);
+        assert_eq!(Control::call_of(Op(image.streams[0][3])), Some(call));
+    }
 }
 
 #[test]

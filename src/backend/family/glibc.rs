@@ -6,6 +6,7 @@ use crate::probe::sys;
 use crate::run::Held;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use trace::{Directive, DirectiveCall};
 
 /// Name and version of the C library.
 pub(in crate::backend) fn version() -> String {
@@ -48,4 +49,21 @@ pub(in crate::backend) fn release() {
 pub(in crate::backend) fn holds() -> Held {
     let mapped = sys::libc_heap().mapped_bytes;
     Held { mapped_bytes: mapped, resident_bytes_max: mapped }
+}
+
+/// `malloc_trim` and `mallopt`.
+pub(in crate::backend) fn carry_out(call: DirectiveCall) -> bool {
+    let DirectiveCall { directive, key, value } = call;
+    match directive {
+        Directive::MallocTrim => {
+            // SAFETY: no precondition.
+            unsafe { libc::malloc_trim(usize::try_from(value).unwrap_or(0)) };
+        }
+        Directive::Mallopt => {
+            // SAFETY: no precondition; an unknown parameter changes nothing.
+            unsafe { libc::mallopt(key.into(), value) };
+        }
+        _ => return false,
+    }
+    true
 }

@@ -7,6 +7,8 @@ use crate::run::Held;
 use libc::{c_char, c_int, c_void};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::io::Write as _;
+use trace::{Directive, DirectiveCall};
 
 pub(in crate::backend) type Mallctl =
     unsafe extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> c_int;
@@ -48,6 +50,8 @@ const TEXT: &[&str] = &[
     "opt.thp",
     "opt.zero_realloc",
 ];
+/// Room for the name of a control with an arena's number.
+const NAME_BYTES: usize = 48;
 /// Variables that hold options, one of which this copy reads.
 const VARIABLES: [&str; 3] = ["MALLOC_CONF", "_RJEM_MALLOC_CONF", "JE_ARROW_MALLOC_CONF"];
 
@@ -110,12 +114,58 @@ impl Jemalloc {
         Held { mapped_bytes: read(c"stats.mapped"), resident_bytes_max: read(c"stats.resident") }
     }
 
+    /// The controls that [`Directive`] knows. One that this build refuses changes nothing.
+    pub(super) fn carry_out(self, call: DirectiveCall) -> bool {
+        let DirectiveCall { directive, key, value } = call;
+        let action = match directive {
+            Directive::ArenaPurge => "purge",
+            Directive::ArenaDecay => "decay",
+            Directive::DirtyDecayMs => "dirty_decay_ms",
+            Directive::MuzzyDecayMs => "muzzy_decay_ms",
+            Directive::BackgroundThread => {
+                self.set(c"background_thread", value != 0);
+                return true;
+            }
+            Directive::TcacheFlush => {
+                self.act(c"thread.tcache.flush");
+                return true;
+            }
+            _ => return false,
+        };
+        // The replay is sealed: the name is written to the stack.
+        let mut name = [0_u8; NAME_BYTES];
+        let mut rest = &mut name[..NAME_BYTES - 1];
+        let written = match key {
+            0.. => write!(rest, "arena.{key}.{action}"),
+            _ => write!(rest, "arenas.{action}"),
+        };
+        let (Ok(()), Ok(name)) = (written, CStr::from_bytes_until_nul(&name)) else { return true };
+        match directive {
+            Directive::ArenaPurge | Directive::ArenaDecay => self.act(name),
+            _ => self.set(name, value as isize),
+        }
+        true
+    }
+
+    /// Sets a value of one type.
+    fn set<T: Copy>(self, name: &CStr, mut value: T) {
+        let nothing = std::ptr::null_mut();
+        let from = (&raw mut value).cast::<c_void>();
+        // SAFETY: `from` has so many bytes, and the library refuses a type of another size.
+        unsafe { (self.mallctl)(name.as_ptr(), nothing, nothing.cast(), from, size_of::<T>()) };
+    }
+
+    /// Does what a name without a value stands for.
+    fn act(self, name: &CStr) {
+        let nothing = std::ptr::null_mut();
+        // SAFETY: the library refuses a name that wants a value.
+        unsafe { (self.mallctl)(name.as_ptr(), nothing, nothing.cast(), nothing, 0) };
+    }
+
     /// Flushes this thread's cache, then purges every arena (4096 is jemalloc's `MALLCTL_ARENAS_ALL`).
     pub(in crate::backend) fn release(self) {
         for action in [c"thread.tcache.flush", c"arena.4096.purge"] {
-            let nothing = std::ptr::null_mut();
-            // SAFETY: both are actions without a value.
-            unsafe { (self.mallctl)(action.as_ptr(), nothing, std::ptr::null_mut(), nothing, 0) };
+            self.act(action);
         }
     }
 }

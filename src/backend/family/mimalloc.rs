@@ -5,10 +5,11 @@
 //! is the first to start. Each reads its variables once, as it starts, so the child's options are this process's.
 
 use super::symbols::Symbols;
-use libc::c_int;
+use libc::{c_int, c_long};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use trace::{Directive, DirectiveCall};
 
 /// Functions of one copy.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +18,12 @@ pub(in crate::backend) struct Mimalloc {
     pub(in crate::backend) version: unsafe extern "C" fn() -> c_int,
     /// `mi_collect`.
     pub(in crate::backend) collect: unsafe extern "C" fn(bool),
+    /// `mi_option_set` of a library that a configuration names: the recorded number of an option is one of that
+    /// library's version, and may be another option's in the linked copy.
+    pub(in crate::backend) option_set: Option<OptionSet>,
 }
+
+pub(in crate::backend) type OptionSet = unsafe extern "C" fn(c_int, c_long);
 
 /// Where a copy is found by a child process.
 pub(in crate::backend) enum Copy {
@@ -63,11 +69,13 @@ const VERBOSE_VARIABLE: &str = "MIMALLOC_VERBOSE";
 impl Mimalloc {
     pub(super) fn find(symbols: &Symbols) -> Option<Self> {
         let (version, collect) = (symbols.find(c"mi_version")?, symbols.find(c"mi_collect")?);
-        // SAFETY: every version declares both functions so.
+        let option_set = symbols.find(c"mi_option_set");
+        // SAFETY: every version declares these functions so.
         unsafe {
             Some(Self {
                 version: std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn() -> c_int>(version),
                 collect: std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(bool)>(collect),
+                option_set: option_set.map(|set| std::mem::transmute::<*mut libc::c_void, OptionSet>(set)),
             })
         }
     }
@@ -75,6 +83,18 @@ impl Mimalloc {
     pub(in crate::backend) fn version(self) -> String {
         // SAFETY: no precondition.
         written(unsafe { (self.version)() }.unsigned_abs())
+    }
+
+    /// `mi_collect` and `mi_option_set`.
+    pub(super) fn carry_out(self, call: DirectiveCall) -> bool {
+        match (call.directive, self.option_set) {
+            // SAFETY: no precondition.
+            (Directive::MiCollect, _) => unsafe { (self.collect)(call.value != 0) },
+            // SAFETY: the library ignores a number that is no option's.
+            (Directive::MiOptionSet, Some(set)) => unsafe { set(call.key.into(), call.value.into()) },
+            _ => return false,
+        }
+        true
     }
 
     /// A forced collection.
@@ -153,7 +173,7 @@ mod tests {
             30_302
         }
         unsafe extern "C" fn nothing(_: bool) {}
-        let version = |version| Mimalloc { version, collect: nothing }.version();
+        let version = |version| Mimalloc { version, collect: nothing, option_set: None }.version();
         assert_eq!((version(old), version(new)), ("2.0.9".to_owned(), "3.3.2".to_owned()));
     }
 }

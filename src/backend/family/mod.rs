@@ -17,6 +17,7 @@ use mimalloc::{Copy, Mimalloc};
 use std::collections::BTreeMap;
 use symbols::{Object, Symbols};
 use tcmalloc::Tcmalloc;
+use trace::DirectiveCall;
 
 /// Name of the C library's own allocator, as [`super::Ready::family`] says it.
 pub const GLIBC: &str = "glibc";
@@ -104,6 +105,28 @@ impl Family {
         }
     }
 
+    /// Makes the call if this copy has such a function. Allocates nothing of the harness's.
+    pub(super) fn carry_out(&self, call: DirectiveCall) -> bool {
+        match self {
+            Self::Glibc => glibc::carry_out(call),
+            Self::Mimalloc(copy) => copy.carry_out(call),
+            Self::Jemalloc(copy) => copy.carry_out(call),
+            Self::Tcmalloc(copy) => copy.carry_out(call),
+            Self::Unknown => false,
+        }
+    }
+
+    /// What distinguishes one copy from another.
+    pub(super) fn identity(&self) -> (&'static str, usize) {
+        let address = match self {
+            Self::Glibc | Self::Unknown => 0,
+            Self::Mimalloc(copy) => copy.collect as usize,
+            Self::Jemalloc(copy) => copy.mallctl as usize,
+            Self::Tcmalloc(copy) => copy.identity(),
+        };
+        (self.name(), address)
+    }
+
     /// How a copy tells what it holds. A loaded mimalloc's statistics look otherwise in every version: unknown.
     pub(super) fn holds(&self) -> Option<Holds> {
         match self {
@@ -120,9 +143,9 @@ impl Family {
     pub(super) fn ready(self, entry: Entry, object: Object) -> Ready {
         let family = self.name();
         let (other, place) = (self.clone(), object.clone());
-        let (last, holds) = (self.clone(), self.holds());
+        let (last, holds, steered) = (self.clone(), self.holds(), Some(self.clone()));
         let ready =
             Ready::new(entry, move || self.version(&object), move || other.options(&place), move || last.release());
-        Ready { family, holds, ..ready }
+        Ready { family, holds, steered, ..ready }
     }
 }

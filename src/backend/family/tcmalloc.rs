@@ -5,6 +5,7 @@
 use super::symbols::Symbols;
 use libc::{c_char, c_int};
 use std::ffi::CStr;
+use trace::{Directive, DirectiveCall};
 
 type Version = unsafe extern "C" fn(*mut c_int, *mut c_int, *mut *const c_char) -> *const c_char;
 
@@ -36,6 +37,20 @@ impl Tcmalloc {
         let text = unsafe { CStr::from_ptr(version(&raw mut major, &raw mut minor, &raw mut patch)) };
         let text = text.to_string_lossy();
         text.strip_prefix("gperftools ").unwrap_or(&text).to_owned()
+    }
+
+    /// `MallocExtension_ReleaseFreeMemory`.
+    pub(super) fn carry_out(self, call: DirectiveCall) -> bool {
+        let is_own = call.directive == Directive::ReleaseFreeMemory;
+        if is_own {
+            self.release();
+        }
+        is_own
+    }
+
+    /// What distinguishes one copy from another.
+    pub(super) fn identity(self) -> usize {
+        self.release as usize
     }
 
     pub(super) fn release(self) {

@@ -141,6 +141,7 @@ impl Locals {
             let usable = |place| at(place).map(|place| std::mem::transmute::<*const c_void, UsableSize>(place));
             Self {
                 mimalloc: at(version).zip(at(collect)).map(|(version, collect)| Mimalloc {
+                    option_set: None,
                     version: std::mem::transmute::<*const c_void, unsafe extern "C" fn() -> libc::c_int>(version),
                     collect: std::mem::transmute::<*const c_void, unsafe extern "C" fn(bool)>(collect),
                 }),

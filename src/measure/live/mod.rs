@@ -21,7 +21,7 @@ use super::spawn::answer;
 use super::{HostReport, Prepared, Progress, child, environment, footprint};
 use crate::run::{
     FIDELITY_SCHEMA, Fidelity, FidelityConfig, Footprint, Mode, Observation, Outcome, Pass, RealRun, ReplayedRun,
-    RestState, Run,
+    RestState, Run, unreplayed_notes,
 };
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -178,11 +178,15 @@ pub fn predict(
     let cells = plan(seed, 1, &prepared.floors(), Sizes { latency_runs: 0, ..sizes });
     let (timed, footprints): (Vec<Cell>, Vec<Cell>) = cells.iter().partition(|cell| cell.pass != Pass::Footprint);
     let mut done = 0;
+    let mut unreplayed: BTreeMap<usize, BTreeMap<String, u64>> = BTreeMap::new();
     let mut keep = |cell: &Cell, measured| -> Result<(), String> {
         let run = prepared.run_of(done, cell, measured);
         done += 1;
         progress.say_at_times(&format!("{done} of {} replays", cells.len()));
         found.mode = Some(run.mode);
+        if let Outcome::Ok(Observation::Footprint(footprint)) = &run.outcome {
+            unreplayed.insert(cell.config, footprint.unreplayed.clone());
+        }
         add(&mut found.configs[cell.config], run, &prepared.settings.idle_ms);
         Ok(())
     };
@@ -190,6 +194,8 @@ pub fn predict(
         keep(cell, prepared.measure(cell))?;
     }
     footprint::side_by_side(prepared, &footprints, &mut keep)?;
+    let notes = unreplayed_notes(unreplayed.iter().map(|(config, calls)| (&*found.configs[*config].name, calls)));
+    found.notes.extend(notes);
     let first = found.configs.iter().flat_map(|config| &config.failures).next().cloned();
     match first.filter(|_| found.configs.iter().all(|config| config.replayed.is_empty())) {
         Some(reason) => Err(reason),
@@ -336,6 +342,7 @@ mod tests {
             at_marks: vec![],
             owners: vec![],
             failed_allocations: 0,
+            unreplayed: BTreeMap::new(),
             seal: Default::default(),
         };
         let found = replayed(&footprint, &[]);

@@ -8,9 +8,10 @@ use crate::error::{Part, TraceError};
 use crate::format::{
     AGE_RING, BLOCK_AGES, BLOCK_EVENTS, Column, DICT_ESCAPE, END_MAGIC, ENTRY_BYTES, FLAG_SITES, FLAG_TIME,
     HEADER_BYTES, JSON_BYTES_MAX, MAGIC, SECTION_HEAD_BYTES, TAG_BLOCK, TAG_FOOTER, TRAILER_BYTES, VERSION,
+    VERSION_MIN,
 };
 use crate::varint::{PADDING, VarintCursor, unzigzag};
-use crate::{Metadata, Totals};
+use crate::{DirectiveCall, Metadata, Totals};
 use std::io::{self, Read};
 
 /// Fills `bytes`, or says that the file ends within `part`.
@@ -40,7 +41,7 @@ pub(crate) fn read_header(from: &mut impl Read) -> Result<(Metadata, u16), Trace
     }
     read_exact(from, &mut head[MAGIC.len()..], "header")?;
     let found = u16::from_le_bytes([head[8], head[9]]);
-    if found != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&found) {
         return Err(TraceError::Version { found });
     }
     let flags = u16::from_le_bytes([head[10], head[11]]);
@@ -222,6 +223,13 @@ impl Cursors<'_> {
     /// The next thread, mark or generation.
     pub(crate) fn arg(&mut self) -> Option<u32> {
         u32::try_from(self.args.next()?).ok()
+    }
+
+    /// The next directive, with its two numbers.
+    pub(crate) fn directive(&mut self) -> Option<DirectiveCall> {
+        let code = self.arg()?;
+        let value = i32::try_from(unzigzag(self.args.next()?)).ok()?;
+        DirectiveCall::from_code(code, value)
     }
 
     /// Whether the events used every column up. Times and sites are asked about only by who walks them.

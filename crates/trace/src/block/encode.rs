@@ -95,6 +95,10 @@ impl BlockBuilder {
             EventKind::GcStart { generation } => self.push_arg(op::GC_START, u32::from(generation)),
             EventKind::GcStop { generation } => self.push_arg(op::GC_STOP, u32::from(generation)),
             EventKind::Fork => self.ops.push(op::FORK),
+            EventKind::Direct(call) => {
+                self.push_arg(op::DIRECT, call.code());
+                put(&mut self.args, zigzag(i64::from(call.value)));
+            }
         }
     }
 

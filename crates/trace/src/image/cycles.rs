@@ -13,7 +13,7 @@
 //! Invariant: made from an image whose every slot is live or empty as its ops need, the result is such an image; one
 //! cycle is the image itself. Every cycle begins on the thread that the recorded section began on, with its threads.
 
-use super::{ImageSummary, Op, OpKind, pages};
+use super::{Control, ImageSummary, Op, OpKind, pages};
 use crate::{Phase, SLOTS_MAX};
 use std::collections::{HashMap, HashSet};
 
@@ -150,9 +150,9 @@ fn with_slot(op: Op, slot: u32) -> Op {
     Op((op.0 & !BITS) | (u64::from(slot) << 7))
 }
 
-/// A time in a paced image; other controls do not stand in merged ones.
+/// A time in a paced image.
 fn is_pace(op: Op) -> bool {
-    op.kind() == OpKind::ThreadSwitch && op.domain_bits() != 0
+    op.kind() == OpKind::ThreadSwitch && Control::of(op) == Control::Pace
 }
 
 /// What is known where the next op is written.
@@ -284,6 +284,7 @@ impl Writer {
                 self.pace = op.value().saturating_add(self.pace_shift);
                 self.out.push(with_value(op, self.pace).0);
             }
+            OpKind::ThreadSwitch if Control::of(op) == Control::Direct => self.out.push(op.0),
             OpKind::ThreadSwitch => {
                 self.thread = op.value();
                 self.out.push(op.0);

@@ -3,15 +3,16 @@
 //! Invariant: the same checks as the ledger's, event for event, but sums that the loop need not keep are derived:
 //! frees from allocations less live blocks, calls of a phase or thread from differences.
 
-use super::{GROUP_OPS_MAX, ImageSummary, OS_PAGE_BYTES, OldPages, OpKind, partly_touched_pages};
+use super::{Control, GROUP_OPS_MAX, ImageSummary, OS_PAGE_BYTES, OldPages, OpKind, partly_touched_pages};
 use crate::block::decode::Cursors;
 use crate::block::history::History;
 use crate::error::Fault;
 use crate::format::{LIVE_BYTES_MAX, op};
 use crate::ledger::{
-    Block, MarkEffect, Tables, begins_phase, by_domain_name, check_generation, check_thread, check_touched,
+    Block, MarkEffect, Tables, begins_phase, by_directive_name, by_domain_name, check_generation, check_thread,
+    check_touched,
 };
-use crate::{ALIGN_LOG2_MAX, Domain, Phase, SIZE_MAX, SlotAllocator, Totals};
+use crate::{ALIGN_LOG2_MAX, Directive, Domain, Phase, SIZE_MAX, SlotAllocator, Totals};
 use std::collections::BTreeMap;
 
 /// Why a block was not compiled to its end.
@@ -69,6 +70,7 @@ pub(super) struct State {
     allocs_aligned: u64,
     reallocs: u64,
     collections: u64,
+    directives: [u64; Directive::ALL.len()],
 }
 
 impl State {
@@ -96,6 +98,7 @@ impl State {
             allocs_aligned: 0,
             reallocs: 0,
             collections: 0,
+            directives: [0; Directive::ALL.len()],
         }
     }
 
@@ -215,6 +218,12 @@ impl State {
                 return Ok(());
             }
             op::FORK => return Ok(()),
+            op::DIRECT => {
+                let call = cursors.directive().ok_or(EventStop::Column)?;
+                self.directives[call.directive as usize] += 1;
+                out.push(Control::direct(call).0);
+                return Ok(());
+            }
             _ => {}
         }
         let arg = cursors.arg().ok_or(EventStop::Column)?;
@@ -380,6 +389,7 @@ impl State {
             calls_by_domain: by_domain_name(&calls_by_domain),
             bytes_by_domain: by_domain_name(&bytes_by_domain),
             calls_by_thread: self.thread_calls.clone(),
+            directives: by_directive_name(&self.directives),
         }
     }
 

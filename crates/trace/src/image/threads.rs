@@ -10,7 +10,7 @@
 mod weave;
 
 use super::{Op, OpKind, is_prefix};
-use crate::SLOTS_MAX;
+use crate::{DirectiveCall, SLOTS_MAX};
 use weave::Weaver;
 
 /// Most threads that ops may be taken apart for: each knows how far every other one is.
@@ -47,6 +47,8 @@ pub enum Control {
     Pace = 5,
     /// The next op has this index in the merged image, in the size field; of [`Order::Total`] alone.
     At = 6,
+    /// The program steers its allocator: directive and key in the slot field, the value in the size field.
+    Direct = 7,
 }
 
 impl Control {
@@ -61,8 +63,22 @@ impl Control {
             4 => Self::Join,
             5 => Self::Pace,
             6 => Self::At,
+            7 => Self::Direct,
             _ => Self::Switch,
         }
+    }
+
+    /// The op of a directive.
+    #[must_use]
+    pub fn direct(call: DirectiveCall) -> Op {
+        Self::Direct.op(call.code(), call.value.cast_unsigned())
+    }
+
+    /// What the program asks its allocator in this op, if it is [`Self::Direct`].
+    #[must_use]
+    pub fn call_of(op: Op) -> Option<DirectiveCall> {
+        let is_direct = op.kind() == OpKind::ThreadSwitch && Self::of(op) == Self::Direct;
+        is_direct.then(|| DirectiveCall::from_code(op.slot() as u32, op.value().cast_signed())).flatten()
     }
 
     /// The op. `thread` must be below [`SLOTS_MAX`].
@@ -131,7 +147,7 @@ impl Iterator for Groups<'_> {
 fn is_kept(op: Op) -> bool {
     match op.kind() {
         OpKind::ThreadStart | OpKind::ThreadEnd => false,
-        OpKind::ThreadSwitch => Control::of(op) == Control::Pace,
+        OpKind::ThreadSwitch => matches!(Control::of(op), Control::Pace | Control::Direct),
         _ => true,
     }
 }

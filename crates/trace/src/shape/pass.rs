@@ -172,7 +172,7 @@ impl Builder {
                     self.collections.push((start, self.events, generation));
                 }
             }
-            EventKind::Advise { .. } | EventKind::Fork => {}
+            EventKind::Advise { .. } | EventKind::Fork | EventKind::Direct(_) => {}
         }
         self.curve.point(LivePoint { event: self.events, bytes: self.bytes(), blocks: self.live_blocks });
         self.events += 1;

@@ -7,8 +7,8 @@
 
 use proptest::prelude::*;
 use trace::{
-    ALIGN_LOG2_MAX, Domain, Event, EventKind, Metadata, Phase, SIZE_MAX, Site, SlotAllocator, TraceReader, TraceWriter,
-    WriteOptions,
+    ALIGN_LOG2_MAX, Directive, DirectiveCall, Domain, Event, EventKind, Metadata, Phase, SIZE_MAX, Site, SlotAllocator,
+    TraceReader, TraceWriter, WriteOptions,
 };
 
 /// Sites and own marks that the metadata of [`metadata`] has.
@@ -98,6 +98,11 @@ pub fn build(steps: &[Step]) -> Vec<Event> {
             (27, _) => EventKind::GcStart { generation: (step.pick % 3) as u8 },
             (28, _) => EventKind::GcStop { generation: (step.pick % 3) as u8 },
             (29, _) => EventKind::Fork,
+            (32, _) => EventKind::Direct(DirectiveCall {
+                directive: Directive::ALL[step.pick as usize % Directive::ALL.len()],
+                key: step.size as i16,
+                value: (step.size >> 16) as i32,
+            }),
             (form, _) => {
                 let slot = slots.next().unwrap();
                 live.push(slot);

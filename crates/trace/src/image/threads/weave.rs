@@ -212,16 +212,27 @@ impl Weaver {
                 }
                 None
             }
+            OpKind::ThreadSwitch if Control::of(op) == Control::Direct => {
+                // What it gives back or changes depends on what every thread did before.
+                self.need_all(now, at);
+                self.last_python = now;
+                None
+            }
             _ => None,
+        }
+    }
+
+    /// Everything before this group is done.
+    fn need_all(&mut self, now: Point, at: usize) {
+        for other in 0..self.threads.len() {
+            let position = self.threads[other].position;
+            self.need(now.thread, Point { thread: other, position }, at);
         }
     }
 
     /// A phase begins: everything before it is done, and nothing after it has begun.
     fn meet(&mut self, now: Point, at: usize) {
-        for other in 0..self.threads.len() {
-            let position = self.threads[other].position;
-            self.need(now.thread, Point { thread: other, position }, at);
-        }
+        self.need_all(now, at);
         self.join_all(now.thread, at);
         self.barrier = now;
     }
