@@ -3,8 +3,8 @@
 //! `Py_FinalizeEx` joins the threads, calls the program's `atexit` functions and drops them, and then has
 //! `Py_IsInitialized` return 0, before it frees anything else. CPython has this order in 3.9 to 3.13.
 //!
-//! Invariant: only reads. CPython's collector would count an `atexit` function of ours, and every later collection would
-//! come at another moment.
+//! Invariant: only reads. CPython's collector would count an `atexit` function of ours, and every later collection
+//! would come at another moment.
 
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
