@@ -3,8 +3,8 @@
 //! The modules from the outside in: [`entry`] is what the program calls instead of the C library, [`python`] what
 //! CPython's three domains call, [`collector`] when its collector ran, [`arrow`] what Arrow's pool calls; [`stream`]
 //! turns a call into a record; [`ring`] has the windows that take records, [`recording`] begins and ends the recording,
-//! [`session_file`] maps it, [`setup`] reads what was asked for; [`large`] knows the large live blocks, [`mapped`] what
-//! libraries map for themselves; [`life`] sees marks, forks, thread ends and the exit, [`exec`] what replaces an image;
+//! [`session_file`] maps it, [`setup`] reads what was asked for; [`large`] knows the live blocks of two OS pages and more,
+//! [`touch`] how much of one was touched, [`mapped`] what libraries map for themselves; [`life`] sees marks, forks, thread ends and the exit, [`exec`] what replaces an image;
 //! [`probe`] reads `/proc`. The layout of raw data is [`raw`], shared with the session.
 //!
 //! Invariant: nothing here allocates from the heap it records, changes `errno`, panics, or blocks the program when
@@ -30,3 +30,4 @@ mod session_file;
 mod setup;
 mod stream;
 mod sys;
+mod touch;
