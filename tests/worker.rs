@@ -52,7 +52,9 @@ impl Image {
 
 /// Every kind of op in every domain, 10 MB live in `steady`, everything of `steady` freed before `drained`.
 fn every_op() -> Image {
-    use OpKind::{Advise, Align, Alloc, AllocAligned, AllocZeroed, Free, GcStart, GcStop, OldPages, Realloc, Touched};
+    use OpKind::{
+        Advise, Align, Alloc, AllocAligned, AllocZeroed, Free, GcStart, GcStop, OldTouched, Realloc, Touched,
+    };
     let mut image = Image::default();
     for slot in 0..100 {
         image.push(Alloc, Domain::Obj, slot, 1 + slot * 7);
@@ -73,10 +75,10 @@ fn every_op() -> Image {
     }
     image.push(Alloc, Domain::Numpy, 500, 6 << 20).push(Advise, Domain::Numpy, 500, 0);
     image.push(Touched, Domain::Numpy, 501, 0).push(Alloc, Domain::Numpy, 501, 4 << 20);
-    image.push(Touched, Domain::Numpy, 502, 3).push(AllocZeroed, Domain::Numpy, 502, 1 << 20);
+    image.push(Touched, Domain::Numpy, 502, 768).push(AllocZeroed, Domain::Numpy, 502, 1 << 20);
     image.push(Align, Domain::Arrow, 503, 6).push(AllocAligned, Domain::Arrow, 503, 100_000);
     image.push(Alloc, Domain::Raw, 504, 5000);
-    image.push(OldPages, Domain::Raw, 504, 2).push(Realloc, Domain::Raw, 504, 50_000);
+    image.push(OldTouched, Domain::Raw, 504, 313).push(Realloc, Domain::Raw, 504, 50_000);
     for (slot, domain) in [(500, Domain::Numpy), (501, Domain::Numpy), (502, Domain::Numpy), (503, Domain::Arrow)] {
         image.push(Free, domain, slot, 0);
     }

@@ -142,7 +142,7 @@ fn other<P: Pass>(ops: &[u64], mut at: usize, first: u64, heap: &mut Heap, pass:
             OpKind::Align => heap.prefix.align_log2 = op.value(),
             OpKind::Touched => heap.prefix.touched = Some(op.value()),
             OpKind::SizeHigh => heap.prefix.size_high = op.value(),
-            OpKind::OldPages => heap.prefix.old_pages = Some(op.value()),
+            OpKind::OldTouched => heap.prefix.old_touched = Some(op.value()),
             OpKind::Alloc => heap.allocate(op, CallKind::Malloc, advised, pass),
             OpKind::AllocZeroed => heap.allocate(op, CallKind::Calloc, advised, pass),
             OpKind::AllocAligned => heap.allocate(op, CallKind::Aligned, advised, pass),
@@ -167,7 +167,7 @@ fn other<P: Pass>(ops: &[u64], mut at: usize, first: u64, heap: &mut Heap, pass:
         }
         // Advice on the new block has been given, before it was touched.
         at += 1 + usize::from(advised);
-        heap.prefix.seen = matches!(kind, OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages);
+        heap.prefix.seen = matches!(kind, OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldTouched);
         if !heap.prefix.seen {
             break;
         }

@@ -14,7 +14,7 @@ use crate::run::CallKind;
 use std::io;
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use trace::image::{OS_PAGE_BYTES, Op};
+use trace::image::{OS_PAGE_BYTES, Op, TOUCH_UNIT_BYTES};
 use trace::{Directive, DirectiveCall, Domain, SLOTS_MAX};
 
 const PAGE: usize = OS_PAGE_BYTES as usize;
@@ -28,10 +28,10 @@ pub(crate) struct Prefix {
     pub(crate) align_log2: u32,
     /// Bits 32 and up of the size.
     pub(crate) size_high: u32,
-    /// Touched OS pages; all of them when unknown.
+    /// Touched units; all of them when unknown.
     pub(crate) touched: Option<u32>,
-    /// Touched OS pages of the block before a reallocation.
-    pub(crate) old_pages: Option<u32>,
+    /// Touched units of the block before a reallocation.
+    pub(crate) old_touched: Option<u32>,
 }
 
 impl Prefix {
@@ -39,9 +39,9 @@ impl Prefix {
         ((u64::from(self.size_high) << 32) | u64::from(op.value())) as usize
     }
 
-    /// How many bytes from the block's start the program touched, in whole OS pages up to the block's end.
+    /// How many bytes from the block's start the program touched.
     fn touched_bytes(&self, bytes: usize) -> usize {
-        self.touched.map_or(bytes, |pages| bytes.min(pages as usize * PAGE))
+        self.touched.map_or(bytes, |units| bytes.min(units as usize * TOUCH_UNIT_BYTES as usize))
     }
 }
 
@@ -239,7 +239,7 @@ impl Heap {
         }
         *self.block(op) = block;
         let was = if P::ACCOUNTS { old_bytes } else { usize::MAX };
-        let already = prefix.old_pages.map_or(was, |pages| was.min(pages as usize * PAGE));
+        let already = prefix.old_touched.map_or(was, |units| was.min(units as usize * TOUCH_UNIT_BYTES as usize));
         touch::<P>(block, bytes, already, prefix.touched_bytes(bytes));
         pass.touched();
         self.gain(op, bytes, prefix.touched_bytes(bytes), pass);

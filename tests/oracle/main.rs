@@ -120,7 +120,7 @@ impl ImageSink for CallSink {
                     high_bytes = value << 32;
                     continue;
                 }
-                OpKind::Touched | OpKind::OldPages => continue,
+                OpKind::Touched | OpKind::OldTouched => continue,
                 kind => return Err(io::Error::other(format!("{kind:?} in a domain of Python objects"))),
             });
             high_bytes = 0;

@@ -1,129 +1,201 @@
-//! The live blocks of 128 KiB and more, so that at their end it can be said how much of them was touched.
+//! The live blocks of two OS pages and more of which something may never be touched, so that at their end the record
+//! says how much was.
 //!
-//! Invariant: a free of any other block costs one byte read: a counting filter says at once that it is not here.
+//! Invariant: a free of any other block costs one byte read: the filter has a byte for each place, and neighbouring
+//! pages have neighbouring places.
 
 use crate::lock::{Guarded, Spin};
-use crate::raw::{Kind, LARGE_BYTES};
+use crate::raw::{Kind, LARGE_BYTES, flag};
 use crate::stream::Thread;
-use crate::{probe, stream, sys, watch};
+use crate::touch::{self, Block, Touched};
+use crate::{recording, stream, sys, watch};
 use core::sync::atomic::{AtomicU8, Ordering};
 
-const SLOTS: usize = 1 << 14;
+const SLOTS: usize = 1 << 18;
 /// Above this the table takes no more; such blocks are recorded without touched bytes.
 const USED_MAX: usize = SLOTS / 4 * 3;
-const FILTER: usize = 1 << 12;
+/// Slots of one group, which is passed over while nothing was ever put there.
+const GROUP: usize = 1 << 10;
+const FILTER: usize = 1 << 17;
+/// Several blocks may fall on this place of the filter; it stays so.
+const SEVERAL: u8 = u8::MAX;
+
+/// A live block in two words: address 0 is none.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Address, 48 bits; above it the pages present at first, at most `u16::MAX`.
+    address: u64,
+    /// Size, 47 bits; above it whether the block was asked for zeroed.
+    size: u64,
+}
+
+impl Entry {
+    const FREE: Self = Self { address: 0, size: 0 };
+
+    fn new(block: Block, at_first: usize, is_zeroed: bool) -> Self {
+        let at_first = at_first.min(usize::from(u16::MAX)) as u64;
+        Self { address: block.address as u64 | at_first << 48, size: block.size as u64 | u64::from(is_zeroed) << 63 }
+    }
+
+    fn address(self) -> usize {
+        (self.address & ((1 << 48) - 1)) as usize
+    }
+
+    fn size(self) -> usize {
+        (self.size & !(1 << 63)) as usize
+    }
+
+    fn touched(self) -> Touched {
+        let block = Block { address: self.address(), size: self.size() };
+        touch::touched(block, (self.address >> 48) as usize, self.size >> 63 != 0)
+    }
+}
 
 struct Table {
-    /// Address (0: free) and size; linear probing.
-    slots: [(usize, usize); SLOTS],
+    /// Linear probing.
+    slots: [Entry; SLOTS],
     used: usize,
+    groups: [bool; SLOTS / GROUP],
 }
 
 /// Guarded by `LOCK`.
-static TABLE: Guarded<Table> = Guarded::new(Table { slots: [(0, 0); SLOTS], used: 0 });
+static TABLE: Guarded<Table> =
+    Guarded::new(Table { slots: [Entry::FREE; SLOTS], used: 0, groups: [false; SLOTS / GROUP] });
 pub static LOCK: Spin = Spin::new();
-/// How many live blocks fall on each place, never falling again once it reached 255.
-static COUNTS: [AtomicU8; FILTER] = [const { AtomicU8::new(0) }; FILTER];
+/// What of a block's address its page does not say, for the one block of the table that falls on each place.
+static FILTER_BYTES: [AtomicU8; FILTER] = [const { AtomicU8::new(0) }; FILTER];
 
 /// Where the table lies: its pages are the recorder's own.
 pub fn extent() -> (usize, usize) {
     TABLE.extent()
 }
 
+/// A number for each page; those of one stretch of memory follow each other. No two blocks of the table begin in the
+/// same page.
 #[inline(always)]
 fn place(block: usize) -> usize {
-    (block >> 4 ^ block >> 16) & (FILTER - 1)
+    (block >> 12).wrapping_add((block >> 28).wrapping_mul(0x9e37_79b9))
 }
 
-fn home(block: usize) -> usize {
-    (block >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 14)
+#[inline(always)]
+fn tag(block: usize) -> u8 {
+    ((block >> 4) as u8).clamp(1, SEVERAL - 1)
+}
+
+#[inline(always)]
+fn filter(block: usize) -> &'static AtomicU8 {
+    &FILTER_BYTES[place(block) % FILTER]
+}
+
+/// Whether the block may be in the table.
+#[inline(always)]
+fn may_be_here(block: usize) -> bool {
+    let found = filter(block).load(Ordering::Relaxed);
+    found != 0 && (found == tag(block) || found == SEVERAL)
 }
 
 impl Table {
-    fn insert(&mut self, block: usize, size: usize) -> bool {
-        if self.used >= USED_MAX {
-            return false;
-        }
-        let mut at = home(block);
-        while self.slots[at].0 != 0 && self.slots[at].0 != block {
+    /// Whether the entry is here now; false when there is no room.
+    fn insert(&mut self, entry: Entry) -> bool {
+        let mut at = place(entry.address()) % SLOTS;
+        while self.slots[at].address != 0 && self.slots[at].address() != entry.address() {
             at = (at + 1) % SLOTS;
         }
-        let is_new = self.slots[at].0 == 0;
-        self.used += usize::from(is_new);
-        self.slots[at] = (block, size);
-        is_new
+        let is_new = self.slots[at].address == 0;
+        if is_new && self.used >= USED_MAX {
+            return false;
+        }
+        self.slots[at] = entry;
+        self.groups[at / GROUP] = true;
+        if is_new {
+            self.used += 1;
+            let byte = filter(entry.address());
+            let is_alone = byte.load(Ordering::Relaxed) == 0;
+            byte.store(if is_alone { tag(entry.address()) } else { SEVERAL }, Ordering::Relaxed);
+        }
+        true
     }
 
-    fn remove(&mut self, block: usize) -> Option<usize> {
-        let mut at = home(block);
-        while self.slots[at].0 != block {
-            if self.slots[at].0 == 0 {
+    fn remove(&mut self, block: usize) -> Option<Entry> {
+        let mut at = place(block) % SLOTS;
+        while self.slots[at].address() != block {
+            if self.slots[at].address == 0 {
                 return None;
             }
             at = (at + 1) % SLOTS;
         }
-        let size = self.slots[at].1;
+        let found = self.slots[at];
         // Close the gap: an entry may move back only to or after its home.
         let mut hole = at;
         let mut next = (at + 1) % SLOTS;
-        while self.slots[next].0 != 0 {
+        while self.slots[next].address != 0 {
             let distance = |from: usize, to: usize| (to + SLOTS - from) % SLOTS;
-            if distance(home(self.slots[next].0), next) >= distance(hole, next) {
+            if distance(place(self.slots[next].address()) % SLOTS, next) >= distance(hole, next) {
                 self.slots[hole] = self.slots[next];
+                self.groups[hole / GROUP] = true;
                 hole = next;
             }
             next = (next + 1) % SLOTS;
         }
-        self.slots[hole] = (0, 0);
+        self.slots[hole] = Entry::FREE;
         self.used -= 1;
-        Some(size)
+        if filter(block).load(Ordering::Relaxed) != SEVERAL {
+            filter(block).store(0, Ordering::Relaxed);
+        }
+        Some(found)
     }
 }
 
-/// Notes a large live block.
+/// A block of [`crate::raw::PROBED_BYTES`] and more appeared. It is noted unless all of its pages are present already:
+/// whether the program writes there is then never known.
 #[cold]
-pub fn insert(block: usize, size: usize) {
+pub fn insert(address: usize, size: usize, is_zeroed: bool) {
+    let block = Block { address, size };
     LOCK.lock();
+    let at_first = sys::keeping_errno(|| touch::present_at_first(block, is_zeroed));
     // SAFETY: the lock is held.
-    let is_new = unsafe { TABLE.get() }.insert(block, size);
-    let count = &COUNTS[place(block)];
-    if is_new && count.load(Ordering::Relaxed) != u8::MAX {
-        count.fetch_add(1, Ordering::Relaxed);
+    let table = unsafe { TABLE.get() };
+    if at_first < block.own_pages() || is_zeroed {
+        if !table.insert(Entry::new(block, at_first, is_zeroed)) {
+            recording::add_flags(flag::PROBED_FULL);
+        }
+    } else if may_be_here(address) {
+        table.remove(address); // Its free was missed.
     }
     LOCK.unlock();
 }
 
-/// Forgets the block if it is a large one: its touched bytes plus one, or 0 when they are not known.
+/// Forgets the block if it is in the table: its touched bytes plus one, or 0 when they are not known, and how many of
+/// its pages were present at first.
 #[inline(always)]
-pub fn take_touched(block: usize) -> u64 {
-    if COUNTS[place(block)].load(Ordering::Relaxed) == 0 { 0 } else { take_touched_if_large(block) }
+pub fn take_touched(block: usize) -> (u64, usize) {
+    if may_be_here(block) { take_touched_if_here(block) } else { (0, 0) }
 }
 
 #[cold]
-fn take_touched_if_large(block: usize) -> u64 {
+fn take_touched_if_here(block: usize) -> (u64, usize) {
     LOCK.lock();
     // SAFETY: the lock is held.
     let found = unsafe { TABLE.get() }.remove(block);
-    let count = &COUNTS[place(block)];
-    if found.is_some() && count.load(Ordering::Relaxed) != u8::MAX {
-        count.fetch_sub(1, Ordering::Relaxed);
-    }
+    let touched = found.map(|entry| sys::keeping_errno(|| entry.touched()));
     LOCK.unlock();
-    let Some(size) = found else { return 0 };
-    sys::keeping_errno(|| {
-        stream::with(|thread| thread.holding(|| watch::before_free(size as u64)));
-        probe::touched_bytes(block, size) + 1
-    })
+    let Some(entry) = found else { return (0, 0) };
+    let size = entry.size();
+    if size as u64 >= LARGE_BYTES {
+        sys::keeping_errno(|| stream::with(|thread| thread.holding(|| watch::before_free(size as u64))));
+    }
+    touched.map_or((0, 0), |touched| (touched.bytes + 1, touched.unknown_pages as usize))
 }
 
-/// Writes a record with the touched bytes of every large block that is live now.
+/// Writes a record with the touched bytes of every block of the table.
 pub fn record_touched(thread: &Thread) {
     LOCK.lock();
     // SAFETY: the lock is held.
     let table = unsafe { TABLE.get() };
-    for &(block, size) in table.slots.iter().filter(|slot| slot.0 != 0) {
-        debug_assert!(size as u64 >= LARGE_BYTES);
-        thread.push(Kind::Touch, 0, block, probe::touched_bytes(block, size) + 1, 0);
+    let groups = table.slots.chunks_exact(GROUP).zip(&table.groups).filter(|group| *group.1);
+    for entry in groups.flat_map(|group| group.0).filter(|entry| entry.address != 0) {
+        let touched = entry.touched();
+        thread.push(Kind::Touch, 0, entry.address(), touched.bytes + 1, touched.unknown_pages as usize);
     }
     LOCK.unlock();
 }

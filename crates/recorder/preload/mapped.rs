@@ -132,9 +132,9 @@ pub fn record_resident(thread: &Thread, index: usize) {
     // SAFETY: the lock is held.
     let table = unsafe { TABLE.get() };
     for &(begin, end, caller) in &table.ranges[..table.used] {
-        let resident = probe::resident_bytes(begin, end);
+        let resident = probe::resident_pages(begin, end).unwrap_or(0) * sys::OS_PAGE;
         if resident != 0 {
-            thread.push(Kind::Mapped, 0, index, resident, caller);
+            thread.push(Kind::Mapped, 0, index, resident as u64, caller);
         }
     }
     LOCK.unlock();

@@ -1,4 +1,4 @@
-//! What the kernel says about the process: its mappings, its resident memory, the touched pages of a block.
+//! What the kernel says about the process: its mappings, its resident memory, the pages that are present.
 //!
 //! Invariant: reads `/proc` through static buffers, so that a reading shows up neither in the heap nor in itself; the
 //! recorder's own pages are left out of every figure.
@@ -8,21 +8,17 @@ use crate::lock::{Guarded, Spin};
 use crate::raw::{MAP_BYTES, MAP_NAME_AT, MAPS_AT, MAPS_MAX, word};
 use crate::{recording, setup, sys};
 use core::ffi::{CStr, c_void};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Guards the buffer and the mapping entries. Taken after every other lock.
 pub static LOCK: Spin = Spin::new();
 const BUFFER: usize = 64 * 1024;
 static LINES: Guarded<[u8; BUFFER]> = Guarded::new([0; BUFFER]);
 
-/// Blocks from here on are looked at more closely, which costs some microseconds.
-const SCANNED_BYTES_MIN: usize = 1 << 20;
 /// `PAGEMAP_SCAN` of the kernel, from 6.7 on, and the categories of pages that it knows.
 const PAGEMAP_SCAN: i64 = 0xC060_6610;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_ZERO: u64 = 1 << 5;
-/// Whether the kernel was seen not to have it.
-static HAS_NO_SCAN: AtomicBool = AtomicBool::new(false);
 
 /// `struct pm_scan_arg` of the kernel.
 #[repr(C)]
@@ -42,20 +38,9 @@ struct Scan {
     told: u64,
 }
 
-/// Bytes of the block whose pages are present. Reused heap memory counts as touched; so does what was only read, which
-/// the kernel's page of zeros then stands for, in small blocks and where the kernel cannot tell.
-pub fn touched_bytes(block: usize, size: usize) -> u64 {
-    if size >= SCANNED_BYTES_MIN && !HAS_NO_SCAN.load(Ordering::Relaxed) {
-        match written_bytes(block, size) {
-            Some(bytes) => return bytes,
-            None => HAS_NO_SCAN.store(true, Ordering::Relaxed),
-        }
-    }
-    present_bytes(block, size)
-}
-
-/// Bytes of the block in pages that are present and not the kernel's page of zeros.
-fn written_bytes(block: usize, size: usize) -> Option<u64> {
+/// Bytes of the block in pages that are present and not the kernel's page of zeros; `None` where the kernel is older
+/// than 6.7.
+pub fn written_bytes(block: usize, size: usize) -> Option<u64> {
     const REGIONS: usize = 128;
     // SAFETY: a NUL-terminated path.
     let fd = unsafe { sys::open(c"/proc/self/pagemap".as_ptr(), sys::O_RDONLY_CLOEXEC) };
@@ -93,27 +78,6 @@ fn written_bytes(block: usize, size: usize) -> Option<u64> {
     written
 }
 
-fn present_bytes(block: usize, size: usize) -> u64 {
-    const PAGES: usize = 4096;
-    let mut present = [0_u8; PAGES];
-    let (first, end) = (block & !(sys::OS_PAGE - 1), block + size);
-    let mut touched = 0;
-    let mut at = first;
-    while at < end {
-        let bytes = (end - at).min(PAGES * sys::OS_PAGE);
-        // SAFETY: `present` has a byte for each page of the range.
-        if unsafe { sys::mincore(at as *mut c_void, bytes, present.as_mut_ptr()) } != 0 {
-            return size as u64;
-        }
-        for (index, _) in present[..bytes.div_ceil(sys::OS_PAGE)].iter().enumerate().filter(|page| page.1 & 1 != 0) {
-            let page = at + index * sys::OS_PAGE;
-            touched += (page + sys::OS_PAGE).min(end) - page.max(block);
-        }
-        at += bytes;
-    }
-    touched as u64
-}
-
 /// Bytes from `begin` on, at most `bytes`, that are mapped without a gap.
 pub fn mapped_bytes(begin: usize, bytes: usize) -> usize {
     let mut end = begin & !(sys::OS_PAGE - 1);
@@ -125,8 +89,8 @@ pub fn mapped_bytes(begin: usize, bytes: usize) -> usize {
     end.saturating_sub(begin).min(bytes)
 }
 
-/// Resident bytes of whole OS pages; 0 where one of them is not mapped.
-pub fn resident_bytes(begin: usize, end: usize) -> u64 {
+/// How many whole OS pages are resident; `None` where one of them is not mapped.
+pub fn resident_pages(begin: usize, end: usize) -> Option<usize> {
     const PAGES: usize = 4096;
     let mut present = [0_u8; PAGES];
     let mut pages = 0;
@@ -135,12 +99,12 @@ pub fn resident_bytes(begin: usize, end: usize) -> u64 {
         let bytes = (end - at).min(PAGES * sys::OS_PAGE);
         // SAFETY: `present` has a byte for each page of the range.
         if unsafe { sys::mincore(at as *mut c_void, bytes, present.as_mut_ptr()) } != 0 {
-            return 0;
+            return None;
         }
         pages += present[..bytes / sys::OS_PAGE].iter().filter(|&page| page & 1 != 0).count();
         at += bytes;
     }
-    (pages * sys::OS_PAGE) as u64
+    Some(pages)
 }
 
 /// Calls `each` with every line of a `/proc` file. `LOCK` is held.

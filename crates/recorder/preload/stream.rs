@@ -4,7 +4,7 @@
 //! order any two uses of one address as they really happened. On one thread, numbers only rise.
 
 use crate::large;
-use crate::raw::{CHUNK_HEADER_BYTES, Kind, LARGE_BYTES, RECORD_BYTES, Record, TIME_SHIFT, WINDOW_BYTES};
+use crate::raw::{CHUNK_HEADER_BYTES, Kind, PROBED_BYTES, RECORD_BYTES, Record, TIME_SHIFT, WINDOW_BYTES};
 use crate::{life, recording, ring, sys};
 use core::cell::Cell;
 use core::ffi::{CStr, c_void};
@@ -104,8 +104,8 @@ impl Thread {
     pub fn allocated(&self, kind: Kind, domain: u8, align_log2: u8, block: usize, size: usize, caller: usize) {
         if block != 0 {
             self.push(kind, domain | align_log2 << 3, block, size as u64, caller);
-            if size as u64 >= LARGE_BYTES {
-                large::insert(block, size);
+            if size as u64 >= PROBED_BYTES {
+                large::insert(block, size, kind == Kind::AllocZeroed);
             }
         }
     }
@@ -113,21 +113,23 @@ impl Thread {
     /// A block is about to be freed.
     #[inline(always)]
     pub fn freeing(&self, domain: u8, block: usize) {
-        self.push(Kind::Free, domain, block, large::take_touched(block), 0);
+        let (touched, unknown_pages) = large::take_touched(block);
+        self.push(Kind::Free, domain, block, touched, unknown_pages);
     }
 
     /// A block is about to be resized.
     #[inline(always)]
     pub fn resizing(&self, domain: u8, block: usize) {
-        self.push(Kind::ReallocBegin, domain, block, large::take_touched(block), 0);
+        let (touched, unknown_pages) = large::take_touched(block);
+        self.push(Kind::ReallocBegin, domain, block, touched, unknown_pages);
     }
 
     /// A resize returned; `block` is 0 when it failed.
     #[inline(always)]
     pub fn resized(&self, domain: u8, block: usize, size: usize, caller: usize) {
         self.push(Kind::ReallocEnd, domain, block, size as u64, caller);
-        if block != 0 && size as u64 >= LARGE_BYTES {
-            large::insert(block, size);
+        if block != 0 && size as u64 >= PROBED_BYTES {
+            large::insert(block, size, false);
         }
     }
 

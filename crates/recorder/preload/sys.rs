@@ -71,6 +71,7 @@ unsafe extern "C" {
     pub fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     pub fn close(fd: c_int) -> c_int;
     pub fn read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize;
+    pub fn sbrk(increment: isize) -> *mut c_void;
     pub fn mincore(at: *mut c_void, bytes: usize, vector: *mut u8) -> c_int;
     pub fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int;
     pub fn syscall(number: i64, ...) -> i64;

@@ -91,10 +91,13 @@ pub(crate) fn write_trace<W: Write>(raw: &RawFile, to: W, outside: &Outside) -> 
     feed(raw, |thread, record| counting.feed(thread, record).map_err(|never| match never {})).map_err(read)?;
     let (dropped, mark_events) = (counting.dropped, std::mem::take(&mut counting.mark_events));
     let mapped = mapped_by_others(raw, std::mem::take(&mut counting.mapped));
+    let unknown = counting.unknown;
     drop(counting);
 
     let mut metadata = describe(raw, packages, &plan, &mark_events, dropped, &sites, outside);
     note_mapped(&mut metadata, &mark_events, &mapped);
+    let named = Phase::ALL.into_iter().map(|phase| (phase.name().to_owned(), unknown[phase as usize]));
+    metadata.unknown_touch = Some(named.collect());
     let mut writer = TraceWriter::new(to, &metadata, WriteOptions::default())?;
     let mut fault = None;
     let emit = |event: Event| writer.push(event);
@@ -228,6 +231,7 @@ fn describe(
         }),
         unknown_frees: dropped.unknown_frees,
         lost_events: raw.word(word::LOST),
+        unknown_touch: None,
         complete: raw.has_exited(),
         cut: None,
         totals: Totals::default(),
@@ -357,6 +361,10 @@ fn notes_of(raw: &RawFile, python: Option<&Python>, dropped: Dropped, outside: &
         "collections are not recorded: the interpreter's collector is unknown".to_owned(),
     );
     note(raw.has_flag(flag::MAPPED_FULL), "not all that libraries map for themselves is known".to_owned());
+    note(
+        raw.has_flag(flag::PROBED_FULL),
+        "more blocks of 8 KiB and more lived at once than the recorder keeps: the rest count as touched".to_owned(),
+    );
     note(raw.has_flag(flag::RAW_EXIT), "left through _exit: no interpreter exit".to_owned());
     note(raw.word(word::LOST) != 0, format!("events lost: {}", raw.word(word::LOST)));
     notes

@@ -144,7 +144,9 @@ pub(crate) mod chunk {
 pub(crate) const CHUNK_HEADER_BYTES: usize = 64;
 /// Bytes of one record.
 pub(crate) const RECORD_BYTES: usize = 32;
-/// Blocks of at least this many bytes are probed for touched pages.
+/// Blocks of at least this many bytes are probed for touched pages: two OS pages.
+pub(crate) const PROBED_BYTES: u64 = 8 * 1024;
+/// Blocks of at least this many bytes may be mappings of their own, and the program may give advice on them.
 pub(crate) const LARGE_BYTES: u64 = 128 * 1024;
 
 /// Indexes of the header's words.
@@ -243,6 +245,8 @@ pub(crate) mod flag {
     pub(crate) const MAPPED_FULL: u64 = 64;
     /// The collector's state was not found in the interpreter.
     pub(crate) const NO_COLLECTIONS: u64 = 128;
+    /// More blocks lived at once than are probed for touched pages.
+    pub(crate) const PROBED_FULL: u64 = 256;
 }
 
 /// Word indexes of a mark entry.
@@ -305,7 +309,8 @@ pub(crate) enum Kind {
     AllocZeroed = 2,
     /// The same, aligned.
     AllocAligned = 3,
-    /// The block at `address` is about to be freed; `size` is its touched bytes plus one, or 0.
+    /// The block at `address` is about to be freed; `size` is its touched bytes plus one, or 0. `caller` says how many
+    /// OS pages among them were present before the program could write to them.
     Free = 4,
     /// The block at `address` is about to be resized; `size` as for a free.
     ReallocBegin = 5,
@@ -313,7 +318,7 @@ pub(crate) enum Kind {
     ReallocEnd = 6,
     /// Huge pages were asked for from `address`, `size` bytes.
     Advise = 7,
-    /// The live block at `address` has `size` bytes touched, plus one.
+    /// The live block at `address` has `size` bytes touched, plus one; `caller` as for a free.
     Touch = 8,
     /// The thread ended (later records of it are its last frees).
     ThreadEnd = 9,

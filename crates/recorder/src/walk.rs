@@ -8,7 +8,8 @@ use crate::raw::{self, Kind, Record};
 use crate::sites::Sites;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
-use trace::{Directive, DirectiveCall, Domain, Event, EventKind, SIZE_MAX, SlotAllocator};
+use trace::image::OS_PAGE_BYTES;
+use trace::{Directive, DirectiveCall, Domain, Event, EventKind, Phase, SIZE_MAX, SlotAllocator, UnknownTouch};
 
 /// Addresses spread well enough by one multiplication.
 #[derive(Default)]
@@ -34,11 +35,26 @@ impl Hasher for AddressHasher {
 /// A map from addresses.
 pub(crate) type ByAddress<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 
+/// What the recorder found of a block at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    pub(crate) bytes: u64,
+    /// OS pages among them that were present before the program could write to them.
+    unknown_pages: u64,
+}
+
+impl Touched {
+    /// As it stands in a record; `None` where nothing was found.
+    fn of(record: &Record) -> Option<Self> {
+        Some(Self { bytes: record.size.checked_sub(1)?, unknown_pages: record.caller })
+    }
+}
+
 /// What the first look at a recording found, needed to walk it.
 #[derive(Default)]
 pub(crate) struct Survey {
-    /// Touched bytes by ordinal of the record that made or resized the block.
-    pub(crate) touched: ByAddress<u64>,
+    /// By ordinal of the record that made or resized the block.
+    pub(crate) touched: ByAddress<Touched>,
     /// By thread: the sequence number of its last record, if it was seen to end.
     pub(crate) thread_ends: Vec<Option<u64>>,
     /// By the sequence number of a collection's start: its generation.
@@ -75,9 +91,12 @@ pub(crate) struct Walk<'a, F> {
     pub(crate) mark_events: Vec<(Option<usize>, u32, u64)>,
     /// What libraries had mapped for themselves: resident bytes by mark entry and module.
     pub(crate) mapped: BTreeMap<usize, BTreeMap<String, u64>>,
+    /// By phase: what was present in new blocks before the program could write there.
+    pub(crate) unknown: [UnknownTouch; Phase::ALL.len()],
+    phase: Phase,
     ordinal: u64,
     slots: SlotAllocator,
-    live: ByAddress<(u32, Domain)>,
+    live: ByAddress<Live>,
     /// Large live blocks by address: end and slot.
     large: BTreeMap<u64, (u64, u32)>,
     threads: Vec<ThreadState>,
@@ -86,12 +105,19 @@ pub(crate) struct Walk<'a, F> {
     time: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    slot: u32,
+    domain: Domain,
+    size: u64,
+}
+
 #[derive(Clone, Default)]
 struct ThreadState {
     dense: Option<u32>,
-    /// Resizes between their two ends, the inner ones last: the block's old address, slot and domain, or none for a
+    /// Resizes between their two ends, the inner ones last: the block's old address and what it was, or none for a
     /// block never seen allocated. While Arrow resizes a buffer, the loader may resize a table of the thread's.
-    resizing: Vec<Option<(u64, u32, Domain)>>,
+    resizing: Vec<Option<(u64, Live)>>,
 }
 
 impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
@@ -112,6 +138,8 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
             dropped: Dropped::default(),
             mark_events: Vec::new(),
             mapped: BTreeMap::new(),
+            unknown: Default::default(),
+            phase: Phase::Startup,
             ordinal: 0,
             slots: SlotAllocator::new(),
             live: ByAddress::default(),
@@ -150,11 +178,11 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
         match record.kind {
             Kind::Alloc | Kind::AllocZeroed | Kind::AllocAligned => self.alloc(record)?,
             Kind::Free => match self.take(record.address) {
-                Some((slot, _)) => self.free(slot)?,
+                Some(block) => self.free(block.slot)?,
                 None => self.dropped.unknown_frees += 1,
             },
             Kind::ReallocBegin => {
-                let block = self.take(record.address).map(|(slot, domain)| (record.address, slot, domain));
+                let block = self.take(record.address).map(|block| (record.address, block));
                 self.dropped.unknown_frees += u64::from(block.is_none());
                 self.threads[thread].resizing.push(block);
             }
@@ -201,6 +229,7 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
 
     fn put_mark(&mut self, entry: Option<usize>, mark: u32) -> Result<(), E> {
         self.mark_events.push((entry, mark, self.events));
+        self.phase = Phase::from_mark(mark).map_or(self.phase, |phase| phase.max(self.phase));
         self.put(EventKind::Mark { mark })
     }
 
@@ -229,14 +258,15 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
     }
 
     fn alloc(&mut self, record: &Record) -> Result<(), E> {
-        if let Some((slot, _)) = self.take(record.address) {
+        if let Some(block) = self.take(record.address) {
             self.dropped.missed_frees += 1;
-            self.free(slot)?;
+            self.free(block.slot)?;
         }
         let site = self.sites.index(record.caller);
         let domain = self.domain(record.domain, site);
         let Some(slot) = self.slots.next() else { return Ok(()) };
         self.settle(record, slot, domain);
+        let touched = self.touched(record, 0);
         self.put(EventKind::Alloc {
             slot,
             domain,
@@ -244,7 +274,7 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
             // glibc gives 16 bytes to everybody, so a smaller wish is a plain request.
             align_log2: if record.align_log2 > 4 { record.align_log2.min(trace::ALIGN_LOG2_MAX) } else { 0 },
             zeroed: record.kind == Kind::AllocZeroed,
-            touched: self.touched(record),
+            touched,
             site,
         })
     }
@@ -255,32 +285,33 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
     }
 
     fn resized(&mut self, thread: usize, record: &Record) -> Result<(), E> {
-        let Some((old, slot, domain)) = self.threads[thread].resizing.pop().flatten() else {
+        let Some((old, block)) = self.threads[thread].resizing.pop().flatten() else {
             // Its beginning named an unknown block: from here on it is known.
             return if record.address == 0 { Ok(()) } else { self.alloc(record) };
         };
         if record.address == 0 {
-            self.live.insert(old, (slot, domain)); // The resize failed.
+            self.live.insert(old, block); // The resize failed.
             return Ok(());
         }
-        if let Some((other, _)) = self.take(record.address) {
+        if let Some(other) = self.take(record.address) {
             self.dropped.missed_frees += 1;
-            self.free(other)?;
+            self.free(other.slot)?;
         }
-        self.settle(record, slot, domain);
+        self.settle(record, block.slot, block.domain);
         let site = self.sites.index(record.caller);
         let size = record.size.clamp(1, SIZE_MAX);
-        self.put(EventKind::Realloc { slot, size, touched: self.touched(record), site })
+        let touched = self.touched(record, block.size);
+        self.put(EventKind::Realloc { slot: block.slot, size, touched, site })
     }
 
     fn settle(&mut self, record: &Record, slot: u32, domain: Domain) {
-        self.live.insert(record.address, (slot, domain));
+        self.live.insert(record.address, Live { slot, domain, size: record.size });
         if record.size >= raw::LARGE_BYTES {
             self.large.insert(record.address, (record.address + record.size, slot));
         }
     }
 
-    fn take(&mut self, address: u64) -> Option<(u32, Domain)> {
+    fn take(&mut self, address: u64) -> Option<Live> {
         let found = self.live.remove(&address)?;
         if !self.large.is_empty() {
             self.large.remove(&address);
@@ -288,11 +319,21 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
         Some(found)
     }
 
-    fn touched(&self, record: &Record) -> Option<u64> {
-        if record.size < raw::LARGE_BYTES {
+    /// Touched bytes of a new or resized block, which has `kept` bytes from before. Counts the pages of which nobody
+    /// knows whether the program wrote there.
+    fn touched(&mut self, record: &Record, kept: u64) -> Option<u64> {
+        if record.size < raw::PROBED_BYTES {
             return None;
         }
-        self.survey.touched.get(&self.ordinal).map(|&bytes| bytes.min(record.size))
+        let found = self.survey.touched.get(&self.ordinal);
+        let pages = |bytes: u64| bytes / OS_PAGE_BYTES;
+        let at_first = found.map_or_else(|| pages(record.size), |touched| touched.unknown_pages);
+        let unknown = &mut self.unknown[self.phase as usize];
+        // A resize moved what was there before.
+        let pages = at_first.saturating_sub(pages(kept));
+        unknown.blocks += u64::from(pages != 0);
+        unknown.bytes += pages * OS_PAGE_BYTES;
+        found.map(|touched| touched.bytes.min(record.size))
     }
 
     /// Array data comes from `malloc` as other requests do: the call site tells.
@@ -304,13 +345,15 @@ impl<'a, E, F: FnMut(Event) -> Result<(), E>> Walk<'a, F> {
     }
 }
 
-/// The first look at a recording: touched bytes of large blocks, and which threads ended.
+/// The first look at a recording: touched bytes of probed blocks, and which threads ended.
 #[derive(Default)]
 pub(crate) struct Surveyor {
     pub(crate) survey: Survey,
     ordinal: u64,
-    large: ByAddress<u64>,
-    probed: ByAddress<u64>,
+    /// Live probed blocks by address: ordinal of the record that made or resized it.
+    live: ByAddress<u64>,
+    /// What was found of blocks that stayed live, by the same ordinal.
+    found: ByAddress<Touched>,
     ended: Vec<bool>,
     /// Sequence number of a collection's start without its end.
     collection: Option<u64>,
@@ -330,21 +373,21 @@ impl Surveyor {
         }
         match record.kind {
             Kind::Alloc | Kind::AllocZeroed | Kind::AllocAligned | Kind::ReallocEnd
-                if record.size >= raw::LARGE_BYTES && record.address != 0 =>
+                if record.size >= raw::PROBED_BYTES && record.address != 0 =>
             {
-                self.large.insert(record.address, self.ordinal);
+                self.live.insert(record.address, self.ordinal);
             }
-            Kind::Free | Kind::ReallocBegin if !self.large.is_empty() => {
-                if let Some(made) = self.large.remove(&record.address) {
-                    let probed = self.probed.remove(&made);
-                    if let Some(bytes) = record.size.checked_sub(1).or(probed) {
-                        self.survey.touched.insert(made, bytes);
+            Kind::Free | Kind::ReallocBegin if !self.live.is_empty() => {
+                if let Some(made) = self.live.remove(&record.address) {
+                    let found = self.found.remove(&made);
+                    if let Some(touched) = Touched::of(record).or(found) {
+                        self.survey.touched.insert(made, touched);
                     }
                 }
             }
             Kind::Touch => {
-                if let Some(&made) = self.large.get(&record.address) {
-                    self.probed.insert(made, record.size.saturating_sub(1));
+                if let (Some(&made), Some(touched)) = (self.live.get(&record.address), Touched::of(record)) {
+                    self.found.insert(made, touched);
                 }
             }
             Kind::GcStart => self.collection = Some(record.seq),
@@ -359,7 +402,7 @@ impl Surveyor {
 
     /// What was found. Blocks that stayed live have what the last probe said.
     pub(crate) fn finish(mut self) -> Survey {
-        self.survey.touched.extend(self.probed);
+        self.survey.touched.extend(self.found);
         self.survey
     }
 }

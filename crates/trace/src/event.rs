@@ -65,8 +65,8 @@ pub const SIZE_MAX: u64 = (1 << 47) - 1;
 pub const ALIGN_LOG2_MAX: u8 = 30;
 /// Largest number of blocks live at once (the slot field of an image op has 25 bits).
 pub const SLOTS_MAX: u32 = 1 << 25;
-/// Blocks of at least this many bytes carry how much of them was touched.
-pub const TOUCH_THRESHOLD_BYTES: u64 = 128 * 1024;
+/// Blocks of at least this many bytes carry how much of them was touched: two OS pages.
+pub const TOUCH_THRESHOLD_BYTES: u64 = 8 * 1024;
 
 /// One recorded call or mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,8 @@ pub enum EventKind {
         align_log2: u8,
         /// Whether the request was `calloc`'s. Never together with an alignment.
         zeroed: bool,
-        /// Bytes that the program really touched, known for blocks of [`TOUCH_THRESHOLD_BYTES`] and more.
+        /// Bytes that the program really touched, known for blocks of [`TOUCH_THRESHOLD_BYTES`] and more unless all of
+        /// their pages were present before.
         touched: Option<u64>,
         /// Call site, an index into [`crate::Metadata::sites`]; 0 is "unknown".
         site: u32,

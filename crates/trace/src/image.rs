@@ -26,8 +26,11 @@ pub use threads::{Control, Order, THREADS_REPLAYED_MAX, ThreadedImage, apart};
 use crate::ledger::Block;
 use crate::{Domain, Totals};
 
-/// Size of the OS page that `Touched` and `OldPages` count in, bytes.
+/// Size of an OS page, bytes.
 pub const OS_PAGE_BYTES: u64 = 4096;
+/// What `Touched` and `OldTouched` count in, bytes: the header of a block is one unit, and from which page boundary the
+/// allocator under test counts is its own affair.
+pub const TOUCH_UNIT_BYTES: u64 = 16;
 
 /// What an op does. The discriminants are the low four bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +48,8 @@ pub enum OpKind {
     AllocAligned = 4,
     /// Prefix: the alignment as a power of two, in the size field.
     Align = 5,
-    /// Prefix: touched OS pages (of 4 KiB) of the block that follows, in the size field. Without this prefix the
-    /// whole block was touched.
+    /// Prefix: touched bytes of the block that follows, in units of [`TOUCH_UNIT_BYTES`], in the size field. Without
+    /// this prefix the whole block was touched.
     Touched = 6,
     /// Prefix: bits 32 and up of the size that follows, in the size field.
     SizeHigh = 7,
@@ -65,8 +68,8 @@ pub enum OpKind {
     GcStart = 13,
     /// A collection stops; generation in the size field. No call.
     GcStop = 14,
-    /// Prefix of a reallocation to more than 4 KiB: the touched OS pages of the block before it, in the size field.
-    OldPages = 15,
+    /// Prefix of a reallocation to more than 4 KiB: the touched bytes of the block before it, in the same units.
+    OldTouched = 15,
 }
 
 /// One 8-byte op.
@@ -114,7 +117,7 @@ impl Op {
             12 => OpKind::ThreadEnd,
             13 => OpKind::GcStart,
             14 => OpKind::GcStop,
-            _ => OpKind::OldPages,
+            _ => OpKind::OldTouched,
         }
     }
 
@@ -191,24 +194,24 @@ pub fn size_bound(totals: &Totals) -> u64 {
 
 /// Whether an op only qualifies the one after the run of prefixes that it stands in.
 pub(crate) fn is_prefix(op: Op) -> bool {
-    matches!(op.kind(), OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages)
+    matches!(op.kind(), OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldTouched)
 }
 
-/// OS pages of `bytes`, at most `u32::MAX`.
-fn pages(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(OS_PAGE_BYTES)).unwrap_or(u32::MAX)
+/// `bytes` in units of [`TOUCH_UNIT_BYTES`], at most `u32::MAX`.
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(TOUCH_UNIT_BYTES)).unwrap_or(u32::MAX)
 }
 
-/// Touched OS pages of a block, when they are known and fewer than all of them.
-pub(crate) fn partly_touched_pages(size: u64, touched: Option<u64>) -> Option<u32> {
-    touched.map(pages).filter(|&touched| touched < pages(size))
+/// Touched units of a block, when they are known and fewer than all of them.
+pub(crate) fn partly_touched(size: u64, touched: Option<u64>) -> Option<u32> {
+    touched.map(units).filter(|&touched| touched < units(size))
 }
 
 /// Prefixes that an allocation gets.
 pub(crate) fn prefix_ops_of_alloc(size: u64, touched: Option<u64>, align_log2: u8) -> u64 {
     u64::from(align_log2 > 0)
         + u64::from(size > u64::from(u32::MAX))
-        + u64::from(partly_touched_pages(size, touched).is_some())
+        + u64::from(partly_touched(size, touched).is_some())
 }
 
 /// Prefixes that a reallocation gets.
@@ -216,43 +219,43 @@ pub(crate) fn prefix_ops_of_realloc(size: u64, touched: Option<u64>) -> u64 {
     u64::from(size > OS_PAGE_BYTES) + prefix_ops_of_alloc(size, touched, 0)
 }
 
-/// Slots of one piece of [`OldPages`].
+/// Slots of one piece of [`OldTouched`].
 const PIECE_SLOTS: usize = 1 << 12;
 
-/// Touched pages of the live blocks that were not touched whole: four bytes a slot, in pieces where there are any.
+/// Touched units of the live blocks that were not touched whole: four bytes a slot, in pieces where there are any.
 #[derive(Debug, Default)]
-pub(crate) struct OldPages(Vec<Option<Box<[u32]>>>);
+pub(crate) struct OldTouched(Vec<Option<Box<[u32]>>>);
 
-impl OldPages {
+impl OldTouched {
     /// Keeps what is known about the new block in `slot`, and returns the block, marked if that is not all of it.
     #[inline]
     pub(crate) fn note(&mut self, slot: u32, block: Block, touched: Option<u64>) -> Block {
-        match partly_touched_pages(block.size(), touched) {
+        match partly_touched(block.size(), touched) {
             None => block,
-            Some(pages) => {
-                self.keep(slot as usize, pages);
+            Some(units) => {
+                self.keep(slot as usize, units);
                 block.partial()
             }
         }
     }
 
-    fn keep(&mut self, slot: usize, pages: u32) {
+    fn keep(&mut self, slot: usize, units: u32) {
         let piece = slot / PIECE_SLOTS;
         if self.0.len() <= piece {
             self.0.resize_with(piece + 1, || None);
         }
         let pieces = self.0[piece].get_or_insert_with(|| vec![0; PIECE_SLOTS].into_boxed_slice());
-        pieces[slot % PIECE_SLOTS] = pages;
+        pieces[slot % PIECE_SLOTS] = units;
     }
 
-    /// Touched pages of the block in `slot`.
+    /// Touched units of the block in `slot`.
     pub(crate) fn of(&self, slot: u32, block: Block) -> u32 {
         if !block.is_partial() {
-            return pages(block.size());
+            return units(block.size());
         }
         let slot = slot as usize;
         let piece = self.0.get(slot / PIECE_SLOTS).and_then(Option::as_ref);
-        piece.map_or_else(|| pages(block.size()), |piece| piece[slot % PIECE_SLOTS])
+        piece.map_or_else(|| units(block.size()), |piece| piece[slot % PIECE_SLOTS])
     }
 }
 
@@ -261,14 +264,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn touched_pages_are_kept_for_the_slots_that_have_them() {
-        let mut old = OldPages::default();
-        let whole = Block::live(3 * OS_PAGE_BYTES, 0);
+    fn touched_units_are_kept_for_the_slots_that_have_them() {
+        let mut old = OldTouched::default();
+        let whole = Block::live(3 * TOUCH_UNIT_BYTES, 0);
         for slot in [0, 4095, 4096, crate::SLOTS_MAX - 1] {
-            let block = old.note(slot, whole, Some(u64::from(slot % 2) * OS_PAGE_BYTES));
+            let block = old.note(slot, whole, Some(u64::from(slot % 2) * TOUCH_UNIT_BYTES));
             assert_eq!((old.of(slot, block), old.of(slot, whole)), (slot % 2, 3));
         }
-        assert_eq!(old.note(7, whole, Some(3 * OS_PAGE_BYTES)), whole, "all of it is touched");
+        assert_eq!(old.note(7, whole, Some(3 * TOUCH_UNIT_BYTES)), whole, "all of it is touched");
         assert_eq!(old.0.iter().flatten().count(), 3);
     }
 }

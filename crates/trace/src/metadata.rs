@@ -57,12 +57,26 @@ pub struct Metadata {
     pub unknown_frees: u64,
     /// Events that the recorder could not keep.
     pub lost_events: u64,
+    /// By phase: what the recorder could not know of blocks of [`crate::TOUCH_THRESHOLD_BYTES`] and more. `None` in
+    /// traces of older recorders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_touch: Option<BTreeMap<String, UnknownTouch>>,
     /// Whether the recording ended with the program, or before it (`--for`, `--max-size`, a full disk, SIGKILL).
     pub complete: bool,
     /// Set when this trace is a cut of a longer one: first event index and number of events of the original.
     pub cut: Option<(u64, u64)>,
     /// Totals; written again in the footer, where a reader checks them.
     pub totals: Totals,
+}
+
+/// New memory of blocks that was present before the program could write to it, as what the C library uses again is.
+/// Nobody knows whether the program wrote there; a replay writes there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownTouch {
+    /// Blocks that had such memory, each time that they were allocated or resized.
+    pub blocks: u64,
+    /// The memory, in whole OS pages.
+    pub bytes: u64,
 }
 
 impl Metadata {

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use streams::{any_step, build, write};
 use trace::image::{
-    CYCLE_MARK, Control, Cycles, CyclesFault, ImageSummary, OS_PAGE_BYTES, Op, OpKind, VecSink, compile, repeat,
+    CYCLE_MARK, Control, Cycles, CyclesFault, ImageSummary, OS_PAGE_BYTES, Op, OpKind, TOUCH_UNIT_BYTES, VecSink,
+    compile, repeat,
 };
 use trace::{DirectiveCall, Domain, Event, EventKind, Phase, WriteOptions};
 
@@ -34,13 +35,13 @@ fn with_marks(mut events: Vec<Event>, from: prop::sample::Index, to: prop::sampl
     events
 }
 
-/// A live block as the replay would have it: size, domain bits, touched pages.
+/// A live block as the replay would have it: size, domain bits, touched units.
 type Block = (u64, usize, u32);
 
 /// What one cycle, or what lies before or after all, asks for and ends with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Part {
-    /// Thread, size, domain and touched pages of each allocation and reallocation.
+    /// Thread, size, domain and touched units of each allocation and reallocation.
     requests: Vec<(u32, u64, usize, Option<u32>)>,
     frees: usize,
     directives: Vec<DirectiveCall>,
@@ -63,17 +64,17 @@ fn parts(ops: &[u64], summary: &ImageSummary) -> Vec<Part> {
         match kind {
             OpKind::SizeHigh => high = u64::from(op.value()) << 32,
             OpKind::Touched => touched = Some(op.value()),
-            OpKind::OldPages => old = Some(op.value()),
+            OpKind::OldTouched => old = Some(op.value()),
             OpKind::Align => align = Some(op.value()),
             OpKind::Alloc | OpKind::AllocZeroed | OpKind::AllocAligned | OpKind::Realloc => {
                 let bytes = high | u64::from(op.value());
-                let whole = u32::try_from(bytes.div_ceil(OS_PAGE_BYTES)).unwrap_or(u32::MAX);
+                let whole = u32::try_from(bytes.div_ceil(TOUCH_UNIT_BYTES)).unwrap_or(u32::MAX);
                 let block = (bytes, domain, touched.unwrap_or(whole).min(whole));
                 let before = blocks.insert(slot, block);
                 if kind == OpKind::Realloc {
-                    let (_, domain_before, pages) = before.unwrap_or_else(|| panic!("op {at} resizes nothing"));
+                    let (_, domain_before, units) = before.unwrap_or_else(|| panic!("op {at} resizes nothing"));
                     assert_eq!(domain_before, domain, "op {at}");
-                    assert_eq!(old, (bytes > OS_PAGE_BYTES).then_some(pages), "old pages at op {at}");
+                    assert_eq!(old, (bytes > OS_PAGE_BYTES).then_some(units), "old units at op {at}");
                 } else {
                     assert_eq!(before, None, "op {at} allocates over a live block");
                     assert_eq!(old, None, "op {at} is no reallocation");

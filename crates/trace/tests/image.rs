@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use streams::{Random, any_step, build, write};
 use trace::image::{
-    Control, GROUP_OPS_MAX, ImageSink, ImageSummary, OS_PAGE_BYTES, Op, OpKind, VecSink, compile, size_bound,
+    Control, GROUP_OPS_MAX, ImageSink, ImageSummary, OS_PAGE_BYTES, Op, OpKind, TOUCH_UNIT_BYTES, VecSink, compile,
+    size_bound,
 };
 use trace::{BLOCK_EVENTS, Domain, Event, EventKind, Phase, TraceError, WriteOptions, validate};
 
@@ -21,11 +22,11 @@ fn expected(events: &[Event]) -> (Vec<Op>, ImageSummary) {
     let mut phase = Phase::Startup;
     let mut summary = ImageSummary { phase_ops: [Some(0), None, None, None], ..ImageSummary::default() };
     let (mut bytes, mut peaks) = (0_u64, [0_u64; 4]);
-    let pages = |bytes: u64| u32::try_from(bytes.div_ceil(OS_PAGE_BYTES)).unwrap_or(u32::MAX);
-    let touched_pages = |size: u64, touched: Option<u64>| touched.map_or(pages(size), |t| pages(t).min(pages(size)));
+    let units = |bytes: u64| u32::try_from(bytes.div_ceil(TOUCH_UNIT_BYTES)).unwrap_or(u32::MAX);
+    let touched_units = |size: u64, touched: Option<u64>| touched.map_or(units(size), |t| units(t).min(units(size)));
     let sized = |ops: &mut Vec<Op>, kind, domain, slot, size: u64, touched| {
-        let touched = touched_pages(size, touched);
-        if touched < pages(size) {
+        let touched = touched_units(size, touched);
+        if touched < units(size) {
             ops.push(Op::new(OpKind::Touched, domain, slot, touched));
         }
         if size >> 32 != 0 {
@@ -46,7 +47,7 @@ fn expected(events: &[Event]) -> (Vec<Op>, ImageSummary) {
                     ops.push(Op::new(OpKind::Align, domain, slot, u32::from(align_log2)));
                 }
                 sized(&mut ops, kind, domain, slot, size, touched);
-                live.insert(slot, (size, domain, touched_pages(size, touched)));
+                live.insert(slot, (size, domain, touched_units(size, touched)));
                 bytes += size;
                 summary.slots = summary.slots.max(slot + 1);
                 summary.calls_by_phase[phase as usize] += 1;
@@ -58,12 +59,12 @@ fn expected(events: &[Event]) -> (Vec<Op>, ImageSummary) {
                 summary.calls_by_phase[phase as usize] += 1;
             }
             EventKind::Realloc { slot, size, touched, .. } => {
-                let (old, domain, old_pages) = live[&slot];
+                let (old, domain, old_touched) = live[&slot];
                 if size > OS_PAGE_BYTES {
-                    ops.push(Op::new(OpKind::OldPages, domain, slot, old_pages));
+                    ops.push(Op::new(OpKind::OldTouched, domain, slot, old_touched));
                 }
                 sized(&mut ops, OpKind::Realloc, domain, slot, size, touched);
-                live.insert(slot, (size, domain, touched_pages(size, touched)));
+                live.insert(slot, (size, domain, touched_units(size, touched)));
                 bytes = bytes - old + size;
                 summary.calls_by_phase[phase as usize] += 1;
             }
@@ -137,7 +138,7 @@ fn check_windows(ops: &[Op], windows: &[usize]) {
     for window in windows {
         at += window;
         let last = ops[at - 1].kind();
-        let prefixes = [OpKind::Align, OpKind::Touched, OpKind::SizeHigh, OpKind::OldPages];
+        let prefixes = [OpKind::Align, OpKind::Touched, OpKind::SizeHigh, OpKind::OldTouched];
         assert!(!prefixes.contains(&last), "a window ends with {last:?}");
     }
     assert_eq!(at, ops.len());

@@ -21,7 +21,7 @@ fn merged(events: &[Event]) -> (Vec<u64>, ImageSummary) {
 }
 
 fn is_prefix(op: Op) -> bool {
-    matches!(op.kind(), OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages)
+    matches!(op.kind(), OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldTouched)
 }
 
 /// What an op controls in the replay; a directive is the program's own.

@@ -13,7 +13,7 @@
 //! Invariant: made from an image whose every slot is live or empty as its ops need, the result is such an image; one
 //! cycle is the image itself. Every cycle begins on the thread that the recorded section began on, with its threads.
 
-use super::{Control, ImageSummary, Op, OpKind, pages};
+use super::{Control, ImageSummary, Op, OpKind, units};
 use crate::{Phase, SLOTS_MAX};
 use std::collections::{HashMap, HashSet};
 
@@ -99,7 +99,7 @@ fn is_alloc(kind: OpKind) -> bool {
 }
 
 fn is_prefix(kind: OpKind) -> bool {
-    matches!(kind, OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldPages)
+    matches!(kind, OpKind::Align | OpKind::Touched | OpKind::SizeHigh | OpKind::OldTouched)
 }
 
 /// A block that the section allocates and leaves live.
@@ -164,7 +164,7 @@ struct Writer {
     /// By recorded slot: whether a block is in it, and the slot that this block has in the result.
     live: Vec<bool>,
     place: Vec<u32>,
-    /// Touched pages of blocks that the section has allocated or resized, by recorded slot.
+    /// Touched units of blocks that the section has allocated or resized, by recorded slot.
     touched: HashMap<usize, u32>,
     thread: u32,
     /// Whether a thread that has begun or ended lives.
@@ -312,9 +312,9 @@ impl Writer {
         for prefix in prefixes.iter().map(|word| Op(*word)) {
             let mut value = prefix.value();
             match prefix.kind() {
-                OpKind::OldPages if kind != OpKind::Realloc => continue,
+                OpKind::OldTouched if kind != OpKind::Realloc => continue,
                 // In a later cycle the block may be the one that the cycle before resized.
-                OpKind::OldPages if again => value = self.touched.get(&slot).copied().unwrap_or(value),
+                OpKind::OldTouched if again => value = self.touched.get(&slot).copied().unwrap_or(value),
                 OpKind::SizeHigh => high = u64::from(value) << 32,
                 OpKind::Touched => touched = Some(value),
                 _ => {}
@@ -323,7 +323,7 @@ impl Writer {
         }
         let bytes = high | u64::from(op.value());
         if self.cycle.is_some() {
-            let whole = pages(bytes);
+            let whole = units(bytes);
             self.touched.insert(slot, touched.map_or(whole, |touched: u32| touched.min(whole)));
         }
         self.out.push((with_slot(op, place).0 & !15) | kind as u64);

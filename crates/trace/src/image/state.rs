@@ -3,7 +3,7 @@
 //! Invariant: the same checks as the ledger's, event for event, but sums that the loop need not keep are derived:
 //! frees from allocations less live blocks, calls of a phase or thread from differences.
 
-use super::{Control, GROUP_OPS_MAX, ImageSummary, OS_PAGE_BYTES, OldPages, OpKind, partly_touched_pages};
+use super::{Control, GROUP_OPS_MAX, ImageSummary, OS_PAGE_BYTES, OldTouched, OpKind, partly_touched};
 use crate::block::decode::Cursors;
 use crate::block::history::History;
 use crate::error::Fault;
@@ -49,7 +49,7 @@ pub(super) struct State {
     history: History,
     slots: SlotAllocator,
     blocks: Vec<Block>,
-    old_pages: OldPages,
+    old_touched: OldTouched,
     events: u64,
     /// Ops in windows that are full.
     ops: u64,
@@ -80,7 +80,7 @@ impl State {
             history: History::new(),
             slots: SlotAllocator::new(),
             blocks: Vec::new(),
-            old_pages: OldPages::default(),
+            old_touched: OldTouched::default(),
             events: 0,
             ops: 0,
             live_bytes: 0,
@@ -266,7 +266,7 @@ impl State {
         let touched = read_touched(op, cursors)?;
         let slot = self.place(op, size)?;
         let domain_bits = (op >> 4) & 7;
-        self.blocks[slot as usize] = self.old_pages.note(slot, Block::live(size, domain_bits), touched);
+        self.blocks[slot as usize] = self.old_touched.note(slot, Block::live(size, domain_bits), touched);
         if align_log2 > 0 {
             out.push_op(OpKind::Align, domain_bits, slot, u32::from(align_log2));
             self.allocs_aligned += 1;
@@ -296,9 +296,9 @@ impl State {
         let old = self.live(slot)?;
         let domain_bits = old.domain_bits();
         if size > OS_PAGE_BYTES {
-            out.push_op(OpKind::OldPages, domain_bits, slot, self.old_pages.of(slot, old));
+            out.push_op(OpKind::OldTouched, domain_bits, slot, self.old_touched.of(slot, old));
         }
-        self.blocks[slot as usize] = self.old_pages.note(slot, Block::live(size, domain_bits), touched);
+        self.blocks[slot as usize] = self.old_touched.note(slot, Block::live(size, domain_bits), touched);
         self.live_bytes = self.live_bytes - old.size() + size;
         self.peak_bytes = self.peak_bytes.max(self.live_bytes);
         self.reallocs += 1;
@@ -445,8 +445,8 @@ impl Out<'_> {
 
     /// An allocation or reallocation with the prefixes that its size and touched bytes call for.
     fn push_sized(&mut self, kind: OpKind, domain_bits: u8, slot: u32, size: u64, touched: Option<u64>) {
-        if let Some(pages) = partly_touched_pages(size, touched) {
-            self.push_op(OpKind::Touched, domain_bits, slot, pages);
+        if let Some(units) = partly_touched(size, touched) {
+            self.push_op(OpKind::Touched, domain_bits, slot, units);
         }
         if size > u64::from(u32::MAX) {
             self.push_op(OpKind::SizeHigh, domain_bits, slot, (size >> 32) as u32);
