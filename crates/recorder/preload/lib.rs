@@ -4,7 +4,8 @@
 //! CPython's three domains call, [`collector`] when its collector ran, [`arrow`] what Arrow's pool calls; [`stream`]
 //! turns a call into a record; [`ring`] has the windows that take records, [`recording`] begins and ends the recording,
 //! [`session_file`] maps it, [`setup`] reads what was asked for; [`large`] knows the large live blocks, [`mapped`] what
-//! libraries map for themselves; [`life`] sees marks, forks, thread ends and the exit, [`exec`] what replaces an image;
+//! libraries map for themselves; [`life`] sees marks, forks, thread ends and the exit, [`threads`] which threads are about to end, [`exec`] what
+//! replaces an image;
 //! [`probe`] reads `/proc`. The layout of raw data is [`raw`], shared with the session.
 //!
 //! Invariant: nothing here allocates from the heap it records, changes `errno`, panics, or blocks the program when
@@ -30,3 +31,4 @@ mod session_file;
 mod setup;
 mod stream;
 mod sys;
+mod threads;

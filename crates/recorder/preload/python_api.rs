@@ -76,6 +76,13 @@ interface! {
         take = c"PyGILState_Ensure": fn() -> c_int;
         give_back = c"PyGILState_Release": fn(c_int);
     }
+    /// What lists the threads that an interpreter knows.
+    States {
+        first_interpreter = c"PyInterpreterState_Head": fn() -> *mut c_void;
+        next_interpreter = c"PyInterpreterState_Next": fn(*mut c_void) -> *mut c_void;
+        first_state = c"PyInterpreterState_ThreadHead": fn(*mut c_void) -> *mut c_void;
+        next_state = c"PyThreadState_Next": fn(*mut c_void) -> *mut c_void;
+    }
     /// What sees the interpreter's life.
     Api {
         is_initialized = c"Py_IsInitialized": fn() -> c_int;
