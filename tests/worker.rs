@@ -414,6 +414,11 @@ fn many_threads() -> Image {
 
 /// As `observe`, with each recorded thread on a thread of its own.
 fn observe_threads(pass: Pass, mode: Mode, key: &str, image: &Image) -> Observation {
+    serde_json::from_str(&observe_streams(pass, mode, key, image, |_| {})).unwrap()
+}
+
+/// What a worker prints for an image with each recorded thread on a thread of its own; `change` edits its job.
+fn observe_streams(pass: Pass, mode: Mode, key: &str, image: &Image, change: impl FnOnce(&mut Job)) -> String {
     let order = match (pass, mode) {
         (Pass::Footprint, _) => Order::Total,
         (_, Mode::Free) => Order::Free,
@@ -429,11 +434,12 @@ fn observe_threads(pass: Pass, mode: Mode, key: &str, image: &Image) -> Observat
         slots: threaded.slots,
         lanes: threaded.lanes,
     };
-    let job = Job { mode, ..job(pass, key, image, source) };
+    let mut job = Job { mode, ..job(pass, key, image, source) };
+    change(&mut job);
     let output = start(&serde_json::to_vec(&job).unwrap()).wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{key} {mode:?} {pass:?}: {text} {:?}", output.status);
-    serde_json::from_str(&text).unwrap()
+    text
 }
 
 /// Requested bytes and blocks that are live before the op with this index.
@@ -502,6 +508,104 @@ fn the_footprint_of_threads_is_that_of_one_recorded_order() {
             assert_eq!(usable(&seen), usable(&again), "one thread at a time leaves nothing to chance");
         }
     }
+}
+
+/// The C library's heap has one small block for each thread that lives, in a program as in a replay.
+fn thread_block_bytes(threads: u32) -> u64 {
+    if threads > 4 { (u64::from(threads) * 512).next_multiple_of(4096) } else { 0 }
+}
+
+/// Threads that allocate and free 400 small blocks together, one after another while all of them live, with the peak in
+/// the last one. Arrow allocates nothing.
+fn small_heaps(threads: u32) -> Image {
+    use OpKind::{Alloc, Free, ThreadEnd, ThreadStart, ThreadSwitch};
+    let (mut image, blocks) = (Image::default(), 400 / threads);
+    image.phase(Phase::Steady);
+    for thread in 0..threads {
+        if thread > 0 {
+            image.push(ThreadStart, Domain::Libc, 0, thread).push(ThreadSwitch, Domain::Libc, 0, thread);
+        }
+        for block in 0..blocks {
+            image.push(Alloc, Domain::Obj, thread * blocks + block, 64 + block);
+        }
+    }
+    for thread in 0..threads {
+        if threads > 1 {
+            image.push(ThreadSwitch, Domain::Libc, 0, thread);
+        }
+        for block in 0..blocks {
+            image.push(Free, Domain::Obj, thread * blocks + block, 64 + block);
+        }
+    }
+    for thread in 1..threads {
+        image.push(ThreadEnd, Domain::Libc, 0, thread);
+    }
+    if threads > 1 {
+        image.push(ThreadSwitch, Domain::Libc, 0, 0);
+    }
+    image.phase(Phase::Drained).phase(Phase::Finalising);
+    image
+}
+
+/// The footprint of an image with each thread on its own, and on one thread; Arrow is served by `arrow`.
+fn apart_and_merged(key: &str, arrow: &str, image: &Image) -> [Footprint; 2] {
+    let serve = |job: &mut Job| job.backends[Domain::Arrow as usize] = arrow.to_owned();
+    let merged = {
+        let file = image.file();
+        let mut job = job(Pass::Footprint, key, image, ImageSource::Whole { fd: inherit(&file) });
+        serve(&mut job);
+        let output = start(&serde_json::to_vec(&job).unwrap()).wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let apart = observe_streams(Pass::Footprint, Mode::Gil, key, image, serve);
+    [apart, merged].map(|text| match serde_json::from_str(&text) {
+        Ok(Observation::Footprint(seen)) => seen,
+        other => panic!("{key}: {other:?} in {text}"),
+    })
+}
+
+#[test]
+fn a_replay_thread_adds_no_memory_of_its_own() {
+    for threads in [1, 2, 4, 40] {
+        let image = small_heaps(threads);
+        for arrow in ["mimalloc", "jemalloc", "pool"] {
+            let [apart, merged] = apart_and_merged("pool", arrow, &image);
+            let figures = |seen: &Footprint| {
+                let rest = seen.rest[1].memory.resident_bytes;
+                [seen.peak.resident_bytes, seen.end.resident_bytes, rest]
+            };
+            let most = thread_block_bytes(threads);
+            for (one, other) in figures(&apart).into_iter().zip(figures(&merged)) {
+                assert!(
+                    (other..=other + most).contains(&one),
+                    "{threads} threads, Arrow on {arrow}: {one} for {other}"
+                );
+            }
+            let held = |seen: &Footprint| seen.owners.iter().map(|owners| owners.held[arrow]).collect::<Vec<_>>();
+            assert_eq!(held(&apart), held(&merged), "{threads} threads, Arrow on {arrow}");
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_only_frees_gets_nothing_from_its_allocator() {
+    use OpKind::{Alloc, Free, ThreadEnd, ThreadStart, ThreadSwitch};
+    let mut image = Image::default();
+    image.phase(Phase::Steady);
+    for slot in 0..400 {
+        image.push(Alloc, Domain::Obj, slot, 1000);
+    }
+    for thread in 1..40 {
+        image.push(ThreadStart, Domain::Libc, 0, thread).push(ThreadSwitch, Domain::Libc, 0, thread);
+        image.push(Free, Domain::Obj, thread, 1000);
+    }
+    for thread in 1..40 {
+        image.push(ThreadEnd, Domain::Libc, 0, thread);
+    }
+    image.push(ThreadSwitch, Domain::Libc, 0, 0).phase(Phase::Drained).phase(Phase::Finalising);
+    let [apart, merged] = apart_and_merged("jemalloc", "jemalloc", &image);
+    let (one, other) = (apart.end.resident_bytes, merged.end.resident_bytes);
+    assert!((other..=other + thread_block_bytes(40)).contains(&one), "{one} for {other}");
 }
 
 #[test]

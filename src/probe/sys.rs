@@ -141,14 +141,26 @@ extern "C" fn start_thread_here<T: Sync + 'static>(start: *mut libc::c_void) -> 
     null_mut()
 }
 
-/// Starts a thread on a stack of its own, which nobody else may use until the thread was joined.
-pub(crate) fn start_thread<T: Sync + 'static>(stack: Mapping, start: &'static Start<T>) -> io::Result<()> {
+/// How a started thread is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By [`join_thread`]. The joining thread frees what the C library allocated for the thread.
+    Joined,
+    /// By [`wait_until_gone`]. The thread frees that itself, as CPython's threads do up to 3.12.
+    Detached,
+}
+
+/// Starts a thread on a stack of its own, which nobody else may use until the thread was waited for.
+pub(crate) fn start_thread<T: Sync + 'static>(stack: Mapping, start: &'static Start<T>, end: End) -> io::Result<()> {
     let as_result = |error: i32| if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) };
     // SAFETY: a structure that may be written, and is made valid first.
     unsafe {
         let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
         as_result(libc::pthread_attr_init(&raw mut attributes))?;
         as_result(libc::pthread_attr_setstack(&raw mut attributes, stack.base.as_ptr().cast(), stack.bytes))?;
+        if end == End::Detached {
+            as_result(libc::pthread_attr_setdetachstate(&raw mut attributes, libc::PTHREAD_CREATE_DETACHED))?;
+        }
         let mut thread = std::mem::zeroed();
         let argument = std::ptr::from_ref(start).cast_mut().cast();
         as_result(libc::pthread_create(&raw mut thread, &raw const attributes, start_thread_here::<T>, argument))
@@ -165,6 +177,21 @@ pub(crate) fn this_thread() -> u64 {
 pub(crate) fn join_thread(thread: u64) {
     // SAFETY: the streams of an image join each thread once, after it has said who it is.
     unsafe { libc::pthread_join(thread as libc::pthread_t, null_mut()) };
+}
+
+/// The kernel's number of this thread, for [`wait_until_gone`].
+pub(crate) fn this_kernel_thread() -> u64 {
+    // SAFETY: no precondition.
+    unsafe { libc::gettid() as u64 }
+}
+
+/// Waits until the kernel has no such thread in this process. The thread must be about to end.
+pub(crate) fn wait_until_gone(kernel_thread: u64) {
+    // SAFETY: signal 0 only asks whether the thread exists.
+    while unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), kernel_thread as libc::pid_t, 0) } == 0 {
+        // SAFETY: no precondition.
+        unsafe { libc::sched_yield() };
+    }
 }
 
 /// What glibc's heap says of itself, bytes.

@@ -8,7 +8,7 @@
 //! Invariant: a reading allocates nothing, and the list that holds it was made before the seal.
 
 use super::arenas::ArenaLog;
-use super::{Account, Heap, OwnerLog, Pass};
+use super::{Account, Heap, OwnerLog, Pass, Statistics};
 use crate::backend::{PoolReader, Release};
 use crate::probe::{clock, memory, sys, usage::Usage};
 use crate::run::{MemoryPoint, Moment, Owners, Pools, RestPoint, RestState};
@@ -153,6 +153,11 @@ impl FootprintPass {
     /// What the pools held, if there are any; once, after the replay.
     pub(crate) fn pools(&mut self) -> Option<Pools> {
         self.pools.take().map(ArenaLog::into_pools)
+    }
+
+    /// The allocators' statistics, which one thread reads.
+    pub(crate) fn statistics(&self) -> &'static Statistics {
+        self.owners.statistics()
     }
 
     /// Who owned what.

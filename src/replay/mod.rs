@@ -9,14 +9,16 @@ mod footprint;
 mod latency;
 mod owners;
 mod slots;
+mod statistics;
 mod threads;
 mod throughput;
 
 pub(crate) use floor::Floor;
 pub(crate) use footprint::FootprintPass;
 pub(crate) use latency::LatencyPass;
-pub(crate) use owners::{Holder, OwnerLog};
+pub(crate) use owners::OwnerLog;
 pub(crate) use slots::Heap;
+pub(crate) use statistics::{Holder, Statistics};
 pub(crate) use threads::{Baton, Crew, Streams};
 pub(crate) use throughput::ThroughputPass;
 

@@ -2,8 +2,7 @@
 //!
 //! Invariant: a reading allocates nothing; what it fills was made before the seal.
 
-use super::Account;
-use crate::backend::Holds;
+use super::{Account, Holder, Statistics};
 use crate::run::{Held, MemoryPoint, Moment, Owned, Owners, SMALL_BYTES_MAX};
 use trace::Domain;
 
@@ -25,21 +24,13 @@ struct Reading {
     /// Whether it was read at all, and all memory then.
     memory: Option<MemoryPoint>,
     live: [Live; ROWS],
-    /// As [`OwnerLog::allocators`].
+    /// As [`OwnerLog::statistics`].
     held: Vec<Held>,
-}
-
-/// An allocator that may be asked what it holds.
-pub(crate) struct Holder {
-    /// Its key, with its argument.
-    pub(crate) key: String,
-    /// How it tells.
-    pub(crate) holds: Option<Holds>,
 }
 
 /// Counts live blocks, and keeps what was read.
 pub(crate) struct OwnerLog {
-    allocators: Vec<Holder>,
+    statistics: &'static Statistics,
     /// Key of the allocator of each row's blocks.
     served_by: [String; ROWS],
     live: [Live; ROWS],
@@ -62,13 +53,9 @@ impl OwnerLog {
             held: vec![Held::default(); allocators.len()],
         };
         let readings = [Moment::Peak, Moment::Drained, Moment::End, Moment::Rest].map(reading);
-        // An allocator's first answer may cost it memory of its own: that is had before the seal.
-        for holds in allocators.iter().filter_map(|holder| holder.holds.as_ref()) {
-            holds();
-        }
         Self {
             served_by: std::array::from_fn(row),
-            allocators,
+            statistics: Statistics::new(allocators),
             live: [Live::default(); ROWS],
             ever: [false; ROWS],
             readings,
@@ -103,14 +90,17 @@ impl OwnerLog {
         let Some(reading) = self.readings.iter_mut().find(|reading| reading.moment == moment) else { return };
         reading.memory = Some(memory);
         reading.live = self.live;
-        for (held, holder) in reading.held.iter_mut().zip(&self.allocators) {
-            *held = holder.holds.as_ref().map_or(Held::default(), |holds| holds());
-        }
+        self.statistics.read_into(&mut reading.held);
+    }
+
+    /// The allocators' statistics, which one thread reads.
+    pub(crate) fn statistics(&self) -> &'static Statistics {
+        self.statistics
     }
 
     /// What was read, for an observation.
     pub(crate) fn owners(&self) -> Vec<Owners> {
-        let Self { allocators, served_by, ever, readings, .. } = self;
+        let Self { statistics, served_by, ever, readings, .. } = self;
         let owned = |live: [Live; ROWS]| {
             let rows = live.into_iter().zip(served_by).enumerate().filter(|(at, _)| ever[*at]);
             let row = rows.filter_map(|(at, (live, allocator))| {
@@ -127,7 +117,7 @@ impl OwnerLog {
             row.collect()
         };
         let owners = readings.iter().filter_map(|reading| {
-            let held = allocators.iter().map(|holder| holder.key.clone()).zip(reading.held.clone()).collect();
+            let held = statistics.keys().map(str::to_owned).zip(reading.held.clone()).collect();
             Some(Owners { moment: reading.moment, memory: reading.memory?, owned: owned(reading.live), held })
         });
         owners.collect()

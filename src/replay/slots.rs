@@ -57,6 +57,9 @@ pub(crate) struct Heap {
     sizes: *mut usize,
     /// The bytes of it that were touched; kept up as the sizes are.
     touched: *mut usize,
+    /// The bytes of it that its allocator says can be used; kept up for passes that account for them. Only the thread
+    /// that made the block asks: jemalloc sets up a thread that asks.
+    usable: *mut usize,
     /// Indexed by the three domain bits of an op, so that no index is out of range.
     table: [Entry; 8],
     /// The prefixes read so far; kept here because a window may end between them and their op.
@@ -88,6 +91,7 @@ impl Heap {
             blocks: table()?.cast(),
             sizes: table()?.cast(),
             touched: table()?.cast(),
+            usable: table()?.cast(),
             table: [libc, raw, mem, obj, numpy, arrow, libc, libc],
             prefix: Prefix::default(),
             failed: 0,
@@ -152,6 +156,12 @@ impl Heap {
     fn touched(&mut self, op: Op) -> &mut usize {
         // SAFETY: as in `block`.
         unsafe { &mut *self.touched.add(op.slot() & (SLOTS_MAX as usize - 1)) }
+    }
+
+    #[inline(always)]
+    fn usable(&mut self, op: Op) -> &mut usize {
+        // SAFETY: as in `block`.
+        unsafe { &mut *self.usable.add(op.slot() & (SLOTS_MAX as usize - 1)) }
     }
 
     /// A plain allocation of less than one OS page, all of it touched: nearly every op of a Python program.
@@ -289,6 +299,7 @@ impl Heap {
         }
         if P::ACCOUNTS {
             *self.touched(op) = touched;
+            *self.usable(op) = self.usable_size(op).max(bytes);
             pass.gained(self.account(op));
         }
     }
@@ -303,8 +314,8 @@ impl Heap {
 
     /// The slot's live block.
     fn account(&mut self, op: Op) -> Account {
-        let (requested, touched) = (*self.size(op), *self.touched(op));
-        Account { domain_bits: op.domain_bits(), requested, usable: self.usable_size(op).max(requested), touched }
+        let (requested, touched, usable) = (*self.size(op), *self.touched(op), *self.usable(op));
+        Account { domain_bits: op.domain_bits(), requested, usable, touched }
     }
 
     /// Usable bytes of the slot's block; 0 when its allocator cannot tell.

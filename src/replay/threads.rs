@@ -6,9 +6,9 @@
 //!
 //! Invariant: a stream is replayed once, by one thread, in its order; nothing of the harness is allocated meanwhile.
 
-use super::{Account, Heap, Pass};
+use super::{Account, Heap, Pass, Statistics};
 use crate::probe::clock::now_ns;
-use crate::probe::sys::{self, Mapping, Start};
+use crate::probe::sys::{self, End, Mapping, Start};
 use crate::run::{CallKind, ThreadUse};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -135,6 +135,8 @@ pub(crate) struct Crew<P: 'static> {
     starts: Vec<Start<Seat<P>>>,
     free_lanes: Mutex<Vec<u32>>,
     phase: AtomicU32,
+    /// What the first thread reads for the others, if they need that.
+    statistics: OnceLock<&'static Statistics>,
     stopped: AtomicBool,
     /// The system's number of the error that stopped it, or 0.
     error: AtomicI32,
@@ -164,6 +166,7 @@ impl<P: Pass + Send> Crew<P> {
             starts: seats.iter().map(|seat| Start { argument: seat, run: begin::<P> }).collect(),
             free_lanes: Mutex::new((1..lanes as u32).rev().collect()),
             phase: AtomicU32::new(NO_PHASE),
+            statistics: OnceLock::new(),
             stopped: AtomicBool::new(false),
             error: AtomicI32::new(0),
             streams,
@@ -172,6 +175,13 @@ impl<P: Pass + Send> Crew<P> {
             let _ = seat.crew.set(crew);
         }
         Ok(crew)
+    }
+
+    /// For a footprint pass, before the replay: the first thread reads the allocators' statistics for the others, while
+    /// it waits for them.
+    pub(crate) fn serve(&'static self, statistics: &'static Statistics) {
+        statistics.wake_by(&self.beds[0].word);
+        let _ = self.statistics.set(statistics);
     }
 
     /// Replays all of it; this thread is the first.
@@ -258,6 +268,9 @@ impl<P: Pass + Send> Crew<P> {
         reached.sleepers.fetch_add(1, SeqCst);
         let goes_on = loop {
             bed.word.store(1, SeqCst);
+            if let Some(statistics) = self.statistics.get().filter(|_| lane == 0) {
+                statistics.serve();
+            }
             if reached.position.load(SeqCst) >= position {
                 break true;
             }
@@ -278,16 +291,26 @@ impl<P: Pass + Send> Crew<P> {
         let start = &self.starts[lane as usize];
         start.argument.thread.store(thread as u32, SeqCst);
         self.lane_of[thread].store(lane, SeqCst);
-        match sys::start_thread(self.stacks[lane as usize], start) {
+        match sys::start_thread(self.stacks[lane as usize], start, self.end()) {
             Ok(()) => true,
             Err(error) => self.fail(&error),
         }
     }
 
+    /// A thread that joins another one frees memory for it, and glibc gives a thread that frees an arena. In a footprint
+    /// pass nobody joins: that memory would be the replay's own.
+    fn end(&self) -> End {
+        if self.statistics.get().is_some() { End::Detached } else { End::Joined }
+    }
+
     /// Waits until a thread is gone, which has reached its last op.
     fn join(&self, thread: usize, tally: &mut Tally) -> bool {
         let begun = now_ns();
-        sys::join_thread(self.handles[thread].load(SeqCst));
+        let handle = self.handles[thread].load(SeqCst);
+        match self.end() {
+            End::Joined => sys::join_thread(handle),
+            End::Detached => sys::wait_until_gone(handle),
+        }
         lock(&self.free_lanes).push(self.lane_of[thread].load(SeqCst));
         tally.waiting_ns += now_ns() - begun;
         true
@@ -344,7 +367,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn begin<P: Pass + Send>(seat: &'static Seat<P>) {
     let Some(crew) = seat.crew.get() else { return };
     let thread = seat.thread.load(SeqCst) as usize;
-    crew.handles[thread].store(sys::this_thread(), SeqCst);
+    let handle = match crew.end() {
+        End::Joined => sys::this_thread(),
+        End::Detached => sys::this_kernel_thread(),
+    };
+    crew.handles[thread].store(handle, SeqCst);
     crew.live(thread, seat.lane);
 }
 

@@ -110,8 +110,9 @@ pub(super) fn footprint(
     libc_bytes: u64,
     pass: FootprintPass,
 ) -> Result<Observation, Failure> {
-    let pass = leak(pass);
-    let crew = sharing(streams, heap, pass)?;
+    let statistics = pass.statistics();
+    let crew = sharing(streams, heap, leak(pass))?;
+    crew.serve(statistics);
     let mut sealed = seal_worker(&reader()?, libc_bytes)?;
     sealed.rss_anon_bytes_before = crew.with_first(|baton, heap| {
         let before = baton.take().start().anonymous_bytes;

@@ -6,8 +6,9 @@
 //! up; [`stream`] turns a call into a record; [`ring`] has the windows that take records, [`recording`] begins and
 //! ends the recording, [`session_file`] maps it, [`setup`] reads what was asked for; [`large`] knows the live blocks
 //! of two OS pages and more, [`touch`] how much of one was touched, [`mapped`] what libraries map for themselves,
-//! [`watch`] how much memory the process holds; [`life`] sees marks, forks, thread ends and the exit, [`exec`] what
-//! replaces an image; [`probe`] reads `/proc`. The layout of raw data is [`raw`], shared with the session.
+//! [`watch`] how much memory the process holds; [`life`] sees marks, forks, thread ends and the exit, [`threads`]
+//! which threads are about to end, [`exec`] what replaces an image; [`probe`] reads `/proc`. The layout of raw data
+//! is [`raw`], shared with the session.
 //!
 //! Invariant: nothing here allocates from the heap it records, changes `errno`, panics, or blocks the program when
 //! recording fails; a request is recorded exactly once, by the outermost hook that sees it.
@@ -35,5 +36,6 @@ mod session_file;
 mod setup;
 mod stream;
 mod sys;
+mod threads;
 mod touch;
 mod watch;

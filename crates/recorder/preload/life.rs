@@ -5,7 +5,7 @@
 use crate::lock::Spin;
 use crate::raw::{Kind, MARK_BYTES, MARKS_AT, MARKS_MAX, flag, mark, stop, word};
 use crate::stream::{self, Thread};
-use crate::{large, mapped, probe, python, recording, setup, sys, watch};
+use crate::{large, mapped, probe, python, recording, setup, sys, threads, watch};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -68,6 +68,7 @@ extern "C" fn thread_exit(_value: *mut c_void) {
         }
         thread.push(Kind::ThreadEnd, 0, 0, 0, 0);
         sys::keeping_errno(|| thread.leave());
+        threads::note_end(thread);
     });
 }
 
@@ -94,6 +95,7 @@ extern "C" fn after_fork_child() {
     MARK_LOCK.unlock();
     stream::with(|thread| {
         thread.begin_anew();
+        threads::begin_anew(thread);
         recording::forget_after_fork(FORK_SEQ.load(Ordering::Acquire));
     });
     OWN_CPU_NS.store(0, Ordering::Relaxed);
@@ -114,6 +116,7 @@ pub fn mark_by_program(name: &[u8]) {
     if name == b"steady" {
         python::stop_looking_for_steady();
     }
+    wait_for_ending_threads();
     mark(name, mark::BY_PROGRAM);
 }
 
@@ -231,8 +234,16 @@ pub fn note_steady(seq: u64, cpu: u64) {
     recording::set(word::STEADY_WALL_NS, recording::elapsed_ns());
 }
 
+/// Has the ends of threads that were joined recorded before the mark that follows.
+fn wait_for_ending_threads() {
+    if recording::is_active() {
+        stream::with(|thread| sys::keeping_errno(|| thread.holding(threads::wait_for_ending)));
+    }
+}
+
 /// Interpreter exit has begun: the live set is still live.
 pub fn finalising() {
+    wait_for_ending_threads();
     mark(b"finalising", mark::BY_RECORDER);
     stream::with(|thread| sys::keeping_errno(|| thread.holding(|| large::record_touched(thread))));
 }

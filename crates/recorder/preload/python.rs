@@ -11,7 +11,7 @@ use crate::life;
 use crate::lock::Guarded;
 use crate::python_api::{Allocator, Api, Memory, Object, find};
 use crate::raw::{Kind, LIST_AT, LIST_BYTES, flag, text, word};
-use crate::{collector, ending, recording, stream, sys};
+use crate::{collector, ending, recording, stream, sys, threads};
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
@@ -76,6 +76,7 @@ pub fn wrap() {
     // SAFETY: the only thread; nothing has read them yet.
     let (hooks, slot) = unsafe { (HOOKS.get(), API.get()) };
     *slot = Api::load();
+    threads::find();
     MODULE_TYPE.store(find(c"PyModule_Type").unwrap_or(null_mut()), Ordering::Relaxed);
     TEXT_TYPE.store(find(c"PyUnicode_Type").unwrap_or(null_mut()), Ordering::Relaxed);
     for (index, hook) in hooks.iter_mut().enumerate() {
@@ -115,6 +116,11 @@ pub fn begin_anew() {
 /// The program says itself when start-up is over, or the command line did.
 pub fn stop_looking_for_steady() {
     IS_LOOKING.store(false, Ordering::Relaxed);
+}
+
+/// Whether threads run Python at the same time; known once the interpreter has called back.
+pub fn is_free_threaded() -> bool {
+    IS_FREE_THREADED.load(Ordering::Relaxed)
 }
 
 /// Whether the mark of interpreter exit was made.
@@ -240,6 +246,7 @@ fn count(thread: &stream::Thread) {
 
 #[cold]
 fn ask(thread: &stream::Thread) {
+    threads::note(thread);
     let Some(api) = api().filter(|_| IS_LOOKING.load(Ordering::Relaxed) || !IS_INSTALLED.load(Ordering::Relaxed))
     else {
         thread.until_poll.set(u32::MAX);

@@ -68,6 +68,13 @@ interface! {
         current_interpreter = c"PyInterpreterState_Get": fn() -> *mut c_void;
         register = c"PyUnstable_AtExit": fn(*mut c_void, unsafe extern "C" fn(*mut c_void), *mut c_void) -> c_int;
     }
+    /// What lists the threads that an interpreter knows.
+    States {
+        first_interpreter = c"PyInterpreterState_Head": fn() -> *mut c_void;
+        next_interpreter = c"PyInterpreterState_Next": fn(*mut c_void) -> *mut c_void;
+        first_state = c"PyInterpreterState_ThreadHead": fn(*mut c_void) -> *mut c_void;
+        next_state = c"PyThreadState_Next": fn(*mut c_void) -> *mut c_void;
+    }
     /// What sees the interpreter's life.
     Api {
         is_initialized = c"Py_IsInitialized": fn() -> c_int;

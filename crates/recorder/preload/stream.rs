@@ -31,6 +31,8 @@ pub struct Thread {
     pub until_poll: Cell<u32>,
     /// Rounds of thread-exit destructors seen.
     pub exit_rounds: Cell<u32>,
+    /// Whether [`crate::threads`] counts this thread as one that made a request of Python.
+    pub is_counted: Cell<bool>,
 }
 
 thread_local! {
@@ -45,6 +47,7 @@ thread_local! {
             serial: Cell::new(0),
             until_poll: Cell::new(1),
             exit_rounds: Cell::new(0),
+            is_counted: Cell::new(false),
         }
     };
 }

@@ -241,3 +241,55 @@ fn programs_that_cannot_be_recorded_get_a_sentence_and_a_code() {
     options.output = folder.path().join("no/such/folder/test.trace");
     assert_eq!(recorder::record(&options, &mut |_| ()).unwrap_err().exit_code(), 125);
 }
+
+/// Four threads that are joined at once and take 30 ms to end, since a destructor of theirs sleeps; then `drained`.
+const SLOW_ENDS: &str = "\
+import ctypes, threading
+libc = ctypes.CDLL(None)
+key = ctypes.c_uint()
+libc.pthread_key_create(ctypes.byref(key), libc.usleep)
+def work():
+    libc.pthread_setspecific(key, ctypes.c_void_p(30000))
+    rows = [str(number) for number in range(2000)]
+for thread in [threading.Thread(target=work) for _ in range(4)]:
+    thread.start()
+    thread.join()
+libc.pyalloc_mark(b'drained')
+";
+
+/// A pool of three threads that sleep at `drained` and end after it.
+const IDLE_POOL: &str = "\
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor(3)
+list(pool.map(lambda number: [str(n) for n in range(number)], [3000] * 30))
+ctypes.CDLL(None).pyalloc_mark(b'drained')
+pool.shutdown()
+";
+
+/// By thread but the first: whether its end was recorded before the mark `drained`.
+fn ends_before_drained(python: &Path, code: &str) -> Vec<bool> {
+    let folder = tempfile::tempdir().unwrap();
+    let options = support::options(folder.path(), python, &["-c", code]);
+    support::record(&options);
+    let (_, events) = support::read(&options.output);
+    let drained = events.iter().position(|event| event.kind == EventKind::Mark { mark: Phase::Drained as u32 });
+    let starts = |event: &trace::Event| match event.kind {
+        EventKind::ThreadStart { thread } => Some(thread),
+        _ => None,
+    };
+    let before = &events[..drained.unwrap()];
+    let has_ended = |thread| before.iter().any(|event| event.kind == EventKind::ThreadEnd { thread });
+    before.iter().filter_map(starts).map(has_ended).collect()
+}
+
+#[test]
+fn a_joined_thread_ends_before_the_mark_that_follows_and_an_idle_one_does_not() {
+    let _one = support::one_at_a_time();
+    for interpreter in support::interpreters() {
+        let ended = ends_before_drained(&interpreter.path, SLOW_ENDS);
+        assert_eq!(ended, [true; 4], "{}", interpreter.label());
+        let ended = ends_before_drained(&interpreter.path, IDLE_POOL);
+        assert!(!ended.is_empty() && !ended.contains(&true), "{}: {ended:?}", interpreter.label());
+    }
+}
