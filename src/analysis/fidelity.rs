@@ -425,6 +425,7 @@ mod tests {
             end_bytes: predicted * MIB,
             rest: vec![(0, predicted * MIB / 2)],
             rest_from: "drained".into(),
+            time: None,
         };
         FidelityConfig {
             name: name.into(),

@@ -120,6 +120,7 @@ mod tests {
             pools: None,
             cycles: Vec::new(),
             owners: Vec::new(),
+            time: None,
             failed_allocations: 0,
             seal: SealReport::default(),
         }

@@ -134,6 +134,7 @@ mod tests {
             pools: None,
             cycles: vec![],
             owners,
+            time: None,
             failed_allocations: 0,
             seal: crate::run::SealReport::default(),
         };

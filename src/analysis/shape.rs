@@ -228,6 +228,7 @@ mod tests {
             pools: None,
             cycles: vec![],
             owners: vec![],
+            time: None,
             failed_allocations: 0,
             seal: SealReport::default(),
         }

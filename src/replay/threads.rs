@@ -72,10 +72,6 @@ impl<P: Pass> Pass for Baton<P> {
     fn mark(&mut self, mark: u32, at: u64, heap: &mut Heap) -> bool {
         self.take().mark(mark, at, heap)
     }
-
-    fn control(&mut self, op: Op, at: u64) -> bool {
-        self.take().control(op, at)
-    }
 }
 
 /// How far a thread is, on a cache line of its own.
@@ -426,10 +422,6 @@ impl<P: Pass + Send> Pass for Member<'_, P> {
             Control::At => {
                 self.offset = i64::from(value) - (at as i64 + 1);
                 true
-            }
-            Control::Pace => {
-                self.offset += 1;
-                self.pass.control(op, self.merged(at))
             }
             Control::Switch => true,
         };

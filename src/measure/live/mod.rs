@@ -232,6 +232,7 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
         end_bytes: footprint.end.resident_bytes,
         rest: idle_ms.iter().zip(idle).map(|(delay, point)| (*delay, point.memory.resident_bytes)).collect(),
         rest_from: footprint.rest_from.clone(),
+        time: footprint.time,
     }
 }
 
@@ -332,6 +333,7 @@ mod tests {
             pools: None,
             cycles: vec![],
             owners: vec![],
+            time: None,
             failed_allocations: 0,
             seal: Default::default(),
         };

@@ -43,10 +43,8 @@ pub enum Control {
     Spawn = 3,
     /// Go on when that thread is gone.
     Join = 4,
-    /// Go on when so many units of [`super::PACE_UNIT_NS`] have passed since the recording began, in the size field.
-    Pace = 5,
     /// The next op has this index in the merged image, in the size field; of [`Order::Total`] alone.
-    At = 6,
+    At = 5,
 }
 
 impl Control {
@@ -59,8 +57,7 @@ impl Control {
             2 => Self::Signal,
             3 => Self::Spawn,
             4 => Self::Join,
-            5 => Self::Pace,
-            6 => Self::At,
+            5 => Self::At,
             _ => Self::Switch,
         }
     }
@@ -130,8 +127,7 @@ impl Iterator for Groups<'_> {
 /// Whether an op stands in a stream as it does in the merged image. Threads' lives become controls.
 fn is_kept(op: Op) -> bool {
     match op.kind() {
-        OpKind::ThreadStart | OpKind::ThreadEnd => false,
-        OpKind::ThreadSwitch => Control::of(op) == Control::Pace,
+        OpKind::ThreadStart | OpKind::ThreadEnd | OpKind::ThreadSwitch => false,
         _ => true,
     }
 }
