@@ -29,6 +29,7 @@ pub fn memory(
         released: of(metric::RSS_BYTES_RELEASED).map(|figure| figure.value),
         rest_after_ms: at_rest.after_ms,
         rest_from: median.rest_from.clone(),
+        time: median.time,
         rest_live_bytes: at_rest.memory.requested_bytes as f64,
         peak_live_bytes: image.live_bytes_peak_steady as f64,
         curve: median.curve.clone(),
