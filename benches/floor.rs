@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pyalloc_bench::run::{Mode, Observation, Pass};
+use pyalloc_bench::run::{Mode, Observation, Pass, Time};
 use pyalloc_bench::worker::{ImageSource, Job};
 use std::fs::File;
 use std::io::Write as _;
@@ -111,7 +111,9 @@ fn replay_ns(key: &str, image: &ImageSummary, source: &ImageSource) -> u64 {
         source: source.clone(),
         idle_ms: Vec::new(),
         points: 0,
-        pace: 0,
+        time: Time::None,
+        pace: 1,
+        moments: None,
         shift_bytes: 0,
         allow_debug: cfg!(debug_assertions),
     };

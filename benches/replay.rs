@@ -52,7 +52,7 @@ fn request() -> Request {
         idle_ms: IDLE_MS.to_vec(),
         cycles: None,
         mode: Some(Mode::Merged),
-        pace: 0,
+        pace: Some(0),
         pace_limit: PACE_LIMIT,
         seed: 1,
         quick: false,

@@ -235,11 +235,14 @@ fn a_recorded_gap_of_years_is_announced_and_not_waited_for() {
         let trace = with_gap(&folder, "gap.trace", seconds);
         let asked = [&["replay", text(&trace), "--paced", "-o", text(&out)], &replay[..]].concat();
         refused(run(&asked), &["would wait", "--paced=0"]);
-        refused(run(&[&["live", text(&trace)], &live[..]].concat()), &["would wait", "--paced=0"]);
+        refused(run(&[&["live", text(&trace), "--paced"], &live[..]].concat()), &["would wait", "--paced=0"]);
         assert!(!out.exists(), "nothing ran");
+        // Virtual time waits for nothing.
+        let in_virtual_time = run(&[&["live", text(&trace)], &live[..]].concat());
+        assert!(in_virtual_time.0 == 0 && in_virtual_time.1.contains("in virtual time"), "{in_virtual_time:?}");
     }
     let trace = with_gap(&folder, "gap.trace", 3 * 3600);
-    refused(run(&[&["live", text(&trace)], &live[..]].concat()), &["3 h", "10 min", "--pace-limit"]);
+    refused(run(&[&["live", text(&trace), "--paced"], &live[..]].concat()), &["3 h", "10 min", "--pace-limit"]);
     // A thousandth of three hours is waited for where the limit lets it, and not where it does not.
     let faster = [&["live", text(&trace), "--paced=10000"], &live[..]].concat();
     assert_eq!(run(&faster).0, 0, "{:?}", run(&faster));

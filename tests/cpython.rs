@@ -37,7 +37,7 @@ fn prepared(configs: Vec<Config>) -> Prepared {
         idle_ms: vec![0],
         cycles: None,
         mode: Some(Mode::Merged),
-        pace: 0,
+        pace: Some(0),
         pace_limit: PACE_LIMIT,
         seed: 1,
         quick: true,

@@ -98,7 +98,7 @@ fn a_recording_is_served_whole_and_what_loading_brought_is_left_out() {
         idle_ms: vec![0],
         cycles: None,
         mode: None,
-        pace: 0,
+        pace: Some(0),
         pace_limit: PACE_LIMIT,
         seed: 1,
         quick: true,

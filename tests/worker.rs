@@ -7,6 +7,7 @@ mod hooked;
 use pyalloc_bench::backend::{self, Role};
 use pyalloc_bench::run::{
     ArenaMap, CallKind, Footprint, Latency, Mode, Moment, Observation, Pass, PoolStatistics, RestState, Throughput,
+    Time,
 };
 use pyalloc_bench::worker::{ImageSource, Job};
 use std::fs::File;
@@ -106,7 +107,9 @@ fn job(pass: Pass, key: &str, image: &Image, source: ImageSource) -> Job {
         source,
         idle_ms: vec![0, 20],
         points: 32,
-        pace: 0,
+        time: Time::None,
+        pace: 1,
+        moments: None,
         shift_bytes: 0,
         allow_debug: true,
     }

@@ -111,7 +111,7 @@ fn request(folder: &Path, interpreter: &Interpreter) -> Result<Request, String> 
         idle_ms: vec![0],
         cycles: None,
         mode: Some(Mode::Merged),
-        pace: 0,
+        pace: Some(0),
         pace_limit: PACE_LIMIT,
         seed: 1,
         quick: false,

@@ -5,8 +5,8 @@
 //!
 //! Invariant: a figure is given only if callgrind saw exactly the calls that the recording makes.
 
-use pyalloc_bench::measure::{Cell, Config, Image, Settings, Worker};
-use pyalloc_bench::run::{Outcome, Pass};
+use pyalloc_bench::measure::{Cell, Config, Image, PACE_LIMIT, Settings, Worker};
+use pyalloc_bench::run::{Outcome, Pass, Time};
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -49,7 +49,8 @@ pub(crate) fn per_call(
     let counted = folder.join(format!("{}-{}.callgrind", image.workload.name, config.name));
     let wrapper = folder.join("under-callgrind");
     write_wrapper(&wrapper, valgrind, exe, &counted)?;
-    let settings = Settings { idle_ms: Vec::new(), pace: 0, allow_debug: false };
+    let settings =
+        Settings { idle_ms: Vec::new(), time: Time::None, pace: 1, pace_limit: PACE_LIMIT, allow_debug: false };
     let cell = Cell { workload: 0, config: 0, pass: Pass::Throughput, block: 0, padding_bytes: 0 };
     let measured = Worker::start(&wrapper, image, config, &cell, &settings).map_or_else(|failed| *failed, Worker::wait);
     if let Outcome::Failed { stage, reason } = measured.outcome {

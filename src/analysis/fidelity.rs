@@ -435,6 +435,7 @@ mod tests {
             rest: vec![(0, predicted * MIB / 2)],
             rest_from: "drained".into(),
             at_marks: vec![],
+            time: None,
         };
         FidelityConfig {
             name: name.into(),

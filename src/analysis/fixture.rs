@@ -428,6 +428,7 @@ fn footprint(story: &Story, character: &Character, block: u32, what: &Invention)
         faults_minor: peak.resident_bytes / 4096,
         high_water_bytes: Vec::new(),
         pools: (character.name == "pool").then(|| Box::new(pools(story, peak.op, drained.op, end.op))),
+        time: None,
         failed_allocations: 0,
         unreplayed: BTreeMap::new(),
         seal: SealReport::default(),

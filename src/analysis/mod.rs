@@ -30,7 +30,7 @@ pub use random::Random;
 
 use crate::metric;
 use crate::run::{
-    CallKind, Environment, MemoryPoint, Mode, Outcome, Pass, RestPoint, Run, WorkloadFacts, recorded_marks,
+    CallKind, Environment, MemoryPoint, Mode, Outcome, Pass, RestPoint, Run, Time, WorkloadFacts, recorded_marks,
 };
 use compare::Confidence;
 use rayon::prelude::*;
@@ -249,6 +249,8 @@ pub struct MemoryAnalysis {
     pub rest_after_ms: u64,
     /// `drained`, `finalising` or `last op`.
     pub rest_from: String,
+    /// Which time the allocators met in the median run; `None` in results from before there was a choice.
+    pub time: Option<Time>,
     /// Live requested bytes at rest.
     pub rest_live_bytes: f64,
     /// Live requested bytes at the live peak of steady.

@@ -135,6 +135,7 @@ mod tests {
             cycles: vec![],
             at_marks: vec![],
             owners,
+            time: None,
             failed_allocations: 0,
             unreplayed: Default::default(),
             seal: crate::run::SealReport::default(),

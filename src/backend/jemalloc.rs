@@ -46,6 +46,7 @@ pub(super) const BACKEND: Backend = Backend {
             family: JEMALLOC,
             others: &[(Domain::Arrow, ARROW)],
             holds: Some(Box::new(|| COPY.holds())),
+            real_time: COPY.real_time(),
             ..ready
         })
     },

@@ -169,6 +169,8 @@ pub struct Ready {
     pub own_bytes_max: Option<u64>,
     /// Whether no two threads may be in it at once.
     pub one_thread_at_a_time: bool,
+    /// Why it needs real time, if virtual time does not reach all that it does.
+    pub real_time: Option<&'static str>,
 }
 
 impl Ready {
@@ -193,6 +195,7 @@ impl Ready {
             holds: None,
             own_bytes_max: None,
             one_thread_at_a_time: false,
+            real_time: None,
         }
     }
 

@@ -54,8 +54,8 @@ pub(super) struct LiveArgs {
     /// Replays of each configuration for its memory [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     predictions: Option<u32>,
-    /// Replay with the recorded gaps (200 us and more) FACTOR times shorter, so that allocators that purge by time do
-    /// so as in life; 0 replays back to back [default: 1, or 0 for a trace without times]
+    /// Wait for the recorded gaps (200 us and more), FACTOR times shorter than they were; 0 replays back to back
+    /// [default: no wait; allocators read the recorded time, if the trace has times]
     #[arg(
         long, value_name = "FACTOR", num_args = 0..=1, require_equals = true, default_missing_value = "1",
         value_parser = clap::value_parser!(u32).range(0..=1_000_000)
@@ -116,12 +116,12 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let environments = environments(args, &configs)?;
     measure::end_on_signals().map_err(Stop::Unusable)?;
     let mut progress = Progress::new(args.quiet);
-    let request = request(args, workload, &metadata, configs)?;
+    let request = request(args, workload, configs)?;
     let facts = measure::report(&request.exe, &request.configs).map_err(Stop::Unusable)?;
     let prepared = Prepared::new(&request, &mut progress).map_err(Stop::Unusable)?;
     let sizes = sizes(args);
     let mut found = live::predict(&prepared, &facts, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
-    found.pace = request.pace;
+    found.pace = request.pace.unwrap_or(0);
     found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
     let Some((program, _library)) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
     notes(&mut found, &prepared, args);
@@ -246,8 +246,7 @@ fn idle(args: &LiveArgs) -> Vec<u64> {
     idle
 }
 
-fn request(args: &LiveArgs, workload: Workload, metadata: &Metadata, configs: Vec<Config>) -> Result<Request, Stop> {
-    let pace = u32::from(metadata.ticks_per_second.is_some());
+fn request(args: &LiveArgs, workload: Workload, configs: Vec<Config>) -> Result<Request, Stop> {
     let exe = std::env::current_exe().map_err(|e| {
         Stop::Unusable(format!("This program cannot find its own file: {e}. Call it by its full path."))
     })?;
@@ -261,7 +260,7 @@ fn request(args: &LiveArgs, workload: Workload, metadata: &Metadata, configs: Ve
         quick: false,
         cycles: None,
         mode: None,
-        pace: args.paced.unwrap_or(pace),
+        pace: args.paced,
         pace_limit: args.pace_limit.unwrap_or(PACE_LIMIT),
         limits: ImageLimits::DEFAULT,
         allow_debug: args.allow_debug_build,

@@ -63,7 +63,8 @@ pub(super) struct RunOptions {
     /// How recorded threads are replayed [default: gil where there are several, else merged]
     #[arg(long, value_name = "MODE")]
     threads: Option<Threads>,
-    /// Let the footprint passes keep recorded gaps, FACTOR times shorter than they were [default: 0, back to back]
+    /// Have the footprint passes wait for recorded gaps, FACTOR times shorter than they were; 0: back to back
+    /// [default: no wait; allocators read the recorded time, if the trace has times]
     #[arg(long, value_name = "FACTOR", num_args = 0..=1, conflicts_with = "cycles", require_equals = true,
           default_missing_value = "1", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     paced: Option<u32>,
@@ -216,7 +217,7 @@ fn request(args: &ReplayArgs, bundle: &Bundle) -> Result<Request, Stop> {
             Threads::Gil => Mode::Gil,
             Threads::Free => Mode::Free,
         }),
-        pace: options.paced.unwrap_or(0),
+        pace: options.paced,
         pace_limit: options.pace_limit.unwrap_or(PACE_LIMIT),
         seed: options.seed.unwrap_or_else(seed_of_clock),
         quick: options.quick || (bundle.is_cuts_only() && is_any_bundled),

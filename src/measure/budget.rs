@@ -73,7 +73,7 @@ impl Budget {
             return Err(format!("The pilot measured nothing: {reason} Look at it without --budget."));
         }
         let took = begun.elapsed();
-        let idle = Duration::from_millis(environment.plan.idle_ms.last().copied().unwrap_or(0));
+        let idle = prepared.idle();
         let left = self.time.saturating_sub(took);
         let pilot = PilotRuns { environment, runs: &runs, block, footprints, idle, left };
         let Chosen { sizes, reasons } = (self.choose)(&pilot);

@@ -7,7 +7,7 @@ use super::config::Config;
 use super::image::Image;
 use super::plan::Cell;
 use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by, remedy};
-use crate::run::{Observation, Outcome, Pass, Run, SCHEMA, SealReport};
+use crate::run::{Observation, Outcome, Pass, Run, SCHEMA, SealReport, Time};
 use crate::worker::{Job, MEMORY_STAGE};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,10 +30,31 @@ const TIMEOUT_NS_PER_CALL: u64 = 2_000;
 pub struct Settings {
     /// Idle delays at which rest is read, milliseconds, ascending.
     pub idle_ms: Vec<u64>,
-    /// How many times faster than recorded the footprint passes honour recorded moments; 0: back to back.
+    /// Which time the allocators of footprint passes meet, where the moments of the trace are known.
+    pub time: Time,
+    /// How many times faster than recorded [`Time::Real`] passes.
     pub pace: u32,
+    /// Most time that one replay may wait for recorded gaps.
+    pub pace_limit: Duration,
     /// Whether a debug build may run.
     pub allow_debug: bool,
+}
+
+impl Settings {
+    /// Which time the allocators meet in replays of an image for its footprint.
+    #[must_use]
+    pub fn time_of(&self, image: &Image) -> Time {
+        if image.has_moments() { self.time } else { Time::None }
+    }
+
+    /// How long such a replay waits for recorded gaps.
+    #[must_use]
+    pub fn wait_for(&self, image: &Image) -> Duration {
+        match self.time_of(image) {
+            Time::Real => Duration::from_nanos(image.compiled.recorded_ns / u64::from(self.pace.max(1))),
+            Time::Virtual | Time::None => Duration::ZERO,
+        }
+    }
 }
 
 /// A worker that was started.
@@ -77,7 +98,12 @@ impl Measured {
         }
     }
 
-    fn failed(stage: &str, reason: String, started_unix_ms: u64, wall_ns: u64) -> Self {
+    /// Of a child that was not started.
+    pub(super) fn failed(stage: &str, reason: String) -> Self {
+        Self::failed_at(stage, reason, unix_ms(), 0)
+    }
+
+    fn failed_at(stage: &str, reason: String, started_unix_ms: u64, wall_ns: u64) -> Self {
         Self { outcome: Outcome::Failed { stage: stage.to_owned(), reason }, started_unix_ms, wall_ns }
     }
 }
@@ -96,7 +122,7 @@ impl Worker {
     ) -> Result<Self, Box<Measured>> {
         let Cell { pass, padding_bytes, .. } = *cell;
         let started_unix_ms = unix_ms();
-        let fail = |stage: &str, reason: String| Box::new(Measured::failed(stage, reason, started_unix_ms, 0));
+        let fail = |stage: &str, reason: String| Box::new(Measured::failed_at(stage, reason, started_unix_ms, 0));
         let feed = image.feed(exe, pass).map_err(|reason| fail("image", reason))?;
         let job = Job {
             pass,
@@ -106,8 +132,10 @@ impl Worker {
             source: feed.source.clone(),
             idle_ms: settings.idle_ms.clone(),
             points: POINTS,
+            time: settings.time_of(image),
             pace: settings.pace,
             shift_bytes: shift_bytes(cell),
+            moments: feed.moments,
             allow_debug: settings.allow_debug,
         };
         let input = serde_json::to_vec(&job).map_err(|e| fail("spawn", format!("The job is no JSON: {e}.")))?;
@@ -152,7 +180,7 @@ impl Worker {
             Ok((outcome, wall_ns)) => {
                 Measured { outcome: without_image(outcome, compiler), started_unix_ms: self.started_unix_ms, wall_ns }
             }
-            Err(e) => Measured::failed("spawn", format!("The worker was lost: {e}."), self.started_unix_ms, 0),
+            Err(e) => Measured::failed_at("spawn", format!("The worker was lost: {e}."), self.started_unix_ms, 0),
         }
     }
 }
@@ -161,11 +189,11 @@ fn timeout(image: &Image, pass: Pass, settings: &Settings) -> Duration {
     let calls: u64 = image.compiled.summary.calls_by_phase.iter().sum();
     let is_footprint = pass == Pass::Footprint;
     let idle = if is_footprint { settings.idle_ms.last().copied().unwrap_or(0) } else { 0 };
-    let paced_ns = if is_footprint { image.compiled.paced_ns / u64::from(settings.pace.max(1)) } else { 0 };
+    let waited = if is_footprint { settings.wait_for(image) } else { Duration::ZERO };
     TIMEOUT_BASE
         .saturating_add(Duration::from_nanos(calls.saturating_mul(TIMEOUT_NS_PER_CALL)))
         .saturating_add(Duration::from_millis(idle))
-        .saturating_add(Duration::from_nanos(paced_ns))
+        .saturating_add(waited)
 }
 
 /// How far the heap of a footprint child begins into its first two OS pages: 0, 4096, 2048, 6144, 1024, and so on by

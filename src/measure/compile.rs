@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use trace::image::{ImageSink, ImageSummary};
-use trace::{Metadata, Shape};
+use trace::image::{ImageSink, ImageSummary, RecordedClock, moments};
+use trace::{Metadata, Shape, TraceReader};
 
 /// Ops that are written at once where the whole image is kept.
 const CHUNK_OPS: usize = 64 << 10;
+/// Most moments of one image: 64 MiB.
+const MOMENTS_MAX: usize = 4 << 20;
 
 /// What the parent asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,9 +33,9 @@ pub(super) struct CompileJob {
     /// How threads are to be replayed; `None`: as threads if there are several.
     #[serde(default)]
     pub mode: Option<Mode>,
-    /// Whether recorded moments are to be honoured.
+    /// Takes the moments of the ops, if they are wanted.
     #[serde(default)]
-    pub paced: bool,
+    pub moments_fd: Option<i32>,
 }
 
 /// Where the ops go. Descriptors are inherited.
@@ -74,9 +76,12 @@ pub struct Compiled {
     /// Its streams in the order of the mode, and in the total order, unless it is merged.
     #[serde(default)]
     pub streams: Option<[StreamFacts; 2]>,
-    /// The last moment of the recording, nanoseconds since its first; 0 unless it is paced.
+    /// Moments of the ops; 0 unless they were wanted and the trace has times.
     #[serde(default)]
-    pub paced_ns: u64,
+    pub moments: u64,
+    /// The last moment of the recording, nanoseconds since its first, the recorder's own cost taken off.
+    #[serde(default)]
+    pub recorded_ns: u64,
     /// Why threads are replayed merged although there are several and nobody wished so.
     #[serde(default)]
     pub remark: Option<String>,
@@ -140,15 +145,34 @@ fn compile_whole(job: &CompileJob, mut sink: WholeSink, stream_fds: [i32; 2]) ->
         whole: sink.whole,
         mode: Mode::Merged,
         streams: None,
-        paced_ns: 0,
+        moments: 0,
+        recorded_ns: 0,
         remark: None,
         metadata,
         shape,
         sha256,
         trace_bytes,
     };
-    super::threads::transform(job, &mut trace, &mut sink, stream_fds, &mut compiled)?;
+    if let (Some(fd), None) = (job.moments_fd, &job.cycles) {
+        write_moments(fd, &mut trace, &mut compiled)?;
+    }
+    super::threads::transform(job, &sink, stream_fds, &mut compiled)?;
     Ok(compiled)
+}
+
+/// Writes the table of moments, if the trace has times.
+fn write_moments(fd: i32, trace: &mut OpenTrace, compiled: &mut Compiled) -> Result<(), String> {
+    let Some(clock) = RecordedClock::of(&compiled.metadata) else { return Ok(()) };
+    let events = TraceReader::new(trace.rewound()?).map_err(|e| trace_sentence(&e))?;
+    let found = moments(events, clock, MOMENTS_MAX).map_err(|e| trace_sentence(&e))?;
+    if found.ops != compiled.summary.ops {
+        let (named, made) = (found.ops, compiled.summary.ops);
+        return Err(format!("its moments are of {named} ops and its image has {made}. Please report this."));
+    }
+    let (file, mut bytes) = (inherited(fd, true).map_err(|e| unwritable(&e))?, Vec::new());
+    write_ops(&file, found.pairs.as_flattened(), 0, &mut bytes).map_err(|e| unwritable(&e))?;
+    (compiled.moments, compiled.recorded_ns) = (found.pairs.len() as u64, found.last_ns);
+    Ok(())
 }
 
 pub(super) fn unwritable(e: &io::Error) -> String {
@@ -208,12 +232,6 @@ impl WholeSink {
     /// Most bytes that the image may take, and as many its streams, which then stand in its place.
     pub(super) fn bytes_max(&self) -> u64 {
         self.bytes_max
-    }
-
-    /// Puts another image in its place.
-    pub(super) fn replace(&mut self, ops: &[u64]) -> io::Result<()> {
-        self.at = size_of_val(ops) as u64;
-        write_ops(&self.file, ops, 0, &mut self.bytes)
     }
 }
 

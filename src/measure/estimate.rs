@@ -39,8 +39,7 @@ impl Estimate {
             if matches!(measured.outcome, Outcome::Ok(_)) { measured.wall_ns as f64 } else { UNKNOWN_NS }
         };
         let pilot_ns = (0..prepared.images.len()).map(pilot).collect();
-        let idle_ms = prepared.settings.idle_ms.last().copied().unwrap_or(0);
-        Self::new(pilot_ns, prepared.floors(), cells, idle_ms)
+        Self::new(pilot_ns, prepared.floors(), cells, prepared.idle().as_millis() as u64)
     }
 
     fn new(pilot_ns: Vec<f64>, floors: Vec<bool>, cells: &[Cell], idle_ms: u64) -> Self {

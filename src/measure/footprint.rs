@@ -1,12 +1,15 @@
-//! Footprint children idle for many seconds each. They measure no time, so they do it side by side.
+//! Footprint children measure no time, so they run side by side; in virtual time they do not even wait.
 //!
 //! Invariant: no more children replay at once than there are CPUs, and no more live at once than memory allows for;
-//! each child's readings are its own process's alone.
+//! each child's readings are its own process's alone. Where an allocator purges in a thread of its own, its child
+//! replays in real time and alone: other children would take the thread's CPU time.
 
 use super::plan::Cell;
-use super::{Measured, Prepared, environment};
+use super::{Measured, Prepared, Worker, environment, too_long};
+use crate::run::{Outcome, Time};
+use crate::worker::TIME_STAGE;
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -30,13 +33,14 @@ pub(super) fn side_by_side(
 ) -> Result<(), String> {
     let next = AtomicUsize::new(0);
     let replaying = Turnstile::new(thread::available_parallelism().map_or(1, |n| n.get()));
+    let needs_real: Vec<AtomicBool> = prepared.configs.iter().map(|_| AtomicBool::new(false)).collect();
     let (sender, receiver) = channel();
     thread::scope(|scope| {
         for _ in 0..lives_at_once(prepared, cells) {
-            let (next, replaying, sender) = (&next, &replaying, sender.clone());
+            let (next, replaying, needs_real, sender) = (&next, &replaying, &needs_real, sender.clone());
             scope.spawn(move || {
                 while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if sender.send((*cell, one(prepared, cell, replaying))).is_err() {
+                    if sender.send((*cell, one(prepared, cell, replaying, needs_real))).is_err() {
                         break;
                     }
                 }
@@ -55,16 +59,51 @@ pub(super) fn side_by_side(
     })
 }
 
-fn one(prepared: &Prepared, cell: &Cell, replaying: &Turnstile) -> Measured {
-    let turn = replaying.enter();
-    match prepared.start(cell) {
-        Err(failed) => *failed,
-        Ok(worker) => {
-            wait_until_idle(worker.id());
+/// `needs_real` says by configuration whether virtual time has failed it before.
+fn one(prepared: &Prepared, cell: &Cell, replaying: &Turnstile, needs_real: &[AtomicBool]) -> Measured {
+    let needs_real = &needs_real[cell.config];
+    match prepared.settings.time_of(&prepared.images[cell.workload]) {
+        Time::Virtual if needs_real.load(Ordering::Relaxed) => in_real_time(prepared, cell, replaying),
+        Time::Virtual => {
+            let turn = replaying.enter(1);
+            let measured = prepared.measure(cell);
             drop(turn);
-            worker.wait()
+            if is_refused(&measured) {
+                needs_real.store(true, Ordering::Relaxed);
+                return in_real_time(prepared, cell, replaying);
+            }
+            measured
+        }
+        Time::Real => in_real_time(prepared, cell, replaying),
+        Time::None => {
+            let turn = replaying.enter(1);
+            prepared.start(cell).map_or_else(
+                |failed| *failed,
+                |worker| {
+                    wait_until_idle(worker.id());
+                    drop(turn);
+                    worker.wait()
+                },
+            )
         }
     }
+}
+
+/// Whether the worker found that virtual time does not reach all that an allocator does.
+fn is_refused(measured: &Measured) -> bool {
+    matches!(&measured.outcome, Outcome::Failed { stage, .. } if stage == TIME_STAGE)
+}
+
+/// Replays a cell in real time, beside no other.
+fn in_real_time(prepared: &Prepared, cell: &Cell, replaying: &Turnstile) -> Measured {
+    let _turn = replaying.enter(replaying.all);
+    let mut settings = prepared.settings.clone();
+    settings.time = Time::Real;
+    if let Some(reason) = too_long(&prepared.images[cell.workload], &settings) {
+        let reason = format!("An allocator of this configuration needs real time. A replay of {reason}");
+        return Measured::failed(TIME_STAGE, reason);
+    }
+    prepared.start_as(cell, &settings).map_or_else(|failed| *failed, Worker::wait)
 }
 
 /// How many children may live at once: half of the free memory, divided by what the largest may take.
@@ -106,29 +145,32 @@ pub(crate) fn sleeping(stat: &str) -> Option<(bool, u64)> {
 
 /// Lets so many in at once.
 struct Turnstile {
+    all: usize,
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-struct Turn<'a>(&'a Turnstile);
+/// So many places of a turnstile.
+struct Turn<'a>(&'a Turnstile, usize);
 
 impl Turnstile {
     fn new(free: usize) -> Self {
-        Self { free: Mutex::new(free), freed: Condvar::new() }
+        Self { all: free, free: Mutex::new(free), freed: Condvar::new() }
     }
 
-    fn enter(&self) -> Turn<'_> {
+    /// Waits for so many places, at most [`Turnstile::all`].
+    fn enter(&self, places: usize) -> Turn<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Turn(self)
+        let mut free = self.freed.wait_while(free, |free| *free < places).unwrap_or_else(PoisonError::into_inner);
+        *free -= places;
+        Turn(self, places)
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += self.1;
+        self.0.freed.notify_all();
     }
 }
 
@@ -161,7 +203,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let _turn = turnstile.enter();
+                    let _turn = turnstile.enter(1);
                     most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     thread::sleep(Duration::from_millis(2));
                     inside.fetch_sub(1, Ordering::SeqCst);
@@ -169,5 +211,23 @@ mod tests {
             }
         });
         assert!(most.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[test]
+    fn who_takes_every_place_is_alone() {
+        let turnstile = Turnstile::new(2);
+        let inside = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for places in [1, 2, 1, 2, 1, 1] {
+                let (turnstile, inside) = (&turnstile, &inside);
+                scope.spawn(move || {
+                    let _turn = turnstile.enter(places);
+                    let before = inside.fetch_add(places, Ordering::SeqCst);
+                    assert!(before + places <= turnstile.all);
+                    thread::sleep(Duration::from_millis(2));
+                    inside.fetch_sub(places, Ordering::SeqCst);
+                });
+            }
+        });
     }
 }

@@ -9,7 +9,7 @@ use super::cycles::CyclesAsked;
 use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by, remedy};
 use super::threads::StreamFacts;
 use crate::run::{Fidelity, Mode, Pass};
-use crate::worker::ImageSource;
+use crate::worker::{ImageSource, MomentsSource};
 use crate::workload::Workload;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::io::{PipeReader, PipeWriter};
@@ -40,8 +40,8 @@ impl ImageLimits {
 pub struct How {
     /// How threads are; `None`: as threads where there are several.
     pub mode: Option<Mode>,
-    /// Whether recorded moments are honoured.
-    pub is_paced: bool,
+    /// Whether the moments of its ops are wanted.
+    pub has_moments: bool,
     /// What is repeated, if anything is; only an image that is kept whole can be.
     pub cycles: Option<CyclesAsked>,
 }
@@ -64,6 +64,8 @@ pub struct Image {
     memory: Option<OwnedFd>,
     /// Its streams in the order of the mode and in the total order, if it has any.
     streams: Option<[OwnedFd; 2]>,
+    /// The moments of its ops, if they are known.
+    moments: Option<OwnedFd>,
     window_ops: u64,
 }
 
@@ -72,7 +74,10 @@ pub struct Image {
 pub struct Feed<'a> {
     /// What the worker's job says.
     pub source: ImageSource,
+    /// Where the moments are, for the pass that needs them.
+    pub moments: Option<MomentsSource>,
     whole: Option<&'a OwnedFd>,
+    moments_file: Option<&'a OwnedFd>,
     windows: Option<Windows>,
 }
 
@@ -99,20 +104,30 @@ impl Image {
     ) -> Result<Self, String> {
         let left = limits.all_bytes_max.saturating_sub(held_bytes);
         let (memory, streams) = (shared_memory(0)?, [shared_memory(0)?, shared_memory(0)?]);
+        let moments = if how.has_moments { Some(shared_memory(0)?) } else { None };
         // Cycles cannot be streamed: such an image may take all that there is for images.
         let bytes_max = if how.cycles.is_some() { left } else { limits.whole_bytes_max.min(left) };
         let target =
             Target::Whole { fd: memory.as_raw_fd(), stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd), bytes_max };
-        let inherit = [memory.as_fd(), streams[0].as_fd(), streams[1].as_fd()];
-        let running = start_compiler(exe, &workload, target, &inherit, how)?;
+        let inherit: Vec<_> =
+            [&memory, &streams[0], &streams[1]].into_iter().chain(&moments).map(AsFd::as_fd).collect();
+        let moments_fd = moments.as_ref().map(AsRawFd::as_raw_fd);
+        let running = start_compiler(exe, &workload, target, &inherit, moments_fd, how)?;
         let finished = running.wait(COMPILE_TIMEOUT).map_err(|e| unspawned(&e))?;
         let compiled = answer(&workload, &finished)?;
         let (fidelity, note) = Fidelity::find(&workload.fidelity_files(), &compiled.sha256);
         // What is replayed as threads needs no merged image beside its streams.
         let memory = (compiled.whole && compiled.streams.is_none()).then_some(memory);
         let streams = compiled.streams.is_some().then_some(streams);
+        let moments = moments.filter(|_| compiled.moments > 0);
         let (fidelity, window_ops) = (fidelity.map(Box::new), limits.window_ops);
-        Ok(Self { memory, streams, fidelity, note, workload, compiled, window_ops })
+        Ok(Self { memory, streams, moments, fidelity, note, workload, compiled, window_ops })
+    }
+
+    /// Whether a replay can give allocators the recorded time.
+    #[must_use]
+    pub fn has_moments(&self) -> bool {
+        self.moments.is_some()
     }
 
     /// Bytes of shared memory that it holds.
@@ -120,7 +135,8 @@ impl Image {
     pub fn held_bytes(&self) -> u64 {
         let merged = self.memory.as_ref().map_or(0, |_| self.compiled.summary.ops);
         let streams: u64 = self.compiled.streams.iter().flatten().flat_map(|facts| &facts.ops).sum();
-        merged.saturating_add(streams).saturating_mul(8)
+        let moments = 2 * self.compiled.moments;
+        merged.saturating_add(streams).saturating_add(moments).saturating_mul(8)
     }
 
     /// Makes the image available to one more worker.
@@ -128,15 +144,18 @@ impl Image {
     /// # Errors
     /// A sentence when the process that fills the windows cannot be started.
     pub fn feed(&self, exe: &Path, pass: Pass) -> Result<Feed<'_>, String> {
+        let moments_file = self.moments.as_ref().filter(|_| pass == Pass::Footprint);
+        let pairs = self.compiled.moments;
+        let moments = moments_file.map(|file| MomentsSource { fd: file.as_raw_fd(), pairs });
         if let (Some(memory), Some(facts)) = (&self.streams, &self.compiled.streams) {
             let which = usize::from(pass == Pass::Footprint);
             let StreamFacts { ops, slots, lanes } = facts[which].clone();
             let source = ImageSource::Streams { fd: memory[which].as_raw_fd(), ops, slots, lanes };
-            return Ok(Feed { source, whole: Some(&memory[which]), windows: None });
+            return Ok(Feed { source, moments, whole: Some(&memory[which]), moments_file, windows: None });
         }
         if let Some(memory) = &self.memory {
             let source = ImageSource::Whole { fd: memory.as_raw_fd() };
-            return Ok(Feed { source, whole: Some(memory), windows: None });
+            return Ok(Feed { source, moments, whole: Some(memory), moments_file, windows: None });
         }
         let memory = shared_memory(self.window_ops.saturating_mul(2 * 8))?;
         let (ready, ready_writer) = std::io::pipe().map_err(|e| unspawned(&e))?;
@@ -148,14 +167,15 @@ impl Image {
             done_fd: done_reader.as_raw_fd(),
         };
         let inherit = [memory.as_fd(), ready_writer.as_fd(), done_reader.as_fd()];
-        let compiler = start_compiler(exe, &self.workload, target, &inherit, &How::default())?;
+        let compiler = start_compiler(exe, &self.workload, target, &inherit, None, &How::default())?;
         let source = ImageSource::Windows {
             fd: memory.as_raw_fd(),
             window_ops: self.window_ops,
             ready_fd: ready.as_raw_fd(),
             done_fd: done.as_raw_fd(),
         };
-        Ok(Feed { source, whole: None, windows: Some(Windows { memory, ready, done, compiler }) })
+        let windows = Some(Windows { memory, ready, done, compiler });
+        Ok(Feed { source, moments, whole: None, moments_file, windows })
     }
 }
 
@@ -163,7 +183,7 @@ impl Feed<'_> {
     /// The descriptors that the worker inherits.
     #[must_use]
     pub fn inherit(&self) -> Vec<BorrowedFd<'_>> {
-        let whole = self.whole.map(AsFd::as_fd).into_iter();
+        let whole = self.whole.into_iter().chain(self.moments_file).map(AsFd::as_fd);
         let windows = self.windows.iter().flat_map(|w| [w.memory.as_fd(), w.ready.as_fd(), w.done.as_fd()]);
         whole.chain(windows).collect()
     }
@@ -180,11 +200,12 @@ fn start_compiler(
     workload: &Workload,
     target: Target,
     inherit: &[BorrowedFd<'_>],
+    moments_fd: Option<i32>,
     how: &How,
 ) -> Result<Running, String> {
-    let How { mode, is_paced: paced, cycles } = how.clone();
+    let How { mode, has_moments: _, cycles } = how.clone();
     let (source, promise) = (workload.source.clone(), workload.promise.clone());
-    let job = CompileJob { source, promise, cycles, target, mode, paced };
+    let job = CompileJob { source, promise, cycles, target, mode, moments_fd };
     let input = serde_json::to_vec(&job).map_err(|e| format!("The job cannot be put into JSON: {e}."))?;
     let arguments = &[COMPILE_VERB];
     let spec = ChildSpec { exe, arguments, input: &input, padding_bytes: 0, variables: &[], inherit };

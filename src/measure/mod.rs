@@ -40,7 +40,9 @@ pub use interrupt::end_on_signals;
 pub use plan::{Cell, Sizes, plan};
 pub use progress::{Progress, seconds};
 
-use crate::run::{AllocatorFacts, Environment, Mode, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, WorkloadFacts};
+use crate::run::{
+    AllocatorFacts, Environment, Mode, Outcome, Pass, PlanFacts, ResultDir, Run, SCHEMA, Time, WorkloadFacts,
+};
 use crate::units;
 use crate::workload::Workload;
 use estimate::Estimate;
@@ -48,7 +50,6 @@ use fitness::HostState;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trace::Domain;
-use trace::image::PACE_NS_MAX;
 
 /// What decides whether this host is fit to measure on; results would go into `results`.
 #[must_use]
@@ -83,8 +84,9 @@ pub struct Request {
     pub cycles: Option<CyclesAsked>,
     /// How threads are replayed; `None`: as threads where there are several.
     pub mode: Option<Mode>,
-    /// How many times faster than recorded the footprint passes honour recorded moments; 0: back to back.
-    pub pace: u32,
+    /// How many times faster than recorded the footprint passes wait for recorded moments, 0: back to back. `None`: they
+    /// do not wait, and serve the recorded time where the trace has times.
+    pub pace: Option<u32>,
     /// Most time that one paced replay may wait for recorded gaps.
     pub pace_limit: Duration,
     /// Seed of order and padding.
@@ -133,13 +135,25 @@ impl Prepared {
         if cfg!(debug_assertions) && !request.allow_debug {
             return Err("This is a debug build, and its timings would mean nothing. Use `cargo run --release`.".into());
         }
+        let settings = Settings {
+            idle_ms: request.idle_ms.clone(),
+            time: match request.pace {
+                None => Time::Virtual,
+                Some(0) => Time::None,
+                Some(_) => Time::Real,
+            },
+            pace: request.pace.unwrap_or(1),
+            pace_limit: request.pace_limit,
+            allow_debug: request.allow_debug,
+        };
         let mut images: Vec<Image> = Vec::new();
         for workload in &request.workloads {
             progress.say(&format!("checking {}", workload.name));
             let held: u64 = images.iter().map(Image::held_bytes).sum();
-            let how = How { mode: request.mode, is_paced: request.pace > 0, cycles: request.cycles.clone() };
+            let (has_moments, cycles) = (request.pace != Some(0) && request.cycles.is_none(), request.cycles.clone());
+            let how = How { mode: request.mode, has_moments, cycles };
             let image = Image::prepare(&request.exe, distinct(workload, &images), held, &request.limits, &how)?;
-            check_wait(&image, request)?;
+            check_wait(&image, &settings)?;
             image.note.iter().for_each(|note| progress.say(note));
             if let Some(remark) = &image.compiled.remark {
                 progress.say(&format!("{}: {remark}", workload.name));
@@ -148,8 +162,6 @@ impl Prepared {
             notes.take(1).for_each(|note| progress.say(&format!("{}: {note}", workload.name)));
             images.push(image);
         }
-        let settings =
-            Settings { idle_ms: request.idle_ms.clone(), pace: request.pace, allow_debug: request.allow_debug };
         Ok(Self { exe: request.exe.clone(), images, configs: request.configs.clone(), settings })
     }
 
@@ -164,8 +176,20 @@ impl Prepared {
     /// # Errors
     /// The failed measurement when there is no process to wait for.
     pub fn start(&self, cell: &Cell) -> Result<Worker, Box<Measured>> {
+        self.start_as(cell, &self.settings)
+    }
+
+    /// Starts one child under settings that may be others than those of the run.
+    fn start_as(&self, cell: &Cell, settings: &Settings) -> Result<Worker, Box<Measured>> {
         let (image, config) = (&self.images[cell.workload], &self.configs[cell.config]);
-        Worker::start(&self.exe, image, config, cell, &self.settings)
+        Worker::start(&self.exe, image, config, cell, settings)
+    }
+
+    /// How long footprint children idle; those in virtual time do not wait for it.
+    fn idle(&self) -> Duration {
+        let waits = self.images.iter().any(|image| self.settings.time_of(image) != Time::Virtual);
+        let idle_ms = self.settings.idle_ms.last().copied().filter(|_| waits);
+        Duration::from_millis(idle_ms.unwrap_or(0))
     }
 
     /// `small-objects, mimalloc, throughput`.
@@ -266,34 +290,34 @@ impl Prepared {
     }
 }
 
-/// That a paced replay of an image ends in the time that it may take.
-fn check_wait(image: &Image, request: &Request) -> Result<(), String> {
-    let (recorded_ns, pace) = (image.compiled.paced_ns, u64::from(request.pace));
-    if pace == 0 {
-        return Ok(());
-    }
-    let name = &image.workload.name;
-    let wait = Duration::from_nanos(recorded_ns / pace);
-    let would = format!("A paced replay of {name} would wait {} for its recorded gaps", units::span(wait));
-    if recorded_ns > PACE_NS_MAX {
+/// That a replay of an image that waits for recorded gaps can do so, and ends in the time that it may take.
+fn check_wait(image: &Image, settings: &Settings) -> Result<(), String> {
+    if settings.time == Time::Real && image.compiled.metadata.ticks_per_second.is_none() {
         return Err(format!(
-            "{would}, and a paced replay cannot follow a recording of more than {}. Pass --paced=0 to replay without \
-             gaps, or take the beginning with `trace cut`.",
-            units::span(Duration::from_nanos(PACE_NS_MAX))
+            "{} was recorded without times, so that it cannot be replayed --paced. Record it anew.",
+            image.workload.name
         ));
     }
-    if wait > request.pace_limit {
-        // The next whole hour or minute.
-        let seconds = wait.as_secs() + 1;
-        let enough =
-            if seconds > 3600 { format!("{}h", seconds.div_ceil(3600)) } else { format!("{}m", seconds.div_ceil(60)) };
-        return Err(format!(
-            "{would}: the limit is {}. Pass --pace-limit {enough} to wait, --paced=FACTOR to wait less, or --paced=0 \
-             to replay without gaps.",
-            units::span(request.pace_limit)
-        ));
+    too_long(image, settings).map_or(Ok(()), |reason| Err(format!("A paced replay of {reason}")))
+}
+
+/// Why a replay of an image would wait longer for recorded gaps than it may.
+fn too_long(image: &Image, settings: &Settings) -> Option<String> {
+    let (wait, limit) = (settings.wait_for(image), settings.pace_limit);
+    if wait <= limit {
+        return None;
     }
-    Ok(())
+    // The next whole hour or minute.
+    let seconds = wait.as_secs() + 1;
+    let enough =
+        if seconds > 3600 { format!("{}h", seconds.div_ceil(3600)) } else { format!("{}m", seconds.div_ceil(60)) };
+    Some(format!(
+        "{} would wait {} for its recorded gaps: the limit is {}. Pass --pace-limit {enough} to wait, --paced=FACTOR to \
+         wait less, or --paced=0 to replay without gaps.",
+        image.workload.name,
+        units::span(wait),
+        units::span(limit)
+    ))
 }
 
 /// Two of a user's traces may have the same stem; the second becomes `NAME-2`.
@@ -367,7 +391,7 @@ pub fn run_within(request: &Request, budget: Option<&Budget>, progress: &mut Pro
         progress.starts(&prepared.named(cell));
         keep(progress, cell, prepared.measure(cell))?;
     }
-    progress.starts("footprints, which idle side by side");
+    progress.starts("footprints, side by side");
     footprint::side_by_side(&prepared, &footprints, &mut |cell, measured| keep(progress, cell, measured))?;
     progress.end();
     summary.elapsed = progress.elapsed();

@@ -1,13 +1,11 @@
-//! The compiling process's last step: recorded moments put into a kept image, and the image taken apart into threads.
+//! The compiling process's last step: the image taken apart into threads.
 //!
-//! Invariant: an image of one thread that is not paced stays as it was compiled.
+//! Invariant: an image of one thread stays as it was compiled.
 
 use super::compile::{CompileJob, Compiled, WholeSink, unwritable, write_streams};
 use crate::run::Mode;
-use crate::workload::{OpenTrace, trace_sentence};
 use serde::{Deserialize, Serialize};
-use trace::TraceReader;
-use trace::image::{Order, apart, paced};
+use trace::image::{Order, apart};
 
 /// What is to be known of streams in shared memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,14 +24,10 @@ pub struct StreamFacts {
 /// A sentence when that cannot be done and was asked for by name.
 pub(super) fn transform(
     job: &CompileJob,
-    trace: &mut OpenTrace,
-    sink: &mut WholeSink,
+    sink: &WholeSink,
     stream_fds: [i32; 2],
     compiled: &mut Compiled,
 ) -> Result<(), String> {
-    if job.paced {
-        pace(trace, sink, compiled)?;
-    }
     let threads = compiled.metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count();
     let mode = job.mode.unwrap_or(if threads > 1 { Mode::Gil } else { Mode::Merged });
     let own = match mode {
@@ -49,25 +43,7 @@ pub(super) fn transform(
     Ok(())
 }
 
-const TOO_LARGE: &str =
-    "its image is too large to be kept in memory; cut it with `trace cut`, or use --threads merged back to back";
-
-fn pace(trace: &mut OpenTrace, sink: &mut WholeSink, compiled: &mut Compiled) -> Result<(), String> {
-    let Some(ticks_per_second) = compiled.metadata.ticks_per_second else {
-        return Err("it was recorded without times, so that it cannot be replayed --paced. Record it anew.".to_owned());
-    };
-    if !compiled.whole {
-        return Err(format!("{TOO_LARGE}."));
-    }
-    let ops = sink.read_back().map_err(|e| unwritable(&e))?;
-    let events = TraceReader::new(trace.rewound()?).map_err(|e| trace_sentence(&e))?;
-    let paced = paced(&ops, &compiled.summary, events, ticks_per_second).map_err(|e| trace_sentence(&e))?;
-    let (ops, summary, last_ns) = paced;
-    sink.replace(&ops).map_err(|e| unwritable(&e))?;
-    compiled.paced_ns = last_ns;
-    compiled.summary = summary;
-    Ok(())
-}
+const TOO_LARGE: &str = "its image is too large to be kept in memory; cut it with `trace cut`, or use --threads merged";
 
 fn take_apart(
     sink: &WholeSink,

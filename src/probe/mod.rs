@@ -6,3 +6,4 @@ pub mod clock;
 pub mod memory;
 pub(crate) mod sys;
 pub mod usage;
+pub(crate) mod virtual_time;

@@ -21,12 +21,23 @@ fn nanoseconds(seconds: i64, rest_ns: i64) -> u64 {
     seconds as u64 * 1_000_000_000 + rest_ns as u64
 }
 
-/// Nanoseconds of the monotonic clock.
+/// Nanoseconds of the kernel's monotonic clock, also while virtual time is on.
 pub(crate) fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` may be written.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    nanoseconds(now.tv_sec, now.tv_nsec)
+    super::virtual_time::real_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// Threads of this process; `None` where the kernel does not say.
+pub(crate) fn threads() -> Option<u32> {
+    let mut buffer = [0; 1024];
+    let length = Descriptor::open_read(c"/proc/self/stat").and_then(|file| {
+        let length = file.read_start(&mut buffer);
+        // SAFETY: the descriptor was just opened.
+        unsafe { libc::close(file.0) };
+        length
+    });
+    // The name in parentheses may hold anything; of the fields that follow it the 18th is the number of threads.
+    let text = std::str::from_utf8(&buffer[..length.ok()?]).ok()?;
+    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(17)?.parse().ok()
 }
 
 /// Sleeps until the monotonic clock has reached `ns`.

@@ -8,12 +8,12 @@
 //! Invariant: a reading allocates nothing, and the list that holds it was made before the seal.
 
 use super::arenas::ArenaLog;
-use super::{Account, Heap, OwnerLog, Pass, Statistics};
+use super::{Account, Heap, OwnerLog, Pass, RecordedTime, Statistics};
 use crate::backend::{PoolReader, Release};
-use crate::probe::{clock, memory, sys, usage::Usage};
+use crate::probe::{memory, usage::Usage};
 use crate::run::{MemoryPoint, Moment, Owners, Pools, RestPoint, RestState};
 use std::io;
-use trace::image::{CYCLE_MARK, Control, ImageSummary, Op, PACE_UNIT_NS};
+use trace::image::{CYCLE_MARK, ImageSummary, Op};
 use trace::{Domain, Phase};
 
 /// Most readings at new peaks of requested bytes.
@@ -35,9 +35,8 @@ pub(crate) struct FootprintPass {
     high_water: Option<memory::HighWater>,
     before: memory::Memory,
     faults_before: u64,
-    /// When the replay began, and how many times faster than recorded it goes; 0: back to back.
-    started_ns: u64,
-    pace_factor: u32,
+    /// The time that the allocators meet.
+    pub(crate) time: RecordedTime,
     idle_ms: Vec<u64>,
     release: Vec<Release>,
     /// Ops between two evenly spaced readings, and the op of the next.
@@ -85,6 +84,7 @@ impl FootprintPass {
         release: Vec<Release>,
         pools: Option<PoolReader>,
         owners: OwnerLog,
+        time: RecordedTime,
     ) -> io::Result<Self> {
         let reader = memory::Reader::open()?;
         let before = reader.read()?;
@@ -104,8 +104,7 @@ impl FootprintPass {
             high_water: memory::HighWater::open().ok(),
             before,
             faults_before: 0,
-            started_ns: 0,
-            pace_factor: 0,
+            time,
             idle_ms,
             release,
             every,
@@ -124,14 +123,9 @@ impl FootprintPass {
         })
     }
 
-    /// Honours recorded moments, so many times faster than they were; not at all with 0.
-    pub(crate) fn pace(&mut self, factor: u32) {
-        self.pace_factor = factor;
-    }
-
     /// Takes the reading that all others are relative to, and that of the first phase.
     pub(crate) fn start(&mut self) -> memory::Memory {
-        self.started_ns = clock::now_ns();
+        self.time.start();
         match self.reader.read() {
             Ok(before) => self.before = before,
             Err(error) => self.failed = Some(error),
@@ -212,19 +206,20 @@ impl FootprintPass {
             return;
         }
         self.read.faults_minor = Usage::now().faults_minor - self.faults_before;
-        let ended = clock::now_ns();
+        let ended = self.time.now_ns();
         self.work_ended_ns = Some(ended);
         self.read.rest_from = from;
         for at in 0..self.idle_ms.len() {
-            sys::sleep_until_ns(ended + self.idle_ms[at] * 1_000_000);
+            self.time.pass_until(ended + self.idle_ms[at] * 1_000_000);
             let point = self.rest(RestState::Idle, op);
             self.owners.read(Moment::Rest, point);
         }
+        self.time.added(ended);
     }
 
     fn rest(&mut self, state: RestState, op: u64) -> MemoryPoint {
         let memory = self.point(op);
-        let after_ms = (clock::now_ns() - self.work_ended_ns.unwrap_or_default()) / 1_000_000;
+        let after_ms = (self.time.now_ns() - self.work_ended_ns.unwrap_or_default()) / 1_000_000;
         if self.read.rest.len() < self.read.rest.capacity() {
             self.read.rest.push(RestPoint { state, after_ms, memory });
         }
@@ -242,10 +237,10 @@ impl FootprintPass {
         }
         self.read.at_phase.push((Phase::Finalising, point));
         self.idle(op, from);
-        let start = clock::now_ns();
+        let start = self.time.now_ns();
         for beat in 1..=TRICKLE_BEATS {
             TRICKLE_DOMAINS.iter().for_each(|domain| heap.churn(*domain, &TRICKLE_SIZES));
-            sys::sleep_until_ns(start + beat * 1_000_000);
+            self.time.pass_until(start + beat * 1_000_000);
         }
         self.rest(RestState::Trickle, op);
         self.release.iter().for_each(|release| release());
@@ -273,6 +268,7 @@ impl Pass for FootprintPass {
     }
 
     fn reach(&mut self, op: u64, _: Op) {
+        self.time.reach(op);
         let is_peak = self.now.requested_bytes > self.peak_above && self.peak_readings < PEAK_READINGS_MAX;
         if is_peak {
             self.peak_readings += 1;
@@ -303,6 +299,7 @@ impl Pass for FootprintPass {
         if phase.is_none() && (mark == CYCLE_MARK || self.read.at_marks.len() == self.read.at_marks.capacity()) {
             return true;
         }
+        self.time.look_for_strangers();
         let point = self.add_to_curve(op); // still counted as what went before
         if self.read.at_marks.len() < self.read.at_marks.capacity() {
             self.read.at_marks.push([point.resident_bytes, point.requested_bytes]);
@@ -335,19 +332,11 @@ impl Pass for FootprintPass {
         phase != Phase::Finalising
     }
 
-    /// The recorded moment, if they are honoured.
-    fn control(&mut self, op: Op, _at: u64) -> bool {
-        if Control::of(op) == Control::Pace && self.pace_factor > 0 {
-            let since_ns = u64::from(op.value()) * PACE_UNIT_NS / u64::from(self.pace_factor);
-            sys::sleep_until_ns(self.started_ns + since_ns);
-        }
-        true
-    }
-
     fn finish(&mut self, ops: u64, heap: &mut Heap) {
         if !self.ended {
             let point = self.add_to_curve(ops);
             self.end(ops, point, "last op", heap);
         }
+        self.time.end();
     }
 }

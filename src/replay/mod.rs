@@ -8,6 +8,7 @@ mod floor;
 mod footprint;
 mod latency;
 mod owners;
+mod recorded_time;
 mod slots;
 mod statistics;
 mod threads;
@@ -17,6 +18,7 @@ pub(crate) use floor::Floor;
 pub(crate) use footprint::FootprintPass;
 pub(crate) use latency::LatencyPass;
 pub(crate) use owners::OwnerLog;
+pub(crate) use recorded_time::RecordedTime;
 pub(crate) use slots::Heap;
 pub(crate) use statistics::{Holder, Statistics};
 pub(crate) use threads::{Baton, Crew, Streams};
@@ -71,7 +73,7 @@ pub(crate) trait Pass {
     #[inline(always)]
     fn reach(&mut self, _at: u64, _op: Op) {}
 
-    /// A control with this index. `false` ends the replay here.
+    /// A control of a stream of threads. `false` ends the replay here.
     fn control(&mut self, _op: Op, _at: u64) -> bool {
         true
     }

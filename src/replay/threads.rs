@@ -72,10 +72,6 @@ impl<P: Pass> Pass for Baton<P> {
     fn mark(&mut self, mark: u32, at: u64, heap: &mut Heap) -> bool {
         self.take().mark(mark, at, heap)
     }
-
-    fn control(&mut self, op: Op, at: u64) -> bool {
-        self.take().control(op, at)
-    }
 }
 
 /// How far a thread is, on a cache line of its own.
@@ -464,7 +460,7 @@ impl<P: Pass + Send> Pass for Member<'_, P> {
                 self.offset = i64::from(value) - (at as i64 + 1);
                 true
             }
-            Control::Pace | Control::Direct => {
+            Control::Direct => {
                 self.offset += 1;
                 self.pass.control(op, self.merged(at))
             }

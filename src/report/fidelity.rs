@@ -8,7 +8,7 @@ use super::words;
 use crate::analysis::fidelity::{
     self, Judgement, ORDER_BYTES, ORDER_SHARE, WIDEN_BYTES, What, judge, predicted_cpu_ns, predicted_rss_bytes_peak,
 };
-use crate::run::{Fidelity, FidelityConfig};
+use crate::run::{Fidelity, FidelityConfig, Time};
 use crate::units;
 use std::fmt::Write;
 
@@ -108,11 +108,7 @@ fn head(found: &Fidelity) -> String {
     // Without the remark in parentheses, which is about time.
     let name = |mode| words::mode(mode).split(" (").next().unwrap_or_default();
     parts.extend(found.mode.map(|mode| format!("threads replayed {}", name(mode))));
-    parts.extend(match found.pace {
-        0 => None,
-        1 => Some("memory with the recorded gaps between calls".to_owned()),
-        factor => Some(format!("memory with the recorded gaps between calls, {factor} times shorter")),
-    });
+    parts.extend(times(found));
     let mut replays = found.configs.iter().flat_map(|config| &config.replayed);
     let from = replays.next();
     parts.extend(from.map(|run| format!("rest after {}", run.rest_from)));
@@ -131,6 +127,31 @@ fn head(found: &Fidelity) -> String {
         );
     }
     text
+}
+
+/// Which time the allocators of the replays for memory met.
+fn times(found: &Fidelity) -> Vec<String> {
+    let is_in = |time: Time| move |config: &&FidelityConfig| config.replayed.iter().any(|run| run.time == Some(time));
+    let names = |time: Time| {
+        let names: Vec<&str> = found.configs.iter().filter(is_in(time)).map(|config| config.name.as_str()).collect();
+        if names.len() == found.configs.len() { String::new() } else { format!(" ({})", names.join(", ")) }
+    };
+    let some = |time: Time, text: String| {
+        found.configs.iter().find(is_in(time)).map(|_| format!("memory {text}{}", names(time)))
+    };
+    let gaps = match found.pace {
+        0 | 1 => "with the recorded gaps between calls".to_owned(),
+        factor => format!("with the recorded gaps between calls, {factor} times shorter"),
+    };
+    // Files from before there was virtual time.
+    let is_old = found.configs.iter().flat_map(|config| &config.replayed).all(|run| run.time.is_none());
+    let old = (is_old && found.pace > 0).then(|| format!("memory {gaps}"));
+    let times = [
+        some(Time::Virtual, "in virtual time".to_owned()),
+        some(Time::Real, format!("in real time {gaps}")),
+        some(Time::None, "back to back".to_owned()),
+    ];
+    times.into_iter().flatten().chain(old).collect()
 }
 
 fn figures(found: &Fidelity, judged: &Judgement) -> Table {
@@ -278,6 +299,7 @@ mod tests {
             rest: vec![(0, 10 * mib), (1_000, 10 * mib)],
             rest_from: "drained".into(),
             at_marks: vec![],
+            time: None,
         };
         let config = FidelityConfig {
             name: "today".into(),

@@ -207,8 +207,9 @@ fn memory(analysis: &Analysis, workload: &WorkloadAnalysis) -> Option<Table> {
     let against = format!("against {}", words::baseline(analysis, workload));
     let rest = format!(">at rest, {}", words::idle(first.rest_after_ms));
     let headings = ["allocator", ">at peak", &against, ">at end", &against, &rest, &against, ">runs"];
+    let time = words::time_met(workload).map_or_else(String::new, |time| format!("; {time}"));
     let caption = format!(
-        "{}: resident MiB; live {} at peak, {} at rest; rest follows {}",
+        "{}: resident MiB; live {} at peak, {} at rest; rest follows {}{time}",
         workload.name,
         units::mib(first.peak_live_bytes),
         units::mib(first.rest_live_bytes),

@@ -169,6 +169,7 @@ pub fn floor_line(workload: &WorkloadAnalysis) -> String {
         let after = if last { words::idle(m.rest_after_ms) } else { "not idle".to_owned() };
         format!("rest: {after} after {}", m.rest_from)
     }));
+    parts.extend(words::time_met(workload));
     if parts.is_empty() { "floor: not measured".to_owned() } else { parts.join(" · ") }
 }
 

@@ -8,7 +8,7 @@ use crate::analysis::{
     Analysis, Comparison, ConfigAnalysis, Estimate, Figure, Percentile, ShownRun, Verdict, WorkloadAnalysis,
 };
 use crate::metric::Unit;
-use crate::run::{ConfigFacts, Mode, WorkloadFacts};
+use crate::run::{ConfigFacts, Mode, Time, WorkloadFacts};
 use crate::units;
 
 /// What prints where nothing is known.
@@ -315,6 +315,30 @@ pub fn change(comparison: &Comparison) -> String {
 #[must_use]
 pub fn idle(ms: u64) -> String {
     format!("{} idle", units::delay(ms))
+}
+
+/// Which time the allocators met in the footprint passes of a workload; `None` where no result says so.
+pub fn time_met(workload: &WorkloadAnalysis) -> Option<String> {
+    let of = |config: &ConfigAnalysis| config.memory.as_ref().and_then(|memory| memory.time);
+    let known = || workload.configs.iter().filter_map(|config| Some((of(config)?, config.label.as_str())));
+    let mut parts: Vec<String> = Vec::new();
+    for (time, text) in [
+        (Time::Virtual, "memory in virtual time"),
+        (Time::Real, "memory in real time"),
+        (Time::None, "memory back to back"),
+    ] {
+        let names: Vec<&str> = known().filter(|(own, _)| *own == time).map(|(_, name)| name).collect();
+        if names.len() == known().count() && !names.is_empty() {
+            return Some(text.to_owned());
+        }
+        // Of the usual time no name is needed.
+        match (names.is_empty(), time) {
+            (true, _) => {}
+            (false, Time::Virtual) => parts.push(text.to_owned()),
+            (false, _) => parts.push(format!("{text}: {}", names.join(", "))),
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 #[cfg(test)]

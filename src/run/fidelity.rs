@@ -4,7 +4,7 @@
 //! Invariant: raw readings only, keyed by the trace's SHA-256; ranges, errors and verdicts are made when it is read.
 //! No command line, no path, nothing that the program printed.
 
-use super::{HostFacts, bounded};
+use super::{HostFacts, Time, bounded};
 use files::{Kind, Mode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub struct Fidelity {
     pub idle_ms: Vec<u64>,
     /// Real runs at a time.
     pub jobs: u32,
-    /// How many times faster than recorded the replays for memory kept recorded gaps; 0: back to back.
+    /// How many times faster than recorded the replays for memory waited for recorded gaps; 0: they did not wait.
     #[serde(default)]
     pub pace: u32,
     /// The configuration that the program was recorded under, where that is neither `today` nor `pool`.
@@ -141,6 +141,9 @@ pub struct ReplayedRun {
     /// Resident and requested bytes at each of [`Fidelity::recorded_marks`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub at_marks: Vec<[u64; 2]>,
+    /// Which time the allocators met; null in files from before there was a choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
 }
 
 impl Fidelity {

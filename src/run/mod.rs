@@ -286,6 +286,18 @@ pub struct RestPoint {
     pub memory: MemoryPoint,
 }
 
+/// Which time the allocators of a footprint pass met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Time {
+    /// The recorded time, served by the worker without waiting.
+    Virtual,
+    /// The machine's: the replay waited for recorded moments.
+    Real,
+    /// The machine's, and the calls came back to back.
+    None,
+}
+
 /// A footprint pass: full touch, no timing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
@@ -321,6 +333,9 @@ pub struct Footprint {
     /// Who owned the bytes at peak, at `drained`, at the end and at rest; empty in results from before this was read.
     #[serde(default)]
     pub owners: Vec<Owners>,
+    /// Which time the allocators met; null in results from before there was a choice.
+    #[serde(default)]
+    pub time: Option<Time>,
     /// Failed allocations.
     pub failed_allocations: u64,
     /// Calls by which the program steered its allocator ([`trace::Directive::name`]) and that no allocator of the

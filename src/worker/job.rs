@@ -1,6 +1,6 @@
 //! What the parent tells a worker on its standard input, as one JSON object.
 
-use crate::run::{Mode, Pass};
+use crate::run::{Mode, Pass, Time};
 use serde::{Deserialize, Serialize};
 use trace::image::ImageSummary;
 
@@ -21,15 +21,27 @@ pub struct Job {
     pub idle_ms: Vec<u64>,
     /// Evenly spaced memory readings (footprint).
     pub points: u32,
-    /// How many times faster than recorded the recorded moments are honoured (footprint); 0: back to back.
-    #[serde(default)]
+    /// Which time the allocators meet (footprint).
+    pub time: Time,
+    /// How many times faster than recorded [`Time::Real`] passes.
     pub pace: u32,
     /// Bytes of a first block of the C library's domain, which stays (footprint): a process's heap begins anywhere in its
     /// first OS page, and behind as much as paths and variables take.
     #[serde(default)]
     pub shift_bytes: u32,
+    /// The moments of the ops (footprint); [`Time::None`] needs none.
+    pub moments: Option<MomentsSource>,
     /// Whether a debug build may run this (tests only; the result says so).
     pub allow_debug: bool,
+}
+
+/// Where a table of moments is; see [`trace::image::Moments`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MomentsSource {
+    /// Descriptor of an inherited shared-memory file of pairs of 64-bit numbers.
+    pub fd: i32,
+    /// Pairs in it.
+    pub pairs: u64,
 }
 
 /// Where the ops of an image are.

@@ -14,9 +14,11 @@ pub use seal::{HarnessAllocator, use_arena, use_system};
 
 use crate::backend::{self, Backend, Directors, Need, Ready, Role};
 use crate::heap::Entry;
-use crate::probe::{clock, memory, sys};
-use crate::replay::{Floor, FootprintPass, Heap, Holder, LatencyPass, OwnerLog, Source, Streams, ThroughputPass};
-use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput};
+use crate::probe::{clock, memory, sys, virtual_time};
+use crate::replay::{
+    Floor, FootprintPass, Heap, Holder, LatencyPass, OwnerLog, RecordedTime, Source, Streams, ThroughputPass,
+};
+use crate::run::{Footprint, Latency, Observation, Pass, SealReport, Throughput, Time};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use trace::{Directive, Domain};
@@ -39,6 +41,9 @@ pub struct Failure {
 
 /// The stage of a failure for want of memory or address space, about which the user can do something.
 pub const MEMORY_STAGE: &str = "memory";
+
+/// The stage of a failure for which a replay in real time is the remedy.
+pub const TIME_STAGE: &str = "time";
 
 /// The line that a failed worker prints.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -144,6 +149,9 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
     let block_bytes_max = if is_floor { source.block_bytes_max() } else { 0 };
     let Prepared { entries, ready, is_alone, directors, libc_bytes } =
         prepare(&distinct, &job.backends, block_bytes_max)?;
+    if job.pass == Pass::Footprint && job.time == Time::Virtual {
+        check_virtual(&ready)?;
+    }
     let slots = if let ImageSource::Streams { slots, .. } = job.source { slots } else { job.image.slots };
     let mut heap = Heap::new(entries, slots)
         .map_err(|e| failure(MEMORY_STAGE, format!("the table of {slots} slots cannot be mapped: {e}")))?;
@@ -168,6 +176,22 @@ pub fn run(job: &Job) -> Result<Observation, Failure> {
             let pass = &mut footprint_pass(job, ready, &distinct)?;
             footprint(&source, heap, libc_bytes, job.shift_bytes, pass)
         }
+    }
+}
+
+/// Whether virtual time reaches all that the allocators do: known before the first call.
+fn check_virtual(ready: &[Ready]) -> Result<(), Failure> {
+    if !virtual_time::is_exported() {
+        return Err(failure(TIME_STAGE, "this build does not export clock_gettime; please report this"));
+    }
+    if let Some(reason) = ready.iter().find_map(|ready| ready.real_time) {
+        return Err(failure(TIME_STAGE, reason));
+    }
+    match sys::threads() {
+        Some(threads) if threads > 1 => {
+            Err(failure(TIME_STAGE, format!("the allocators have started {} threads of their own", threads - 1)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -397,10 +421,22 @@ fn footprint_pass(
     let (mut ready, owners) = owner_log(job, ready, distinct);
     let pools = ready.iter_mut().find_map(|ready| ready.pools.take());
     let release = ready.into_iter().map(|ready| ready.release).collect();
-    let mut pass = FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools, owners)
-        .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))?;
-    pass.pace(job.pace);
-    Ok(pass)
+    FootprintPass::new(&job.image, job.points, job.idle_ms.clone(), release, pools, owners, recorded_time(job)?)
+        .map_err(|error| failure("seal", format!("memory cannot be read exactly: {error}")))
+}
+
+fn recorded_time(job: &Job) -> Result<RecordedTime, Failure> {
+    let moments = match job.moments.filter(|_| job.time != Time::None) {
+        None => &[][..],
+        Some(MomentsSource { fd, pairs }) => {
+            let words = pairs as usize * 2;
+            sys::Mapping::file(sys::Descriptor(fd), words * 8)
+                .map_err(|error| failure(MEMORY_STAGE, format!("{pairs} moments cannot be mapped: {error}")))?
+                .words(0, words)
+        }
+    };
+    let threads = if let ImageSource::Streams { lanes, .. } = job.source { lanes.max(1) } else { 1 };
+    Ok(RecordedTime::new(job.time, job.pace, moments, threads))
 }
 
 fn footprint_of(
@@ -411,6 +447,9 @@ fn footprint_of(
 ) -> Result<Observation, Failure> {
     if let Some(error) = pass.failure() {
         return Err(failure("replay", format!("memory could not be read exactly: {error}")));
+    }
+    if let Some(threads) = pass.time.strangers() {
+        return Err(failure(TIME_STAGE, format!("an allocator has started a thread: {threads} threads ran")));
     }
     let pools = pass.pools().map(Box::new);
     let (owners, read) = (pass.owners(), std::mem::take(&mut pass.read));
@@ -427,6 +466,7 @@ fn footprint_of(
         cycles: read.cycles,
         at_marks: read.at_marks,
         owners,
+        time: Some(pass.time.kind()),
         failed_allocations: failed,
         unreplayed: Directive::ALL
             .into_iter()

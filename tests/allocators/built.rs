@@ -2,6 +2,8 @@
 //!
 //! Invariant: built once per test binary, below a folder that goes with it.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

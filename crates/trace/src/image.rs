@@ -12,14 +12,14 @@
 
 mod compile;
 mod cycles;
-mod pace;
+mod moments;
 mod sink;
 mod state;
 mod threads;
 
 pub use compile::compile;
 pub use cycles::{CYCLE_MARK, Cycles, CyclesFault, repeat, repeated_ops};
-pub use pace::{PACE_GAP_NS, PACE_NS_MAX, PACE_UNIT_NS, paced};
+pub use moments::{Moments, PACE_GAP_NS, RecordedClock, moments};
 pub use sink::{ImageSink, VecSink};
 pub use threads::{Control, Order, THREADS_REPLAYED_MAX, ThreadedImage, apart};
 
@@ -57,8 +57,8 @@ pub enum OpKind {
     Advise = 8,
     /// A mark; index in the size field.
     Mark = 9,
-    /// Thread switch; dense thread id in the size field. No call. In streams of threads, and for pacing, one of the
-    /// other [`Control`]s, by the domain bits.
+    /// Thread switch; dense thread id in the size field. No call. In streams of threads one of the other [`Control`]s,
+    /// by the domain bits.
     ThreadSwitch = 10,
     /// Thread start; dense thread id in the size field. No call.
     ThreadStart = 11,

@@ -237,21 +237,6 @@ fn threads_are_there_when_a_cycle_begins() {
 }
 
 #[test]
-fn times_of_a_paced_image_go_on() {
-    let pace = |time| Control::Pace.op(0, time);
-    let section = [op(OpKind::Alloc, 0, 8), pace(7), op(OpKind::Free, 0, 8)];
-    let (ops, summary) = by_hand(&[pace(5)], &section, &[pace(11)]);
-    let (repeated, _) = repeat(&ops, &summary, Cycles { times: 3, from: FROM, to: TO }).unwrap();
-    let times: Vec<u32> = repeated
-        .iter()
-        .map(|word| Op(*word))
-        .filter(|op| op.kind() == OpKind::ThreadSwitch && op.domain_bits() != 0)
-        .map(Op::value)
-        .collect();
-    assert_eq!(times, [5, 7, 9, 11, 15]);
-}
-
-#[test]
 fn a_section_has_two_marks_and_something_between() {
     let (ops, summary) = by_hand(&[], &[op(OpKind::Alloc, 0, 8)], &[]);
     let of = |from, to| repeat(&ops, &summary, Cycles { times: 2, from, to }).map(|_| ()).unwrap_err();

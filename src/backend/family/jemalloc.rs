@@ -104,6 +104,12 @@ impl Jemalloc {
         names.filter_map(|name| Some((name.to_owned(), self.read(name)?))).collect()
     }
 
+    /// Why it needs real time: its own threads purge while others allocate.
+    pub(in crate::backend) fn real_time(self) -> Option<&'static str> {
+        let has_thread = self.value(c"opt.background_thread", false) == Some(true);
+        has_thread.then_some("jemalloc purges in a thread of its own (background_thread:true)")
+    }
+
     /// The copy's statistics, made anew. Unknown to a build without them.
     pub(in crate::backend) fn holds(self) -> Held {
         let mut epoch = 1_u64;

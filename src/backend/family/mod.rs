@@ -127,6 +127,19 @@ impl Family {
         (self.name(), address)
     }
 
+    /// Why a copy needs real time, if it does.
+    ///
+    /// Virtual time reaches what reads the clock through the C library, on the thread that replays. The disassembly of
+    /// glibc's allocator, mimalloc (2.0.9, 3.3.2), jemalloc (5.3.0) and tcmalloc (gperftools 2.10) has no instruction that
+    /// reads the processor's counter.
+    pub(super) fn real_time(&self) -> Option<&'static str> {
+        match self {
+            Self::Glibc | Self::Mimalloc(_) | Self::Tcmalloc(_) => None,
+            Self::Jemalloc(copy) => copy.real_time(),
+            Self::Unknown => Some("which clock this malloc reads is unknown"),
+        }
+    }
+
     /// How a copy tells what it holds. A loaded mimalloc's statistics look otherwise in every version: unknown.
     pub(super) fn holds(&self) -> Option<Holds> {
         match self {
@@ -143,9 +156,9 @@ impl Family {
     pub(super) fn ready(self, entry: Entry, object: Object) -> Ready {
         let family = self.name();
         let (other, place) = (self.clone(), object.clone());
-        let (last, holds, steered) = (self.clone(), self.holds(), Some(self.clone()));
+        let (last, holds, real_time, steered) = (self.clone(), self.holds(), self.real_time(), Some(self.clone()));
         let ready =
             Ready::new(entry, move || self.version(&object), move || other.options(&place), move || last.release());
-        Ready { family, holds, steered, ..ready }
+        Ready { family, holds, real_time, steered, ..ready }
     }
 }

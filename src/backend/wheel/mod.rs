@@ -102,7 +102,9 @@ fn prepare(need: &Need) -> Result<Ready, String> {
         Kind::Jemalloc => JEMALLOC,
         Kind::System => GLIBC,
     };
-    Ok(Ready { family, ..ready })
+    let is_jemalloc = kind == Kind::Jemalloc;
+    let real_time = loaded.locals.jemalloc.filter(|_| is_jemalloc).and_then(Jemalloc::real_time);
+    Ok(Ready { family, real_time, ..ready })
 }
 
 /// Called once, whatever comes of it.

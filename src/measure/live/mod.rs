@@ -239,6 +239,7 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
         rest: idle_ms.iter().zip(idle).map(|(delay, point)| (*delay, point.memory.resident_bytes)).collect(),
         rest_from: footprint.rest_from.clone(),
         at_marks: footprint.at_marks.clone(),
+        time: footprint.time,
     }
 }
 
@@ -341,6 +342,7 @@ mod tests {
             cycles: vec![],
             at_marks: vec![],
             owners: vec![],
+            time: None,
             failed_allocations: 0,
             unreplayed: BTreeMap::new(),
             seal: Default::default(),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Cursor, sink};
-use trace::image::{Cycles, Order, VecSink, apart, compile, paced, repeat};
+use trace::image::{Cycles, Order, RecordedClock, VecSink, apart, compile, moments, repeat};
 use trace::{Event, EventKind, Metadata, Phase, Totals, TraceReader, TraceWriter, WriteOptions};
 
 /// Ops of a window: small, so that images have several.
@@ -13,6 +13,10 @@ const WINDOW_OPS: usize = 4096;
 const OPTIONS: WriteOptions = WriteOptions { level: 1, time: true, sites: true };
 /// Events that a cut keeps.
 const CUT_EVENTS: u64 = 500;
+/// Moments of one table.
+const MOMENTS_MAX: usize = 4096;
+/// The clock of a trace without one, whose times are all 0.
+const NO_CLOCK: RecordedClock = RecordedClock { ticks_per_second: 1, recorder_ps_per_event: 0 };
 
 /// A valid trace, read.
 pub(crate) struct Read {
@@ -90,8 +94,11 @@ fn use_it(read: &Read, totals: &Totals, image: &VecSink, summary: &trace::image:
         return Err("written again it has other totals".to_owned());
     }
     _ = trace::text::write(&mut sink(), &read.metadata, read.events.iter().copied().map(Ok));
-    let rate = read.metadata.ticks_per_second.unwrap_or(1);
-    paced(image.ops(), summary, read.events.iter().copied().map(Ok), rate).map_err(|e| e.to_string())?;
+    let clock = RecordedClock::of(&read.metadata).unwrap_or(NO_CLOCK);
+    let found = moments(read.events.iter().copied().map(Ok), clock, MOMENTS_MAX).map_err(|e| e.to_string())?;
+    if found.ops != summary.ops {
+        return Err("the table of moments has other ops".to_owned());
+    }
     for order in [Order::Total, Order::Gil, Order::Free] {
         let Ok(threads) = apart(image.ops().to_vec(), summary.slots, order) else { continue };
         if threads.streams.is_empty() && !image.ops().is_empty() {

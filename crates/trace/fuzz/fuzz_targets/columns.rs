@@ -8,7 +8,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::io::sink;
-use trace::image::{Order, VecSink, apart, compile, paced};
+use trace::image::{Order, RecordedClock, VecSink, apart, compile, moments};
 use trace::{Metadata, Site, TraceReader, TraceWriter, WriteOptions};
 
 const COLUMNS: usize = 12;
@@ -89,10 +89,11 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok((_, stated)) = valid else { return };
     let summary = compiled.expect("the reader accepts it");
     assert_eq!((stated, summary.ops), (totals.clone(), totals.image_ops));
-    let (ops, again, _) =
-        paced(image.ops(), &summary, events.into_iter().map(Ok), 1_000_000).expect("they are its events");
+    let clock = RecordedClock { ticks_per_second: 1_000_000, recorder_ps_per_event: 50_000 };
+    let found = moments(events.into_iter().map(Ok), clock, 1024).expect("they are its events");
+    assert_eq!(found.ops, summary.ops);
     for order in [Order::Total, Order::Gil, Order::Free] {
-        _ = apart(ops.clone(), again.slots, order);
+        _ = apart(image.ops().to_vec(), summary.slots, order);
     }
     _ = trace::cut(whole.as_slice(), sink(), 10, OPTIONS);
 });

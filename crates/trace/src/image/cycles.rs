@@ -150,11 +150,6 @@ fn with_slot(op: Op, slot: u32) -> Op {
     Op((op.0 & !BITS) | (u64::from(slot) << 7))
 }
 
-/// A time in a paced image.
-fn is_pace(op: Op) -> bool {
-    op.kind() == OpKind::ThreadSwitch && Control::of(op) == Control::Pace
-}
-
 /// What is known where the next op is written.
 struct Writer {
     out: Vec<u64>,
@@ -169,9 +164,6 @@ struct Writer {
     thread: u32,
     /// Whether a thread that has begun or ended lives.
     alive: HashMap<u32, bool>,
-    /// The last time written, and what is added to recorded ones.
-    pace: u32,
-    pace_shift: u32,
     /// Which cycle this is, from 0, and how many there are; no cycles outside of the section.
     cycle: Option<(u32, u32)>,
 }
@@ -187,26 +179,23 @@ impl Writer {
             touched: HashMap::new(),
             thread: 0,
             alive: HashMap::new(),
-            pace: 0,
-            pace_shift: 0,
             cycle: None,
         }
     }
 
-    /// Writes ops as they are, but for slots and times.
+    /// Writes ops as they are, but for slots.
     fn plain(&mut self, ops: &[u64]) {
         self.cycle = None;
         self.groups(ops);
     }
 
     fn repeat(&mut self, section: &[u64], times: u32) {
-        let (thread, pace) = (self.thread, self.pace);
+        let thread = self.thread;
         let restarted = ended_first(section);
         let moved: Vec<usize> = self.survivors.keys().map(|at| Op(section[*at]).slot()).collect();
         for cycle in 0..times {
             self.cycle = Some((cycle, times));
             if cycle > 0 {
-                self.pace_shift = self.pace - pace;
                 for started in &restarted {
                     self.lifetime(Op::new(OpKind::ThreadStart, crate::Domain::Libc, 0, *started));
                 }
@@ -279,10 +268,6 @@ impl Writer {
                 if is_kept || Phase::from_mark(op.value()).is_none() {
                     self.out.push(op.0);
                 }
-            }
-            OpKind::ThreadSwitch if is_pace(op) => {
-                self.pace = op.value().saturating_add(self.pace_shift);
-                self.out.push(with_value(op, self.pace).0);
             }
             OpKind::ThreadSwitch if Control::of(op) == Control::Direct => self.out.push(op.0),
             OpKind::ThreadSwitch => {

@@ -43,12 +43,10 @@ pub enum Control {
     Spawn = 3,
     /// Go on when that thread is gone.
     Join = 4,
-    /// Go on when so many units of [`super::PACE_UNIT_NS`] have passed since the recording began, in the size field.
-    Pace = 5,
     /// The next op has this index in the merged image, in the size field; of [`Order::Total`] alone.
-    At = 6,
+    At = 5,
     /// The program steers its allocator: directive and key in the slot field, the value in the size field.
-    Direct = 7,
+    Direct = 6,
 }
 
 impl Control {
@@ -61,9 +59,8 @@ impl Control {
             2 => Self::Signal,
             3 => Self::Spawn,
             4 => Self::Join,
-            5 => Self::Pace,
-            6 => Self::At,
-            7 => Self::Direct,
+            5 => Self::At,
+            6 => Self::Direct,
             _ => Self::Switch,
         }
     }
@@ -147,7 +144,7 @@ impl Iterator for Groups<'_> {
 fn is_kept(op: Op) -> bool {
     match op.kind() {
         OpKind::ThreadStart | OpKind::ThreadEnd => false,
-        OpKind::ThreadSwitch => matches!(Control::of(op), Control::Pace | Control::Direct),
+        OpKind::ThreadSwitch => Control::of(op) == Control::Direct,
         _ => true,
     }
 }
