@@ -72,4 +72,5 @@ passing_through! {
     __xstat64(version: c_int, path: *const c_char, facts: *mut c_void) -> c_int, c"__xstat64", notice, -1;
     read(fd: c_int, buffer: *mut c_void, bytes: usize) -> isize, c"read", notice, -1;
     sem_wait(semaphore: *mut c_void) -> c_int, c"sem_wait", notice_exit, -1;
+    sigaction(signal: c_int, new: *const c_void, old: *mut c_void) -> c_int, c"sigaction", notice_exit, -1;
 }

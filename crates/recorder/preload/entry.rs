@@ -139,8 +139,10 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
         return;
     }
     stream::with(|thread| {
-        if !thread.is_held() {
+        if thread.is_own_free(block as usize) {
             thread.freeing(LIBC, block as usize);
+        } else {
+            thread.has_released(block as usize);
         }
     });
     // SAFETY: the program's own argument.

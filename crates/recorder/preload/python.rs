@@ -195,7 +195,11 @@ unsafe extern "C" fn realloc_from(context: *mut c_void, block: *mut c_void, size
             thread.resizing(domain, block as usize);
         }
         // SAFETY: the wrapped allocator with its own context.
-        let resized = thread.holding(|| unsafe { (original.realloc)(original.context, block, size) });
+        let resize = || unsafe { (original.realloc)(original.context, block, size) };
+        let resized = match was_held || block.is_null() {
+            true => thread.holding(resize),
+            false => thread.holding(|| thread.releasing(block as usize, resize)),
+        };
         if was_held {
         } else if block.is_null() {
             thread.allocated(Kind::Alloc, domain, 0, resized as usize, size, caller);
@@ -213,15 +217,17 @@ unsafe extern "C" fn py_free(context: *mut c_void, block: *mut c_void) {
     // SAFETY: CPython passes the context on.
     let (domain, original) = unsafe { hook(context) };
     stream::with(|thread| {
-        if !thread.is_held() {
-            look_at_collector(thread, domain, false);
-            if domain != RAW && ending::has_begun() {
-                finalise();
-            }
-            thread.freeing(domain, block as usize);
-        }
         // SAFETY: the wrapped allocator with its own context.
-        thread.holding(|| unsafe { (original.free)(original.context, block) });
+        let free = || unsafe { (original.free)(original.context, block) };
+        if !thread.is_own_free(block as usize) {
+            return free();
+        }
+        look_at_collector(thread, domain, false);
+        if domain != RAW && ending::has_begun() {
+            finalise();
+        }
+        thread.freeing(domain, block as usize);
+        thread.releasing(block as usize, free);
     });
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: nothing of CPython's layout is assumed; only exported functions, and objects as opaque pointers.
 
 use crate::sys;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::mem::transmute;
 
 /// Any Python object.
@@ -63,10 +63,10 @@ interface! {
         take = c"PyGILState_Ensure": fn() -> c_int;
         give_back = c"PyGILState_Release": fn(c_int);
     }
-    /// What has a function called when the interpreter exits, without an object for it: there from 3.13 on.
-    AtExit {
-        current_interpreter = c"PyInterpreterState_Get": fn() -> *mut c_void;
-        register = c"PyUnstable_AtExit": fn(*mut c_void, unsafe extern "C" fn(*mut c_void), *mut c_void) -> c_int;
+    /// What calls a function of Python's without a tuple of arguments.
+    Call {
+        function = c"PyObject_Vectorcall": fn(Object, *const Object, usize, Object) -> Object;
+        number = c"PyLong_FromLong": fn(c_long) -> Object;
     }
     /// What lists the threads that an interpreter knows.
     States {

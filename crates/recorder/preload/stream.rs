@@ -23,6 +23,8 @@ pub struct Thread {
     pub depth: Cell<u32>,
     /// While a pool of a library's own is at work.
     in_pool: Cell<bool>,
+    /// The block that Python frees or resizes, whose way may lead to the C library; 0 for none.
+    released: Cell<usize>,
     next: Cell<*mut [AtomicU64; 4]>,
     end: Cell<*mut [AtomicU64; 4]>,
     window: Cell<*mut u8>,
@@ -41,6 +43,7 @@ thread_local! {
         Thread {
             depth: Cell::new(0),
             in_pool: Cell::new(false),
+            released: Cell::new(0),
             next: Cell::new(null_mut()),
             end: Cell::new(null_mut()),
             window: Cell::new(null_mut()),
@@ -100,6 +103,33 @@ impl Thread {
         let result = body();
         self.in_pool.set(was_in_pool);
         result
+    }
+
+    /// Runs Python's free or resize of a block. What else is freed meanwhile is a request of its own: `tracemalloc`
+    /// removes its entry for a large block when that block reaches the domain `raw`.
+    #[inline(always)]
+    pub fn releasing<T>(&self, block: usize, body: impl FnOnce() -> T) -> T {
+        let outer = self.released.replace(block);
+        let result = body();
+        self.released.set(outer);
+        result
+    }
+
+    /// Whether a free is a request of its own.
+    #[inline(always)]
+    pub fn is_own_free(&self, block: usize) -> bool {
+        match self.released.get() {
+            0 => !self.is_held(),
+            released => released != block,
+        }
+    }
+
+    /// The C library frees the block: from now on its address may be another one's.
+    #[inline(always)]
+    pub fn has_released(&self, block: usize) {
+        if self.released.get() == block {
+            self.released.set(usize::MAX);
+        }
     }
 
     /// An allocation returned. A null block is a failed call and leaves no record.

@@ -145,3 +145,27 @@ fn exit_is_marked_after_the_exit_functions_and_before_the_first_free() {
         assert!(metadata.python.unwrap().version == interpreter.version, "{label}");
     }
 }
+
+/// `tracemalloc` frees its entries for large blocks within Python's own frees and resizes.
+#[test]
+fn tracemalloc_costs_no_free() {
+    const CODE: &str = "\
+import tracemalloc
+kept, grown = [], []
+for _ in range(20):
+    tracemalloc.start()
+    kept += [['%d' % n, '%d' % n * 400] for n in range(1000)]
+    grown += range(3000)
+    tracemalloc.stop()
+    kept += [['%d' % n, '%d' % n * 400] for n in range(1000)]
+    del kept[::2]
+";
+    let _one = support::one_at_a_time();
+    for interpreter in support::interpreters() {
+        let (folder, label) = (tempfile::tempdir().unwrap(), interpreter.label());
+        let report = support::record(&support::options(folder.path(), &interpreter.path, &["-c", CODE]));
+        let (_, converted) = report.images[report.main].trace.as_ref().unwrap();
+        let found = (converted.unknown_frees, converted.missed_frees, converted.hook_mask & 0b1110);
+        assert_eq!((report.exit_code, found), (0, (0, 0, 0b1110)), "{label}");
+    }
+}
