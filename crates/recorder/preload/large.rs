@@ -6,9 +6,9 @@
 
 use crate::lock::{Guarded, Spin};
 use crate::raw::{Kind, flag};
+use crate::recording;
 use crate::stream::Thread;
 use crate::touch::{self, Block, Touched};
-use crate::{recording, sys};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 const SLOTS: usize = 1 << 18;
@@ -148,7 +148,7 @@ impl Table {
 pub fn insert(address: usize, size: usize, is_zeroed: bool) {
     let block = Block { address, size };
     LOCK.lock();
-    let at_first = sys::keeping_errno(|| touch::present_at_first(block, is_zeroed));
+    let at_first = touch::present_at_first(block, is_zeroed);
     // SAFETY: the lock is held.
     let table = unsafe { TABLE.get() };
     if at_first < block.own_pages() || is_zeroed {
@@ -173,7 +173,7 @@ fn take_touched_if_here(block: usize) -> (u64, usize) {
     LOCK.lock();
     // SAFETY: the lock is held.
     let found = unsafe { TABLE.get() }.remove(block);
-    let touched = found.map(|entry| sys::keeping_errno(|| entry.touched()));
+    let touched = found.map(Entry::touched);
     LOCK.unlock();
     touched.map_or((0, 0), |touched| (touched.bytes + 1, touched.unknown_pages as usize))
 }

@@ -16,7 +16,7 @@ const REGION_PAGES: usize = 64;
 const REGION_BYTES: usize = REGION_PAGES * sys::OS_PAGE;
 const REGIONS: usize = 4096;
 /// After so many answers about one region the kernel is asked once.
-const ANSWERS_MAX: u8 = 32;
+const ANSWERS_MAX: u8 = 250;
 /// Blocks from here on are scanned for written pages, which costs some microseconds.
 const SCANNED_BYTES_MIN: usize = 1 << 20;
 /// Whether the kernel was seen not to know `PAGEMAP_SCAN`.
@@ -98,7 +98,10 @@ impl Known {
         // SAFETY: an increment of zero changes nothing.
         let end = unsafe { sys::sbrk(0) } as usize;
         HEAP_END.store(end, Ordering::Relaxed);
-        let lowest = LOWEST_END.swap(usize::MAX, Ordering::Relaxed).min(end);
+        let mut lowest = end;
+        if LOWEST_END.load(Ordering::Relaxed) != usize::MAX {
+            lowest = lowest.min(LOWEST_END.swap(usize::MAX, Ordering::Relaxed));
+        }
         let (first, last) = (lowest / REGION_BYTES, self.heap_end.div_ceil(REGION_BYTES));
         if lowest < self.heap_end {
             self.high = self.high.min(lowest);
@@ -155,7 +158,8 @@ impl Known {
         let wide_end = if end <= heap_end { wide_end.min(heap_end.next_multiple_of(sys::OS_PAGE)) } else { wide_end };
         for (from, to) in [(number * REGION_BYTES, wide_end), (begin, end)] {
             // SAFETY: `present` has a byte for each page of the range, which lies in two regions.
-            if unsafe { sys::mincore(from as *mut c_void, to - from, present.as_mut_ptr()) } != 0 {
+            let answer = || unsafe { sys::mincore(from as *mut c_void, to - from, present.as_mut_ptr()) };
+            if sys::keeping_errno(answer) != 0 {
                 continue;
             }
             let pages = (to - from) / sys::OS_PAGE;
@@ -192,7 +196,7 @@ pub fn present_at_first(block: Block, is_zeroed: bool) -> usize {
         return 0;
     }
     if !block.is_small() {
-        return probe::resident_pages(begin, end).unwrap_or(pages);
+        return sys::keeping_errno(|| probe::resident_pages(begin, end)).unwrap_or(pages);
     }
     // SAFETY: the lock is held.
     let known = unsafe { KNOWN.get() };
@@ -220,7 +224,7 @@ pub struct Touched {
 pub fn touched(block: Block, at_first: usize, is_zeroed: bool) -> Touched {
     let pages = block.own_pages();
     if !block.is_small() {
-        return large_touched(block, pages, at_first);
+        return sys::keeping_errno(|| large_touched(block, pages, at_first));
     }
     let (begin, end) = block.own();
     // SAFETY: the lock is held.
@@ -270,20 +274,22 @@ fn bytes_of(block: Block, touched: u64) -> u64 {
     (head + (pages - 1) * sys::OS_PAGE + in_last) as u64
 }
 
-/// How far the bytes of a live block reach that are not zero, in words.
+/// How far the bytes of a live block reach that are not zero, to 16 bytes.
 fn written_bytes(begin: usize, bytes: usize) -> usize {
-    const WORDS: usize = 8;
-    let skipped = begin.next_multiple_of(8) - begin;
-    let begin = begin + skipped;
-    // SAFETY: memory of a live block in pages that are present. What other threads write there meanwhile changes one
-    // answer at most.
-    let word = |index: usize| unsafe { ((begin + index * 8) as *const u64).read_volatile() };
-    let mut end = bytes.saturating_sub(skipped) / 8;
-    while end >= WORDS && (end - WORDS..end).fold(0, |all, index| all | word(index)) == 0 {
-        end -= WORDS;
+    let mut end = bytes & !15;
+    while end >= 128 && is_zero::<16>(begin + end - 128) {
+        end -= 128;
     }
-    while end > 0 && word(end - 1) == 0 {
-        end -= 1;
+    while end > 0 && is_zero::<2>(begin + end - 16) {
+        end -= 16;
     }
-    end * 8
+    end
+}
+
+/// Whether so many words of a live block, in pages that are present, are zero.
+#[inline(always)]
+fn is_zero<const WORDS: usize>(at: usize) -> bool {
+    // SAFETY: readable memory; what other threads write there meanwhile changes one answer at most.
+    let words = unsafe { (at as *const [u64; WORDS]).read_unaligned() };
+    words.into_iter().fold(0, |all, word| all | word) == 0
 }
