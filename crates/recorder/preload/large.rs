@@ -148,10 +148,10 @@ impl Table {
 pub fn insert(address: usize, size: usize, is_zeroed: bool) {
     let block = Block { address, size };
     LOCK.lock();
-    let at_first = touch::present_at_first(block, is_zeroed);
+    let at_first = touch::first_look(block, is_zeroed);
     // SAFETY: the lock is held.
     let table = unsafe { TABLE.get() };
-    if at_first < block.own_pages() || is_zeroed {
+    if let Some(at_first) = at_first {
         if !table.insert(Entry::new(block, at_first, is_zeroed)) {
             recording::add_flags(flag::PROBED_FULL);
         }

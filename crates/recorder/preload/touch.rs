@@ -5,7 +5,7 @@
 
 use crate::lock::Guarded;
 use crate::raw::LARGE_BYTES;
-use crate::{probe, sys};
+use crate::{probe, stream, sys};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -17,6 +17,10 @@ const REGION_BYTES: usize = REGION_PAGES * sys::OS_PAGE;
 const REGIONS: usize = 4096;
 /// After so many answers about one region the kernel is asked once.
 const ANSWERS_MAX: u8 = 250;
+/// Reading contents may take one part in so many of the time since the recording began, as if that were so many ticks
+/// longer ago.
+const READING_SHARE: u64 = 64;
+const READING_TICKS_AHEAD: u64 = 1 << 28;
 /// Blocks from here on are scanned for written pages, which costs some microseconds.
 const SCANNED_BYTES_MIN: usize = 1 << 20;
 /// Whether the kernel was seen not to know `PAGEMAP_SCAN`.
@@ -46,6 +50,8 @@ struct Known {
     heap_end: usize,
     /// End of the highest block of the main heap; what lies behind is fresh.
     high: usize,
+    /// Time that reading the contents of blocks took, ticks.
+    reading_ticks: u64,
 }
 
 static KNOWN: Guarded<Known> = Guarded::new(Known {
@@ -53,6 +59,7 @@ static KNOWN: Guarded<Known> = Guarded::new(Known {
     generation: 0,
     heap_end: 0,
     high: 0,
+    reading_ticks: 0,
 });
 
 /// The C library has freed a block: it may have given the end of the main heap back.
@@ -113,6 +120,11 @@ impl Known {
         }
         self.heap_end = end;
         end
+    }
+
+    /// Whether contents may be read now: that takes a small share of the program's time at most.
+    fn may_read(&self) -> bool {
+        self.reading_ticks.saturating_mul(READING_SHARE) <= stream::elapsed_ticks() + READING_TICKS_AHEAD
     }
 
     /// Whether all pages of a small block's range are known to be present.
@@ -187,8 +199,16 @@ fn ones(pages: usize) -> u64 {
     (1 << pages) - 1
 }
 
-/// How many of a new block's own pages are present before the program could write to them. `large::LOCK` is held.
-pub fn present_at_first(block: Block, is_zeroed: bool) -> usize {
+/// How many of a new block's own pages are present before the program could write to them; `None` where no later look
+/// can say more. `large::LOCK` is held.
+pub fn first_look(block: Block, is_zeroed: bool) -> Option<usize> {
+    let present = present_at_first(block, is_zeroed);
+    // SAFETY: the lock is held.
+    let is_worth_it = present < block.own_pages() || is_zeroed && block.is_small() && unsafe { KNOWN.get() }.may_read();
+    is_worth_it.then_some(present)
+}
+
+fn present_at_first(block: Block, is_zeroed: bool) -> usize {
     let (begin, end) = block.own();
     let pages = block.own_pages();
     // glibc has mapped it for this request.
@@ -233,11 +253,14 @@ pub fn touched(block: Block, at_first: usize, is_zeroed: bool) -> Touched {
     let Some(present) = (if is_whole { Some(ones(pages)) } else { known.look(begin, end) }) else {
         return Touched { bytes: block.size as u64, unknown_pages: pages as u64 };
     };
-    if is_zeroed && at_first != 0 {
+    if is_zeroed && at_first != 0 && known.may_read() {
+        let begun = sys::ticks();
         // glibc has filled those pages with zeros: what the program wrote there shows.
         let is_written = |page: &usize| written_bytes(begin + page * sys::OS_PAGE, sys::OS_PAGE) != 0;
         let written = (0..pages).filter(|page| present >> page & 1 != 0).filter(is_written);
-        return Touched { bytes: bytes_of(block, written.fold(0, |mask, page| mask | 1 << page)), unknown_pages: 0 };
+        let bytes = bytes_of(block, written.fold(0, |mask, page| mask | 1 << page));
+        known.reading_ticks += sys::ticks().wrapping_sub(begun);
+        return Touched { bytes, unknown_pages: 0 };
     }
     Touched { bytes: bytes_of(block, present), unknown_pages: at_first.min(present.count_ones() as usize) as u64 }
 }
@@ -250,6 +273,7 @@ fn large_touched(block: Block, pages: usize, at_first: usize) -> Touched {
         written
     });
     let estimated = || match probe::resident_pages(begin, end) {
+        Some(0) => written_bytes(block.address, begin - block.address) as u64,
         Some(found) if found < pages => (found * sys::OS_PAGE + (begin - block.address)) as u64,
         _ => block.size as u64,
     };
