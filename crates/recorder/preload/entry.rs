@@ -5,7 +5,7 @@
 //! and jump on, so that no frame lies between.
 
 use crate::raw::{Kind, flag};
-use crate::{life, stream, sys};
+use crate::{life, stream, sys, touch};
 use core::ffi::{CStr, c_char, c_int, c_void};
 
 const LIBC: u8 = 0;
@@ -147,6 +147,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
     });
     // SAFETY: the program's own argument.
     unsafe { sys::__libc_free(block) };
+    touch::freed();
 }
 
 /// # Safety

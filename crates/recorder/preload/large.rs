@@ -152,10 +152,10 @@ impl Table {
 pub fn insert(address: usize, size: usize, is_zeroed: bool) {
     let block = Block { address, size };
     LOCK.lock();
-    let at_first = sys::keeping_errno(|| touch::present_at_first(block, is_zeroed));
+    let at_first = touch::first_look(block, is_zeroed);
     // SAFETY: the lock is held.
     let table = unsafe { TABLE.get() };
-    if at_first < block.own_pages() || is_zeroed {
+    if let Some(at_first) = at_first {
         if !table.insert(Entry::new(block, at_first, is_zeroed)) {
             recording::add_flags(flag::PROBED_FULL);
         }
@@ -177,7 +177,7 @@ fn take_touched_if_here(block: usize) -> (u64, usize) {
     LOCK.lock();
     // SAFETY: the lock is held.
     let found = unsafe { TABLE.get() }.remove(block);
-    let touched = found.map(|entry| sys::keeping_errno(|| entry.touched()));
+    let touched = found.map(Entry::touched);
     LOCK.unlock();
     let Some(entry) = found else { return (0, 0) };
     let size = entry.size();

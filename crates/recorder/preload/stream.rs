@@ -297,6 +297,11 @@ pub fn sequence() -> u64 {
     SEQUENCE.load(Ordering::SeqCst)
 }
 
+/// Ticks of the time stamp counter since recording began.
+pub fn elapsed_ticks() -> u64 {
+    sys::ticks().wrapping_sub(START_TICKS.load(Ordering::Relaxed))
+}
+
 /// Sets where time begins, and whether the clock must be looked at.
 pub fn begin(ticks: u64, watches_clock: bool) {
     START_TICKS.store(ticks, Ordering::Relaxed);

@@ -92,6 +92,52 @@ fn touched_bytes_tell_a_used_array_from_an_unused_one() {
     assert!(advised >= 3, "NumPy asks for huge pages from 4 MiB on");
 }
 
+#[test]
+fn pages_that_were_present_before_are_unknown_unless_they_were_zeroed() {
+    let _one = support::one_at_a_time();
+    let Some(python) = support::python_with_packages() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    // The blocks at the end keep the heap from giving the first ones back.
+    let code = "import ctypes, numpy\n\
+                ctypes.CDLL(None).pyalloc_mark(b'steady')\n\
+                def new(make, size, count): return [make(size, dtype=numpy.uint8) for _ in range(count)]\n\
+                untouched = new(numpy.empty, 40001, 100)\n\
+                partly = new(numpy.empty, 40003, 100)\n\
+                for x in partly: x[:12003] = 1\n\
+                first = new(numpy.empty, 40005, 100)\n\
+                for x in first: x.fill(1)\n\
+                end = new(numpy.empty, 40005, 20)\n\
+                for x in end: x.fill(1)\n\
+                del first, x\n\
+                again = new(numpy.empty, 39001, 40)\n\
+                zeroed = new(numpy.zeros, 40007, 40)\n\
+                for x in zeroed: x[:5000] = 1";
+    support::record(&support::options(folder.path(), &python, &["-c", code]));
+    let (metadata, events) = support::read(&folder.path().join("test.trace"));
+    // What the start of the interpreter left free is used first.
+    let most = |wanted: u64| {
+        let mut found = BTreeMap::<_, usize>::new();
+        for event in &events {
+            if let EventKind::Alloc { size, touched, domain: Domain::Numpy, .. } = event.kind
+                && size == wanted
+            {
+                *found.entry(touched).or_default() += 1;
+            }
+        }
+        let (touched, count) = found.iter().max_by_key(|found| found.1).unwrap();
+        assert!(*count * 10 > found.values().sum::<usize>() * 7, "{wanted}: {found:?}");
+        *touched
+    };
+    assert_eq!(most(40_001), Some(0));
+    assert_eq!(most(40_003), Some(12_016), "to 16 bytes");
+    assert_eq!(most(40_005), Some(40_005));
+    assert_eq!(most(39_001), None, "the pages of blocks before");
+    assert_eq!(most(40_007), Some(5008), "the C library has zeroed the rest");
+    let unknown = metadata.unknown_touch.unwrap()["steady"];
+    assert!((28..150).contains(&unknown.blocks) && unknown.bytes >= 28 * 36_864, "{unknown:?}");
+    assert!(!metadata.notes.iter().any(|note| note.contains("8 KiB")), "{:?}", metadata.notes);
+}
+
 /// Threads whose first use of Arrow's pool is an allocation, a resize or a free, and which end.
 const THREADS: &str = "\
 import threading, pyarrow
