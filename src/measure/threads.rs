@@ -6,8 +6,8 @@ use super::compile::{CompileJob, Compiled, WholeSink, unwritable, write_streams}
 use crate::run::Mode;
 use crate::workload::{OpenTrace, trace_sentence};
 use serde::{Deserialize, Serialize};
-use trace::TraceReader;
 use trace::image::{Order, apart, paced};
+use trace::{Metadata, TraceReader};
 
 /// What is to be known of streams in shared memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +34,7 @@ pub(super) fn transform(
     if job.paced {
         pace(trace, sink, compiled)?;
     }
-    let threads = compiled.metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count();
-    let mode = job.mode.unwrap_or(if threads > 1 { Mode::Gil } else { Mode::Merged });
+    let mode = mode(job, &compiled.metadata);
     let own = match mode {
         Mode::Merged => return Ok(()),
         Mode::Gil => Order::Gil,
@@ -44,20 +43,30 @@ pub(super) fn transform(
     match take_apart(sink, own, stream_fds, compiled) {
         Ok(streams) => (compiled.mode, compiled.streams) = (mode, Some(streams)),
         Err(reason) if job.mode.is_some() => return Err(reason),
-        Err(reason) => compiled.remark = Some(format!("threads are replayed merged: {reason}")),
+        Err(reason) => {
+            let before = compiled.remark.take().map(|remark| remark + "; ").unwrap_or_default();
+            compiled.remark = Some(format!("{before}threads are replayed merged: {reason}"));
+        }
     }
     Ok(())
 }
 
+/// How a trace's threads are to be replayed.
+pub(super) fn mode(job: &CompileJob, metadata: &Metadata) -> Mode {
+    let threads = metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count();
+    job.mode.unwrap_or(if threads > 1 { Mode::Gil } else { Mode::Merged })
+}
+
 const TOO_LARGE: &str =
-    "its image is too large to be kept in memory; cut it with `trace cut`, or use --threads merged back to back";
+    "its image takes more than a sixth of the available memory. Free memory, or cut it with `trace cut`";
 
 fn pace(trace: &mut OpenTrace, sink: &mut WholeSink, compiled: &mut Compiled) -> Result<(), String> {
     let Some(ticks_per_second) = compiled.metadata.ticks_per_second else {
         return Err("it was recorded without times, so that it cannot be replayed --paced. Record it anew.".to_owned());
     };
     if !compiled.whole {
-        return Err(format!("{TOO_LARGE}."));
+        compiled.remark = Some(format!("memory is replayed without the recorded gaps: {TOO_LARGE}."));
+        return Ok(());
     }
     let ops = sink.read_back().map_err(|e| unwritable(&e))?;
     let events = TraceReader::new(trace.rewound()?).map_err(|e| trace_sentence(&e))?;
