@@ -49,11 +49,15 @@ fn record(folder: &Path, python: &str) -> (PathBuf, PathBuf) {
 
 /// Runs a command once under the announcer, in the environment of the tests and what is added.
 fn run(command: &[&str], added: &[(&str, &str)]) -> Result<RealRun, String> {
+    run_as(command, added, false)
+}
+
+fn run_as(command: &[&str], added: &[(&str, &str)], of_child: bool) -> Result<RealRun, String> {
     let command: Vec<OsString> = command.iter().map(OsString::from).collect();
     let library = recorder::announcer().unwrap();
     let announcer = library.path().to_owned();
-    let program =
-        Program { path: recorder::check(&command).unwrap(), command, announcer, idle_ms: vec![0, 20], limit: LIMIT };
+    let (path, idle_ms) = (recorder::check(&command).unwrap(), vec![0, 20]);
+    let program = Program { path, command, announcer, idle_ms, limit: LIMIT, of_child };
     let added = added.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let cell = Cell { workload: 0, config: 0, pass: Pass::Footprint, block: 3, padding_bytes: 100 };
     program.run(&cell, &std::env::vars_os().chain(added).collect::<Vec<_>>())
@@ -192,13 +196,135 @@ fn a_program_behind_a_shell_is_followed_from_its_steady_mark() {
 }
 
 #[test]
+fn once_it_was_idle_a_program_may_end_in_any_way() {
+    let _one = support::one_at_a_time();
+    let Some(python) = support::any_interpreter() else { return };
+    let work = "import ctypes, os, sys; mark = ctypes.CDLL(None).pyalloc_mark; mark(b'steady'); \
+                rows = [str(i) for i in range(20000)]; del rows; mark(b'drained'); ";
+    for (end, ended, has_end) in [
+        ("os.kill(os.getpid(), 15)", Some("by SIGTERM"), false),
+        ("os.kill(os.getpid(), 9)", Some("by SIGKILL"), false),
+        ("os.abort()", Some("by SIGABRT"), false),
+        ("os._exit(5)", Some("with code 5"), false),
+        ("os._exit(0)", None, false),
+        ("raise SystemExit(3)", Some("with code 3"), true),
+        ("raise ValueError('late')", Some("with code 1"), true),
+        ("pass", None, true),
+    ] {
+        let run = run(&[python.path.to_str().unwrap(), "-c", &format!("{work}{end}")], &[]);
+        let run = run.unwrap_or_else(|e| panic!("{end}: {e}"));
+        assert_eq!((run.ended.as_deref(), run.end_bytes.is_some()), (ended, has_end), "{end}");
+        assert!(run.peak_bytes > 1 << 20 && run.rest.len() == 2 && run.faults_minor > Some(100), "{end}: {run:?}");
+    }
+}
+
+/// Ends well every other time that it is started, and otherwise by a signal before it marks anything.
+const FLAKY: &str = "\
+import os, sys
+count = sys.argv[1]
+with open(count, 'a') as file: file.write('x')
+if os.path.getsize(count) % 2 == 0: os.kill(os.getpid(), 9)
+rows = [str(i) for i in range(20000)]
+";
+
+#[test]
+fn a_run_that_fails_costs_that_run() {
+    let _one = support::one_at_a_time();
+    let Some(python) = support::any_interpreter() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (program, trace, count) =
+        (folder.path().join("flaky.py"), folder.path().join("app.trace"), folder.path().join("count"));
+    fs::write(&program, FLAKY).unwrap();
+    let command = [python.path.to_str().unwrap(), program.to_str().unwrap(), count.to_str().unwrap()];
+    let done = bench(&[&["record", "-o", trace.to_str().unwrap(), "--"][..], &command].concat());
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let more = ["-c", "today", "--runs", "6", "--timings", "0", "--predictions", "1", "--idle", "0"];
+    let last = ["--json", "--allow-debug-build", "--"];
+    let done = bench(&[&["live", trace.to_str().unwrap()][..], &more, &last, &command].concat());
+    let all: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&done.stderr)));
+    let found: Fidelity = serde_json::from_value(all["found"].clone()).unwrap();
+    let runs: usize = found.configs.iter().map(|config| config.real.len()).sum();
+    let failures: Vec<&String> = found.configs.iter().flat_map(|config| &config.failures).collect();
+    assert_eq!((runs, failures.len(), done.status.code()), (3, 3, Some(1)), "{failures:?}");
+    assert!(failures.iter().all(|reason| reason.contains("by SIGKILL")), "{failures:?}");
+}
+
+#[test]
+fn the_trace_of_a_child_is_compared_with_a_child() {
+    let _one = support::one_at_a_time();
+    let Some(python) = support::any_interpreter() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (program, trace) = (folder.path().join("prefork.py"), folder.path().join("app.trace"));
+    let code = "import ctypes, os\nmark = getattr(ctypes.CDLL(None), 'pyalloc_mark', lambda name: None)\n\
+                if os.fork() == 0:\n    mark(b'steady')\n    rows = [str(i) for i in range(300000)]\n    del rows\n    \
+                mark(b'drained')\n    os._exit(0)\nos.wait()\n";
+    fs::write(&program, code).unwrap();
+    let command = [python.path.to_str().unwrap(), program.to_str().unwrap()];
+    let (child, own) = (run_as(&command, &[], true).unwrap(), run_as(&command[..1], &[], true).unwrap_err());
+    assert!(child.has_steady && child.rest_from == "drained" && child.other_marks == 1, "{child:?}");
+    assert!(child.peak_bytes > 15 << 20, "the child's peak and not its parent's: {child:?}");
+    assert!(own.contains("came from the program itself"), "{own}");
+
+    let done = bench(&[&["record", "-o", trace.to_str().unwrap(), "--"][..], &command].concat());
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let others = fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.path());
+    let of_child = others.filter(|path| *path != trace && path.extension().is_some_and(|kind| kind == "trace"));
+    let of_child = of_child.collect::<Vec<_>>();
+    assert_eq!(of_child.len(), 1, "{of_child:?}");
+    let more = ["-c", "today", "--runs", "1", "--timings", "0", "--predictions", "1", "--idle", "0"];
+    let last = ["--json", "--allow-debug-build", "--"];
+    let done = bench(&[&["live", of_child[0].to_str().unwrap()][..], &more, &last, &command].concat());
+    let all: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&done.stderr)));
+    let found: Fidelity = serde_json::from_value(all["found"].clone()).unwrap();
+    assert!(found.notes.iter().any(|note| note.contains("the first child")), "{:?}", found.notes);
+    let run = &found.configs[0].real[0];
+    assert!(run.has_steady && run.rest_from == "drained" && run.peak_bytes > 15 << 20, "{run:?}");
+}
+
+#[test]
+fn threads_that_were_joined_are_gone_at_rest_and_each_counts() {
+    let _one = support::one_at_a_time();
+    let Some(python) = support::any_interpreter() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (program, trace) = (folder.path().join("threads.py"), folder.path().join("app.trace"));
+    // jemalloc gives an arena back when its last thread ends. The threads take 30 ms to end.
+    let code = "import ctypes, threading\nlibc = ctypes.CDLL(None)\n\
+                mark = getattr(libc, 'pyalloc_mark', lambda name: None)\nkey = ctypes.c_uint()\n\
+                libc.pthread_key_create(ctypes.byref(key), libc.usleep)\n\
+                def work():\n    libc.pthread_setspecific(key, ctypes.c_void_p(30000))\n    \
+                rows = ['x' * 5000 for _ in range(2000)]\n\
+                mark(b'steady')\nheld = [str(i) for i in range(100000)]\n\
+                for _ in range(4):\n    thread = threading.Thread(target=work)\n    thread.start()\n    thread.join()\n\
+                mark(b'drained')\n";
+    fs::write(&program, code).unwrap();
+    let command = [python.path.to_str().unwrap(), program.to_str().unwrap()];
+    let done = bench(&[&["record", "-o", trace.to_str().unwrap(), "--"][..], &command].concat());
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let more = ["-c", "jemalloc", "-c", "today", "--timings", "0", "--predictions", "1", "--idle", "1000", "--json"];
+    let done = bench(&[&["live", trace.to_str().unwrap()][..], &more, &["-q", "--allow-debug-build"]].concat());
+    let all: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&done.stderr)));
+    let found: Fidelity = serde_json::from_value(all["found"].clone()).unwrap();
+    assert_eq!(
+        (found.threads, found.mode),
+        (5, Some(pyalloc_bench::run::Mode::Gil)),
+        "each made 2 % of the calls or less"
+    );
+    let of = |config: usize| &found.configs[config].replayed[0];
+    let lost = of(0).peak_bytes - of(0).rest[0].1;
+    assert!(lost > 8 << 20, "the threads' arenas are kept: {:?}", of(0));
+    let other = of(1).peak_bytes_all;
+    assert!(other < 40 << 20, "today: {:?}", of(1));
+}
+
+#[test]
 fn a_program_without_figures_is_a_sentence() {
     let _one = support::one_at_a_time();
     let Some(python) = support::any_interpreter() else { return };
     let folder = tempfile::tempdir().unwrap();
     for (code, expected) in [
-        ("import sys; sys.exit('no luck')", "ended with code 1: no luck"),
-        ("import os; os.kill(os.getpid(), 15)", "ended by SIGTERM"),
+        ("import os, sys; print('no luck', file=sys.stderr, flush=True); os._exit(4)", "ended with code 4"),
+        ("import os, sys; print('no luck', file=sys.stderr, flush=True); os._exit(4)", ": no luck."),
+        ("import os; os.kill(os.getpid(), 15)", "ended by SIGTERM before it was idle"),
         ("import os; os._exit(0)", "without a mark"),
     ] {
         let error = run(&[python.path.to_str().unwrap(), "-c", code], &[]).unwrap_err();

@@ -112,7 +112,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
         Fidelity::check(file).map_err(Stop::Unusable)?;
     }
     // Everything that can be wrong with the program or the output is said before anything is measured.
-    let program = if args.command.is_empty() { None } else { Some(program(args)?) };
+    let program = if args.command.is_empty() { None } else { Some(program(args, &metadata)?) };
     let environments = environments(args, &configs)?;
     measure::end_on_signals().map_err(Stop::Unusable)?;
     let mut progress = Progress::new(args.quiet);
@@ -122,6 +122,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let sizes = sizes(args);
     let mut found = live::predict(&prepared, &facts, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
     found.pace = request.pace.unwrap_or(0);
+    found.notes.extend(prepared.images[0].compiled.remark.clone());
     found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
     let Some((program, _library)) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
     notes(&mut found, &prepared, args);
@@ -232,11 +233,12 @@ fn environments(args: &LiveArgs, configs: &[Config]) -> Result<Vec<Vec<(OsString
 }
 
 /// The program, and the library that is loaded into it, which stays on the disk for as long as the value lives.
-fn program(args: &LiveArgs) -> Result<(Program, PlacedLibrary), Stop> {
+fn program(args: &LiveArgs, metadata: &Metadata) -> Result<(Program, PlacedLibrary), Stop> {
     let path = recorder::check(&args.command).map_err(|e| Stop::Unusable(format!("live: {e}")))?;
     let library = recorder::announcer().map_err(|e| Stop::Unusable(format!("live: {e}")))?;
     let (announcer, idle_ms, limit) = (library.path().to_owned(), idle(args), Duration::from_secs(args.limit));
-    Ok((Program { path, command: args.command.clone(), announcer, idle_ms, limit }, library))
+    let (command, of_child) = (args.command.clone(), live::is_of_child(metadata));
+    Ok((Program { path, command, announcer, idle_ms, limit, of_child }, library))
 }
 
 fn idle(args: &LiveArgs) -> Vec<u64> {
@@ -282,6 +284,13 @@ fn notes(found: &mut Fidelity, prepared: &Prepared, args: &LiveArgs) {
             "left out of the program's environment, since configurations say what allocates: {}",
             left_out.join(", ")
         ));
+    }
+    if live::is_of_child(metadata) {
+        found.notes.push(
+            "the trace is of a forked child without the blocks that it inherited; the real process is the first child \
+             that makes a mark"
+                .to_owned(),
+        );
     }
     if !metadata.complete {
         found.notes.push("the recording ended before its program did; the real program runs on".to_owned());

@@ -250,7 +250,12 @@ fn two_marks(text: &str) -> Result<(String, String), String> {
 
 fn limits(window_ops: Option<u64>) -> ImageLimits {
     let default = ImageLimits::DEFAULT;
-    window_ops.map_or(default, |window_ops| ImageLimits { whole_bytes_max: 0, window_ops, ..default })
+    window_ops.map_or(default, |window_ops| ImageLimits {
+        whole_bytes_max: 0,
+        unstreamed_share: 0,
+        window_ops,
+        ..default
+    })
 }
 
 /// The contestants asked for, or all of them, the floor, and the controls.

@@ -50,6 +50,8 @@ pub(super) enum Target {
         stream_fds: [i32; 2],
         /// Most bytes that it may take, or its streams together; a longer image is counted, not kept.
         bytes_max: u64,
+        /// The same of an image in recorded time or of several threads, which cannot be streamed.
+        unstreamed_bytes_max: u64,
     },
     /// Through two windows, to a worker that is running; see [`crate::worker::ImageSource::Windows`].
     Windows {
@@ -103,9 +105,9 @@ pub fn main() -> Result<(), String> {
     let job: CompileJob = serde_json::from_reader(io::stdin().lock())
         .map_err(|e| format!("the job is not understood: {e}. This verb is for the harness itself."))?;
     match job.target {
-        Target::Whole { fd, bytes_max, stream_fds } => {
+        Target::Whole { fd, bytes_max, unstreamed_bytes_max, stream_fds } => {
             let sink = WholeSink::new(fd, bytes_max).map_err(|e| unwritable(&e))?;
-            let compiled = compile_whole(&job, sink, stream_fds)?;
+            let compiled = compile_whole(&job, sink, unstreamed_bytes_max, stream_fds)?;
             let answer = serde_json::to_vec(&compiled).map_err(|e| e.to_string())?;
             io::stdout().lock().write_all(&answer).and_then(|()| io::stdout().flush()).map_err(|e| unwritable(&e))
         }
@@ -118,7 +120,12 @@ pub fn main() -> Result<(), String> {
     }
 }
 
-fn compile_whole(job: &CompileJob, mut sink: WholeSink, stream_fds: [i32; 2]) -> Result<Compiled, String> {
+fn compile_whole(
+    job: &CompileJob,
+    mut sink: WholeSink,
+    unstreamed_bytes_max: u64,
+    stream_fds: [i32; 2],
+) -> Result<Compiled, String> {
     let mut trace = OpenTrace::open(&job.source)?;
     let (sha256, trace_bytes) = trace.digest()?;
     if let Some(promise) = &job.promise
@@ -135,6 +142,9 @@ fn compile_whole(job: &CompileJob, mut sink: WholeSink, stream_fds: [i32; 2]) ->
         return Err(format!("{mismatch}. Correct the definition, or restore the file."));
     }
     let shape = trace.shape()?;
+    if super::threads::mode(job, &metadata) != Mode::Merged {
+        sink.bytes_max = unstreamed_bytes_max;
+    }
     let summary = match &job.cycles {
         None => trace::image::compile(trace.rewound()?, &mut sink).map_err(|e| trace_sentence(&e))?,
         Some(asked) => cycles::compile(trace.rewound()?, asked, &metadata.marks, &mut sink)?,

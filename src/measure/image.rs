@@ -6,6 +6,7 @@
 
 use super::compile::{CompileJob, Compiled, Target};
 use super::cycles::CyclesAsked;
+use super::environment::memory_available_bytes;
 use super::spawn::{ChildSpec, Ending, Finished, Running, ended_by, remedy};
 use super::threads::StreamFacts;
 use crate::run::{Fidelity, Mode, Pass};
@@ -28,11 +29,21 @@ pub struct ImageLimits {
     pub all_bytes_max: u64,
     /// Ops in one of the two windows of a streamed image, at least [`trace::image::GROUP_OPS_MAX`].
     pub window_ops: u64,
+    /// An image in recorded time or of several threads cannot be streamed. It may take the available memory divided by
+    /// this, if that is more than others may take; with 0 it may not.
+    pub unstreamed_share: u64,
 }
 
 impl ImageLimits {
-    /// 256 MiB for one image, 640 MiB for all, windows of 32 MiB.
-    pub const DEFAULT: Self = Self { whole_bytes_max: 256 << 20, all_bytes_max: 640 << 20, window_ops: 4 << 20 };
+    /// 256 MiB for one image, 640 MiB for all, windows of 32 MiB. While an image is taken apart, the compiling process
+    /// holds its ops and their streams, and the files hold both: six times its size.
+    pub const DEFAULT: Self =
+        Self { whole_bytes_max: 256 << 20, all_bytes_max: 640 << 20, window_ops: 4 << 20, unstreamed_share: 6 };
+
+    fn unstreamed_bytes_max(&self, bytes_max: u64) -> u64 {
+        let available = memory_available_bytes().unwrap_or(0);
+        available.checked_div(self.unstreamed_share).map_or(bytes_max, |share| share.max(bytes_max))
+    }
 }
 
 /// What is made of a recording beyond its merged ops.
@@ -107,8 +118,12 @@ impl Image {
         let moments = if how.has_moments { Some(shared_memory(0)?) } else { None };
         // Cycles cannot be streamed: such an image may take all that there is for images.
         let bytes_max = if how.cycles.is_some() { left } else { limits.whole_bytes_max.min(left) };
-        let target =
-            Target::Whole { fd: memory.as_raw_fd(), stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd), bytes_max };
+        let target = Target::Whole {
+            fd: memory.as_raw_fd(),
+            stream_fds: streams.each_ref().map(AsRawFd::as_raw_fd),
+            bytes_max,
+            unstreamed_bytes_max: limits.unstreamed_bytes_max(bytes_max),
+        };
         let inherit: Vec<_> =
             [&memory, &streams[0], &streams[1]].into_iter().chain(&moments).map(AsFd::as_fd).collect();
         let moments_fd = moments.as_ref().map(AsRawFd::as_raw_fd);

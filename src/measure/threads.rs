@@ -5,6 +5,7 @@
 use super::compile::{CompileJob, Compiled, WholeSink, unwritable, write_streams};
 use crate::run::Mode;
 use serde::{Deserialize, Serialize};
+use trace::Metadata;
 use trace::image::{Order, apart};
 
 /// What is to be known of streams in shared memory.
@@ -28,8 +29,7 @@ pub(super) fn transform(
     stream_fds: [i32; 2],
     compiled: &mut Compiled,
 ) -> Result<(), String> {
-    let threads = compiled.metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count();
-    let mode = job.mode.unwrap_or(if threads > 1 { Mode::Gil } else { Mode::Merged });
+    let mode = mode(job, &compiled.metadata);
     let own = match mode {
         Mode::Merged => return Ok(()),
         Mode::Gil => Order::Gil,
@@ -38,12 +38,22 @@ pub(super) fn transform(
     match take_apart(sink, own, stream_fds, compiled) {
         Ok(streams) => (compiled.mode, compiled.streams) = (mode, Some(streams)),
         Err(reason) if job.mode.is_some() => return Err(reason),
-        Err(reason) => compiled.remark = Some(format!("threads are replayed merged: {reason}")),
+        Err(reason) => {
+            let before = compiled.remark.take().map(|remark| remark + "; ").unwrap_or_default();
+            compiled.remark = Some(format!("{before}threads are replayed merged: {reason}"));
+        }
     }
     Ok(())
 }
 
-const TOO_LARGE: &str = "its image is too large to be kept in memory; cut it with `trace cut`, or use --threads merged";
+/// How a trace's threads are to be replayed.
+pub(super) fn mode(job: &CompileJob, metadata: &Metadata) -> Mode {
+    let threads = metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count();
+    job.mode.unwrap_or(if threads > 1 { Mode::Gil } else { Mode::Merged })
+}
+
+const TOO_LARGE: &str =
+    "its image takes more than a sixth of the available memory. Free memory, or cut it with `trace cut`";
 
 fn take_apart(
     sink: &WholeSink,

@@ -114,7 +114,7 @@ fn head(found: &Fidelity) -> String {
     parts.extend(from.map(|run| format!("rest after {}", run.rest_from)));
     let mut text = format!("{}\n", parts.join(" · "));
     text.push_str(&super::trust::of_fidelity(found));
-    for note in &found.notes {
+    for note in found.notes.iter().chain(&ends(found)) {
         let _ = writeln!(text, "NOTE: {note}");
     }
     if let Some(bytes) = fidelity::mapped_bytes_not_followed(found) {
@@ -152,6 +152,17 @@ fn times(found: &Fidelity) -> Vec<String> {
         some(Time::None, "back to back".to_owned()),
     ];
     times.into_iter().flatten().chain(old).collect()
+}
+
+/// How the real programs ended, where that was not by code 0.
+fn ends(found: &Fidelity) -> Vec<String> {
+    let runs = || found.configs.iter().flat_map(|config| &config.real);
+    let mut ends: Vec<&str> = runs().filter_map(|run| run.ended.as_deref()).collect();
+    ends.sort_unstable();
+    let all = runs().count();
+    let note =
+        |own: &[&str]| format!("the program ended {} in {} of {all} runs, after its rest was read", own[0], own.len());
+    ends.chunk_by(|one, other| one == other).map(note).collect()
 }
 
 fn figures(found: &Fidelity, judged: &Judgement) -> Table {
@@ -252,11 +263,35 @@ fn verdict(found: &Fidelity, judged: &Judgement) -> String {
         let (one, other) = (of(same.one), of(same.other));
         let _ = writeln!(text, "A/A: {one} and {other} are the same to this trace; real medians: {}", apart.join(", "));
     }
+    text.push_str(&misses(found, judged));
+    text.push_str(&failures(found));
+    text
+}
+
+/// Each cause once, with the figures that it is a cause of.
+fn misses(found: &Fidelity, judged: &Judgement) -> String {
+    let mut causes: Vec<(&str, Vec<(usize, String)>)> = Vec::new();
     for miss in &judged.misses {
         let row = &judged.rows[miss.row];
-        let _ = writeln!(text, "MISS: {} of {}: {}", name(row.what), of(row.config), miss.reason);
+        for reason in &miss.reasons {
+            let known = causes.iter().position(|(cause, _)| cause == reason).unwrap_or_else(|| {
+                causes.push((reason, Vec::new()));
+                causes.len() - 1
+            });
+            causes[known].1.push((row.config, name(row.what)));
+        }
     }
-    text.push_str(&failures(found));
+    let mut text = String::new();
+    for (cause, figures) in causes {
+        let whose: Vec<String> = figures
+            .chunk_by(|(one, _), (other, _)| one == other)
+            .map(|own| {
+                let figures: Vec<&str> = own.iter().map(|(_, figure)| figure.as_str()).collect();
+                format!("{} of {}", figures.join(", "), found.configs[own[0].0].name)
+            })
+            .collect();
+        let _ = writeln!(text, "MISS: {}: {cause}", whose.join("; "));
+    }
     text
 }
 
@@ -298,8 +333,7 @@ mod tests {
             end_bytes: 20 * mib,
             rest: vec![(0, 10 * mib), (1_000, 10 * mib)],
             rest_from: "drained".into(),
-            at_marks: vec![],
-            time: None,
+            ..ReplayedRun::default()
         };
         let config = FidelityConfig {
             name: "today".into(),
@@ -331,13 +365,31 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_is_printed_once_with_its_figures() {
+        let mut found = found();
+        found.configs[0].real.iter_mut().for_each(|run| {
+            run.rest = vec![(0, 30 << 20), (1_000, 30 << 20)];
+            run.ended = Some("with code 3".into());
+            run.huge_bytes = Some(20 << 20);
+        });
+        found.configs[0].replayed[0].huge_bytes = Some(0);
+        found.configs.push(FidelityConfig { name: "nopool".into(), ..found.configs[0].clone() });
+        let text = compared(&found);
+        let misses: Vec<&str> = text.lines().filter(|line| line.starts_with("MISS")).collect();
+        let cause = "huge pages: 20.0 MiB in the program, 0.00 in the replay";
+        let figures = "peak, rest 0 ms, rest 1 s of";
+        assert_eq!(misses, [format!("MISS: {figures} today; {figures} nopool: {cause}")]);
+        assert!(text.contains("NOTE: the program ended with code 3 in 4 of 4 runs"), "{text}");
+    }
+
+    #[test]
     fn every_miss_and_failure_is_printed() {
         let text = compared(&found());
         for line in [
             "peak       30.5  30.0 - 31.0",
             "+31.1 %  OUTSIDE",
             "figures: 3 of 4 inside",
-            "MISS: peak of today: the readings do not say why",
+            "MISS: peak of today: no cause shows in what was measured for today: the real runs have one mode",
             "FAILED under today: It ended with code 3.",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");

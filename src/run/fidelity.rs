@@ -35,7 +35,7 @@ pub struct Fidelity {
     pub seed: u64,
     /// How recorded threads were replayed.
     pub mode: Option<super::Mode>,
-    /// Recorded threads that made at least a hundredth of the calls each.
+    /// Recorded threads that made calls. Files of before 0.2 count those with a hundredth of the calls each.
     pub threads: u32,
     /// Idle delays at which rest was read, milliseconds.
     pub idle_ms: Vec<u64>,
@@ -120,6 +120,15 @@ pub struct RealRun {
     pub polls: u32,
     /// Marks of other processes, which were not followed.
     pub other_marks: u32,
+    /// How the program ended, such as `with code 3`; null for code 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Transparent huge pages at the first reading at rest, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_bytes: Option<u64>,
+    /// Minor page faults of the process up to the mark that rest follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults_minor: Option<u64>,
 }
 
 /// Readings of one replay, bytes above the seal.
@@ -144,6 +153,15 @@ pub struct ReplayedRun {
     /// Which time the allocators met; null in files from before there was a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
+    /// Transparent huge pages at the first reading at rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_bytes: Option<u64>,
+    /// Minor page faults of the replay up to rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults_minor: Option<u64>,
+    /// Requested bytes at the peak that the program never touched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untouched_bytes: Option<u64>,
 }
 
 impl Fidelity {

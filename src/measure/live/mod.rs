@@ -20,8 +20,8 @@ use super::plan::{Cell, Sizes, plan};
 use super::spawn::answer;
 use super::{HostReport, Prepared, Progress, child, environment, footprint};
 use crate::run::{
-    FIDELITY_SCHEMA, Fidelity, FidelityConfig, Footprint, Mode, Observation, Outcome, Pass, RealRun, ReplayedRun,
-    RestState, Run, unreplayed_notes,
+    FIDELITY_SCHEMA, Fidelity, FidelityConfig, Footprint, Mode, Moment, Observation, Outcome, Owned, Owners, Pass,
+    RealRun, ReplayedRun, RestState, Run, unreplayed_notes,
 };
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -46,10 +46,8 @@ const ALLOCATOR_VARIABLES: [&str; 8] = [
 const ALLOCATOR_PREFIXES: [&str; 2] = ["MALLOC_", "MIMALLOC_"];
 /// What a program is recorded under so that its trace has every request for array data.
 const HANDLER_RECORDED: &str = "PYALLOC_NUMPY=system";
-/// A configuration whose program fails so often without ever ending well is not tried again.
-const FAILURES_MAX: usize = 2;
-/// A thread allocates if it made this share of the calls.
-const THREAD_SHARE: u64 = 100;
+/// A configuration whose program fails so often without ever giving figures is not tried again.
+const FAILURES_MAX: usize = 3;
 
 /// How often, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +106,12 @@ pub fn differences(command: &[OsString], recorded: &Metadata) -> Option<Vec<Stri
     Some(found)
 }
 
+/// Whether a trace is of a forked child, by what its recorder notes.
+#[must_use]
+pub fn is_of_child(recorded: &Metadata) -> bool {
+    recorded.notes.iter().any(|note| note.starts_with("forked:"))
+}
+
 fn is_of_allocators(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     ALLOCATOR_VARIABLES.contains(&&*name) || ALLOCATOR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -149,7 +153,16 @@ pub fn real_runs(
     });
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.iter_mut().for_each(|runs| runs.sort_by_key(|(at, _)| *at));
-    done.into_iter().map(|runs| runs.into_iter().map(|(_, run)| run).collect()).collect()
+    let of_one = |runs: Vec<Placed>| {
+        let left_out = (how.real as usize).saturating_sub(runs.len());
+        let left_out = (left_out > 0).then(|| {
+            Err(format!("each of the first {} runs failed, so {left_out} more were not made. Correct that first.", {
+                runs.len()
+            }))
+        });
+        runs.into_iter().map(|(_, run)| run).chain(left_out).collect()
+    };
+    done.into_iter().map(of_one).collect()
 }
 
 /// What came of a real run, and its place in the order.
@@ -231,6 +244,11 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
     let high_all = high_in(&|phase| phase < Phase::Drained);
     let idle = footprint.rest.iter().filter(|point| point.state == RestState::Idle);
     let steady = footprint.at_phase.iter().find(|(phase, _)| *phase == Phase::Steady);
+    let untouched = |owners: &Owners| {
+        let sum = |of: fn(&Owned) -> u64| owners.owned.iter().map(of).fold(0, u64::saturating_add);
+        sum(|owned| owned.requested_bytes).saturating_sub(sum(|owned| owned.touched_bytes))
+    };
+    let at_rest = footprint.rest.iter().find(|point| point.state == RestState::Idle);
     ReplayedRun {
         steady_bytes: steady.map(|(_, point)| point.resident_bytes),
         peak_bytes: high.unwrap_or(0).max(footprint.peak.resident_bytes),
@@ -240,6 +258,9 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
         rest_from: footprint.rest_from.clone(),
         at_marks: footprint.at_marks.clone(),
         time: footprint.time,
+        huge_bytes: at_rest.map(|point| point.memory.huge_bytes),
+        faults_minor: Some(footprint.faults_minor),
+        untouched_bytes: footprint.owners.iter().find(|owners| owners.moment == Moment::Peak).map(untouched),
     }
 }
 
@@ -247,8 +268,6 @@ fn replayed(footprint: &Footprint, idle_ms: &[u64]) -> ReplayedRun {
 fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
     let image = prepared.images.first().ok_or("There is no trace to replay. Give one.")?;
     let metadata = &image.compiled.metadata;
-    let calls = &metadata.totals.calls_by_thread;
-    let all = saturating(calls.values());
     let peak = metadata.process.and_then(|process| process.peak);
     Ok(Fidelity {
         schema: FIDELITY_SCHEMA,
@@ -258,7 +277,7 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         started_unix_ms: child::unix_ms(),
         seed,
         mode: Some(Mode::Merged),
-        threads: calls.values().filter(|own| own.saturating_mul(THREAD_SHARE) >= all).count() as u32,
+        threads: metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count() as u32,
         idle_ms: prepared.settings.idle_ms.clone(),
         recorded_as: (metadata.numpy_data == Some(NumpyData::Handler)).then(|| HANDLER_RECORDED.to_owned()),
         steady_calls: image.compiled.summary.calls_by_phase[Phase::Steady as usize],

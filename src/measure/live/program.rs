@@ -1,9 +1,12 @@
 //! One run of the real program: started with the environment of a configuration and the announcer, watched from
 //! outside, held at its marks while they are read.
 //!
-//! Followed is the process that was started, or the one that marks `steady`; marks of others are counted and answered.
+//! Followed is the process that was started, or the one that marks `steady`; of the trace of a forked child, the first
+//! child that makes a mark. Marks of others are counted and answered.
 //! At the mark that rest follows the program is held with the interpreter's lock for the longest idle delay: nothing of
 //! it runs but what its allocators run by themselves.
+//!
+//! Once rest was read, any end of the program is fine: a signal, an exit status, `os._exit`.
 //!
 //! Invariant: whatever becomes of the program is a run or a sentence; it outlives neither its time nor this process.
 //! What it started itself may.
@@ -43,6 +46,8 @@ pub struct Program {
     pub idle_ms: Vec<u64>,
     /// Longest life of one run.
     pub limit: Duration,
+    /// Whether the trace is of a forked child.
+    pub of_child: bool,
 }
 
 impl Program {
@@ -76,11 +81,16 @@ impl Program {
         let status = child.wait().map_err(|e| format!("The program was lost: {e}. Try it by hand."))?;
         let watch = watched?;
         let _ = output.recv_timeout(Duration::from_millis(200)); // a grandchild may hold the pipe open
-        match ending(status) {
-            Ending::Exited(0) => watch.into_run(cell),
-            Ending::Exited(code) => Err(failed(&format!("ended with code {code}"), &errors)),
-            Ending::Signalled(signal) => Err(failed(&format!("was ended by {}", signal_name(signal)), &errors)),
-            Ending::TimedOut => Err(failed("ran too long", &errors)),
+        let ended = match ending(status) {
+            _ if watch.is_late => Some(format!("after more than {} s", self.limit.as_secs())),
+            Ending::Exited(0) => None,
+            Ending::Exited(code) => Some(format!("with code {code}")),
+            Ending::Signalled(signal) => Some(format!("by {}", signal_name(signal))),
+            Ending::TimedOut => Some("after too long".to_owned()),
+        };
+        match ended {
+            Some(ended) if !watch.has_rested => Err(failed(&ended, &errors)),
+            ended => watch.into_run(cell, ended),
         }
     }
 
@@ -102,7 +112,7 @@ impl Program {
         started: Instant,
         handler: Option<OsString>,
     ) -> Result<Watch, String> {
-        let mut watch = Watch { handler, ..Watch::new(child.id()) };
+        let mut watch = Watch { handler, of_child: self.of_child, ..Watch::new(child.id()) };
         loop {
             let wait = watch.sampler.look();
             if let Some(mark) = channel.next(wait)? {
@@ -110,6 +120,10 @@ impl Program {
                 mark.go();
             } else if child.try_wait().map_err(|e| format!("The program was lost: {e}."))?.is_some() {
                 return Ok(watch);
+            }
+            if started.elapsed() > self.limit && watch.has_rested {
+                let _ = child.kill();
+                return Ok(Watch { is_late: true, ..watch });
             }
             if started.elapsed() > self.limit {
                 return Err(format!(
@@ -126,7 +140,7 @@ fn failed(how: &str, errors: &Receiver<Vec<u8>>) -> String {
     let errors = errors.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
     let errors = String::from_utf8_lossy(&errors);
     let word = errors.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it left no word").trim().to_owned();
-    format!("The program {how}: {word}. Run it by hand under the same variables.")
+    format!("The program ended {how} before it was idle: {word}. Run it by hand under the same variables.")
 }
 
 /// What was seen of a run so far.
@@ -139,25 +153,39 @@ struct Watch {
     steady: Option<(u64, u64)>,
     has_rested: bool,
     has_ended: bool,
+    /// Whether it ran on for longer than it may after its rest was read.
+    is_late: bool,
+    /// Whether a child is to be followed and not the process that was started.
+    of_child: bool,
     /// What NumPy's handler was told to take array data from, if it was.
     handler: Option<OsString>,
 }
 
 impl Watch {
     fn new(pid: u32) -> Self {
-        let sampler = Sampler::new(pid);
-        Self { pid, sampler, run: RealRun::default(), steady: None, has_rested: false, has_ended: false, handler: None }
+        Self {
+            pid,
+            sampler: Sampler::new(pid),
+            run: RealRun::default(),
+            steady: None,
+            has_rested: false,
+            has_ended: false,
+            is_late: false,
+            of_child: false,
+            handler: None,
+        }
     }
 
     /// Reads what a mark asks for, while the program is held.
     fn mark(&mut self, mark: &Mark, idle_ms: &[u64]) -> Result<(), String> {
         let is_fresh = !self.run.has_steady && !self.has_rested && !self.has_ended;
-        if mark.pid != self.pid && mark.name == STEADY && is_fresh {
-            // The program was started through another one, such as a shell.
+        if mark.pid != self.pid && is_fresh && (mark.name == STEADY || self.of_child) {
+            // The program was started through another one, such as a shell, or this is the child that is looked for.
             self.pid = mark.pid;
             self.sampler = Sampler::new(mark.pid);
+            self.of_child = false;
         }
-        if mark.pid != self.pid {
+        if mark.pid != self.pid || self.of_child {
             self.run.other_marks += 1;
             return Ok(());
         }
@@ -167,6 +195,7 @@ impl Watch {
             DRAINED if !self.has_rested && !self.has_ended => self.rest(mark, idle_ms)?,
             FINALISING if !self.has_ended => {
                 self.has_ended = true;
+                self.sampler.settle();
                 let memory = self.sampler.read().map_err(|e| unreadable(&e))?;
                 self.run.end_bytes = Some(memory.heap());
                 if !self.has_rested {
@@ -190,17 +219,20 @@ impl Watch {
 
     /// The work is over: the peak is known, and rest is read at each delay.
     fn rest(&mut self, mark: &Mark, idle_ms: &[u64]) -> Result<(), String> {
-        let began = Instant::now();
         self.has_rested = true;
         self.check_handler()?;
         self.note_high_water();
+        self.run.faults_minor = self.sampler.faults_minor();
         let peak = self.sampler.peak_anonymous();
         self.run.rest_from.clone_from(&mark.name);
+        self.sampler.settle();
+        let began = Instant::now();
         for (index, delay) in idle_ms.iter().enumerate() {
             thread::sleep(Duration::from_millis(*delay).saturating_sub(began.elapsed()));
             let memory = self.sampler.read().map_err(|e| unreadable(&e))?;
             if index == 0 {
                 self.run.no_heap_bytes = memory.no_heap;
+                self.run.huge_bytes = Some(memory.huge);
                 self.run.peak_bytes = peak.max(memory.anonymous).saturating_sub(memory.no_heap);
             }
             self.run.rest.push((*delay, memory.heap()));
@@ -233,8 +265,9 @@ impl Watch {
         self.run.rss_bytes_peak = self.run.rss_bytes_peak.max(high);
     }
 
-    fn into_run(mut self, cell: &Cell) -> Result<RealRun, String> {
+    fn into_run(mut self, cell: &Cell, ended: Option<String>) -> Result<RealRun, String> {
         if self.has_rested {
+            self.run.ended = ended;
             self.run.block = cell.block;
             self.run.padding_bytes = cell.padding_bytes;
             self.run.polls = self.sampler.polls;
@@ -245,6 +278,10 @@ impl Watch {
                   of its own. Is it CPython that ends by itself, not by a signal or os._exit? Else have it call \
                   pyalloc_mark, as the README shows."
                 .to_owned(),
+            n if self.of_child => format!(
+                "The trace is of a forked child, and all {n} marks came from the program itself. Have the child mark \
+                 `drained`, or compare with the program's own trace."
+            ),
             n => format!(
                 "All {n} marks came from children of the program. Name the Python program itself, or have it mark \
                  `steady`."

@@ -15,12 +15,16 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Shortest time between two looks.
 const EVERY_MIN: Duration = Duration::from_millis(3);
 /// A look may take this share of the time until the next.
 const SHARE: u32 = 20;
+/// Longest wait for a held program's threads to stop: one that ends takes some 100 us, or a time slice of a busy host.
+const SETTLE_MAX: Duration = Duration::from_millis(50);
+const SETTLE_EVERY: Duration = Duration::from_micros(200);
 /// Size of the guard page below a thread's stack.
 const GUARD_BYTES: u64 = 4096;
 const OS_PAGE: u64 = 4096;
@@ -32,6 +36,8 @@ pub(crate) struct Reading {
     pub anonymous: u64,
     /// Of which no heap.
     pub no_heap: u64,
+    /// Of which transparent huge pages.
+    pub huge: u64,
 }
 
 impl Reading {
@@ -94,6 +100,21 @@ impl Sampler {
         Some(HighWater { rss, anonymous: rss.saturating_sub(file + shared) })
     }
 
+    /// Waits until the threads of a program that is held at a mark have stopped, [`SETTLE_MAX`] at most: a thread that was
+    /// joined may not have ended yet, and what it holds goes with it.
+    pub(super) fn settle(&self) {
+        let began = Instant::now();
+        while began.elapsed() < SETTLE_MAX && is_running(self.pid) {
+            thread::sleep(SETTLE_EVERY);
+        }
+    }
+
+    /// Minor page faults of the process so far.
+    pub(super) fn faults_minor(&self) -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
+    }
+
     /// Starts to look for the peak anew.
     pub(super) fn forget(&mut self) {
         self.peak = 0;
@@ -121,6 +142,8 @@ impl Sampler {
                 reading.anonymous = reading.anonymous.saturating_add(bytes);
                 let no_heap = self.no_heap(mapping, before.as_ref(), bytes);
                 reading.no_heap = reading.no_heap.saturating_add(no_heap);
+            } else if let Some(bytes) = kibibytes(line, "AnonHugePages:") {
+                reading.huge = reading.huge.saturating_add(bytes);
             }
         }
         reading
@@ -173,6 +196,14 @@ impl Mapping {
     fn is_guard(&self) -> bool {
         self.mode == "---p" && self.end.checked_sub(self.start) == Some(GUARD_BYTES)
     }
+}
+
+/// Whether any thread of a process runs, or waits for the kernel.
+fn is_running(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    let state = |stat: String| stat.rsplit_once(')').and_then(|(_, fields)| fields.trim_start().chars().next());
+    stats.filter_map(state).any(|state| matches!(state, 'R' | 'D'))
 }
 
 /// Anonymous memory of a process, bytes: cheap.
