@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "allocators/built.rs"]
-#[allow(dead_code, reason = "each test binary uses its own part")]
 mod built;
 #[path = "../crates/recorder/tests/support/mod.rs"]
 mod support;
@@ -133,7 +132,8 @@ fn calls_are_recorded_however_the_program_reaches_them() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/allocators/steered.c");
     let library = built::compile(&source, "libsteered.so", &["-ldl"]);
     let code = format!(
-        "everything, libc, own = ctypes.CDLL(None), ctypes.CDLL('libc.so.6'), ctypes.CDLL({library:?}, ctypes.RTLD_GLOBAL)\n\
+        "everything, libc = ctypes.CDLL(None), ctypes.CDLL('libc.so.6')\n\
+         own = ctypes.CDLL({library:?}, ctypes.RTLD_GLOBAL)\n\
          assert everything.mallopt(-1, 262144) == 1 and libc.mallopt(-8, 2) == 1 and libc.mallopt(100, 1) in (0, 1)\n\
          everything.malloc_trim.argtypes = [ctypes.c_size_t]\n\
          assert everything.malloc_trim(1 << 40) in (0, 1)\n\

@@ -7,7 +7,6 @@
 
 mod binary;
 #[path = "allocators/built.rs"]
-#[allow(dead_code, reason = "of it, only one library is wanted here")]
 mod built;
 #[path = "../crates/recorder/tests/support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! Recorded time in replays: allocators read it from their clocks without anybody waiting for it; where virtual time does
-//! not reach an allocator, the replay waits, and the result says so.
+//! Recorded time in replays: allocators read it from their clocks without anybody waiting for it; where virtual time
+//! does not reach an allocator, the replay waits, and the result says so.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "allocators/built.rs"]

@@ -97,7 +97,7 @@ fn configurations_are_chosen_and_ordered() {
     let place = |name: &str| svg.find(&format!(">{name}</text>"));
     assert!(place("jemalloc").unwrap() < place("pool (our pymalloc)").unwrap(), "the order given");
     assert_eq!(place("mimalloc"), None);
-    let caption = svg.split("median run").nth(1).unwrap();
+    let caption = svg.split("process per allocator").nth(1).unwrap();
     assert!(caption.contains("jemalloc 5") && !caption.contains("mimalloc 3"), "the caption names what is shown");
     for piece in ["Linux 6", "THP", "2 CPUs", "pyalloc-bench 0.1.0", "2026-"] {
         assert!(caption.contains(piece), "no {piece} in the caption");
@@ -163,7 +163,7 @@ fn blocks_name_their_files_from_the_document() {
     ));
     assert!(own.contains("<img src=\"memory-gc-cycles-720.svg\" width=\"720\" alt=\"Resident memory of gc-cycles"));
     let again = "`pyalloc-bench report result --chart memory --workload gc-cycles --width 720 -o pictures`";
-    for piece in ["Median run", "jemalloc 5.3.1", "2026-", again] {
+    for piece in ["1 process per allocator", "jemalloc 5.3.1", "2026-", again] {
         assert!(own.contains(piece), "no {piece} in\n{own}");
     }
     let elsewhere = block(&["html", "-o", "pictures", "--relative-to", "docs/page.html"]);
@@ -213,7 +213,9 @@ fn regions_are_filled_kept_and_checked() {
         said(&report_in(here, &check[..3]), 0);
         let filled = fs::read_to_string(&file).unwrap();
         assert_eq!(filled.matches('\n').count() * (break_.len() - 1), filled.matches("\r\n").count(), "line ends");
-        for piece in ["```text", "| allocator |", "Median run", "pictures/memory-gc-cycles-480-dark.svg", "against"] {
+        for piece in
+            ["```text", "| allocator |", "1 process per allocator", "pictures/memory-gc-cycles-480-dark.svg", "against"]
+        {
             assert!(filled.contains(piece), "no {piece} in\n{filled}");
         }
         assert!(here.join("pictures/memory-gc-cycles-480.svg").exists());

@@ -1,14 +1,17 @@
 //! How well replays predicted the real program: ranges, errors, order, the choice that the replay would have made.
 //!
 //! A figure is inside when the median of its replays lies in the range of the real runs widened by a share of their
-//! median, at least [`WIDEN_BYTES`].
+//! median, at least [`WIDEN_BYTES`]. Where the real runs have two modes, each needs a mode of the replays in its range.
 //!
 //! Invariant: judged from readings alone, by bars that stand here as constants; every miss is listed with what the
 //! readings say about its reason, and nothing is said that they do not say.
 
+mod reasons;
+
+use super::modes::{self, modes};
 use super::stats::median_of_sorted;
 use super::trust::Check;
-use crate::run::{Fidelity, FidelityConfig, Mode, RealRun, ReplayedRun};
+use crate::run::{Fidelity, FidelityConfig, RealRun, ReplayedRun};
 use serde::Serialize;
 use trace::Phase;
 
@@ -16,6 +19,10 @@ use trace::Phase;
 pub const WIDEN_SHARE: f64 = 0.03;
 /// The same where several threads do: reality itself varies more.
 pub const WIDEN_SHARE_THREADS: f64 = 0.05;
+/// Real runs that make a mode: one apart from the others may be an accident.
+const REAL_RUNS_OF_A_MODE: usize = 2;
+/// Replays that do: what one begins with decides where it comes out, and a process may begin with the same.
+const REPLAYS_OF_A_MODE: usize = 1;
 /// The least widening, bytes.
 pub const WIDEN_BYTES: f64 = 512.0 * 1024.0;
 /// Two configurations really differ when their ranges do not overlap and their medians are further apart than this
@@ -27,14 +34,8 @@ pub const ORDER_BYTES: f64 = 2.0 * 1024.0 * 1024.0;
 pub const ORDER_RIGHT_MIN: f64 = 0.95;
 /// What the replay would pick may be this much above the real best.
 pub const PICK_SHARE: f64 = 0.05;
-/// Memory of the recorded process that no recorded call accounts for is worth a word above this share and
-/// [`UNSEEN_BYTES`].
-const UNSEEN_SHARE: f64 = 0.10;
-const UNSEEN_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// What libraries mapped for themselves matters to a figure above this share of it and [`WIDEN_BYTES`].
 const MAPPED_SHARE: f64 = 0.05;
-/// A program whose runs differ by more than this share of their median is said to vary.
-const VARIES_SHARE: f64 = 0.10;
 /// Names of the configurations that are what a recording runs under.
 const AS_RECORDED: [&str; 2] = ["today", "pool"];
 
@@ -63,8 +64,12 @@ pub struct Row {
     pub range: (f64, f64),
     /// The range with its allowance.
     pub widened: (f64, f64),
+    /// The modes of the real runs, one or two.
+    pub real_modes: Vec<modes::Mode>,
     /// Median of the replays.
     pub predicted: Option<f64>,
+    /// The modes of the replays; none where nothing is predicted.
+    pub predicted_modes: Vec<modes::Mode>,
     /// Predicted less real, as a share of real.
     pub error: Option<f64>,
     /// Whether it is inside.
@@ -157,16 +162,15 @@ impl Judgement {
 /// Judges what `live` read.
 #[must_use]
 pub fn judge(found: &Fidelity) -> Judgement {
-    let widen_share = if found.threads > 1 { WIDEN_SHARE_THREADS } else { WIDEN_SHARE };
     let whats: Vec<What> =
         [What::Peak, What::End].into_iter().chain(found.idle_ms.iter().map(|delay| What::Rest(*delay))).collect();
     let rows: Vec<Row> = (0..found.configs.len())
-        .flat_map(|config| whats.iter().filter_map(move |what| row(found, config, *what, widen_share)))
+        .flat_map(|config| whats.iter().filter_map(move |what| row(found, config, *what)))
         .collect();
     let judged = rows.iter().filter(|row| row.inside.is_some()).count();
     let inside = rows.iter().filter(|row| row.inside == Some(true)).count();
     let misses = rows.iter().enumerate().filter(|(_, row)| row.inside == Some(false));
-    let misses = misses.map(|(index, row)| Miss { row: index, reasons: reasons(found, row) }).collect();
+    let misses = misses.map(|(index, row)| Miss { row: index, reasons: reasons::reasons(found, row) }).collect();
     let runs = found.configs.iter().map(|config| config.real.len()).filter(|runs| *runs > 0);
     let picked = [Some(What::Peak), found.idle_ms.last().map(|delay| What::Rest(*delay))];
     Judgement {
@@ -176,7 +180,7 @@ pub fn judge(found: &Fidelity) -> Judgement {
         runs_min: runs.min().unwrap_or(0),
         inside,
         judged,
-        widen_share,
+        widen_share: widen_share(found),
         misses,
         rows,
     }
@@ -190,11 +194,35 @@ pub fn median(values: impl IntoIterator<Item = u64>) -> Option<f64> {
     median_of_sorted(&values)
 }
 
-/// Median of what the replays say, and what libraries mapped for themselves, which is in no replay. `None` where that
-/// is much and the program has idled since it was read: a private allocator gives back as time passes, and nothing that
-/// was recorded says how much.
+/// Median of [`predictions`].
 #[must_use]
 pub fn predicted(found: &Fidelity, config: &FidelityConfig, what: What, steady: bool) -> Option<f64> {
+    let mut values = predictions(found, config, what, steady);
+    values.sort_by(f64::total_cmp);
+    median_of_sorted(&values)
+}
+
+/// The modes of [`predictions`].
+#[must_use]
+pub fn predicted_modes(found: &Fidelity, config: &FidelityConfig, what: What, steady: bool) -> Vec<modes::Mode> {
+    let values = predictions(found, config, what, steady);
+    let bar = predicted(found, config, what, steady).map_or(WIDEN_BYTES, |bytes| allowance(found, bytes));
+    modes(values, bar, REPLAYS_OF_A_MODE)
+}
+
+/// How far a figure of this many bytes may be off.
+fn allowance(found: &Fidelity, bytes: f64) -> f64 {
+    (widen_share(found) * bytes).max(WIDEN_BYTES)
+}
+
+const fn widen_share(found: &Fidelity) -> f64 {
+    if found.threads > 1 { WIDEN_SHARE_THREADS } else { WIDEN_SHARE }
+}
+
+/// What each replay says, and what libraries mapped for themselves, which is in no replay. None where that is much and
+/// the program has idled since it was read: a private allocator gives back as time passes, and nothing that was
+/// recorded says how much.
+fn predictions(found: &Fidelity, config: &FidelityConfig, what: What, steady: bool) -> Vec<f64> {
     let of = |run: &ReplayedRun| match what {
         What::Peak if steady => Some(run.peak_bytes),
         What::Peak => Some(run.peak_bytes_all),
@@ -202,14 +230,16 @@ pub fn predicted(found: &Fidelity, config: &FidelityConfig, what: What, steady: 
         What::Rest(delay) => run.rest.iter().find(|(at, _)| *at == delay).map(|(_, bytes)| *bytes),
     };
     let rest_from = config.replayed.first().map_or("", |run| &run.rest_from);
-    let bytes = median(config.replayed.iter().filter_map(of))? + mapped_bytes(found, what, rest_from);
+    let mapped = mapped_bytes(found, what, rest_from);
+    let values: Vec<f64> = config.replayed.iter().filter_map(of).map(|bytes| bytes as f64 + mapped).collect();
     let idle_ms = match what {
         What::Peak => 0,
         What::End if rest_from == Phase::Drained.name() => found.idle_ms.iter().copied().max().unwrap_or(0),
         What::End => 0,
         What::Rest(delay) => delay,
     };
-    (idle_ms == 0 || !is_much_mapped(found, what, rest_from, bytes)).then_some(bytes)
+    let is_followed = idle_ms == 0 || !values.iter().any(|bytes| is_much_mapped(found, what, rest_from, *bytes));
+    if is_followed { values } else { Vec::new() }
 }
 
 /// Whether what libraries mapped for themselves makes up much of a figure of this many bytes.
@@ -248,18 +278,33 @@ fn read(run: &RealRun, what: What) -> Option<u64> {
     }
 }
 
-fn row(found: &Fidelity, config: usize, what: What, widen_share: f64) -> Option<Row> {
+fn row(found: &Fidelity, config: usize, what: What) -> Option<Row> {
     let own = &found.configs[config];
     let values = || own.real.iter().filter_map(|run| read(run, what));
     let real = median(values())?;
     let range = (values().min()? as f64, values().max()? as f64);
     let steady = own.real.iter().all(|run| run.has_steady);
+    let widen = allowance(found, real);
+    let real_modes = modes(values().map(|bytes| bytes as f64), widen, REAL_RUNS_OF_A_MODE);
     let predicted = predicted(found, own, what, steady);
-    let widen = (widen_share * real).max(WIDEN_BYTES);
-    let widened = (range.0 - widen, range.1 + widen);
-    let error = predicted.map(|predicted| predicted / real - 1.0).filter(|error| error.is_finite());
-    let inside = predicted.map(|predicted| (widened.0..=widened.1).contains(&predicted));
-    Some(Row { config, what, real, range, widened, predicted, error, inside })
+    let predicted_modes = predicted_modes(found, own, what, steady);
+    let is_predicted = |real: &modes::Mode| {
+        let widened = real.range.0 - widen..=real.range.1 + widen;
+        let is_near = |median: f64| widened.contains(&median);
+        predicted.is_some_and(is_near) || predicted_modes.iter().any(|mode| is_near(mode.median))
+    };
+    Some(Row {
+        config,
+        what,
+        real,
+        range,
+        widened: (range.0 - widen, range.1 + widen),
+        error: predicted.map(|predicted| predicted / real - 1.0).filter(|error| error.is_finite()),
+        inside: predicted.map(|_| real_modes.iter().all(is_predicted)),
+        real_modes,
+        predicted,
+        predicted_modes,
+    })
 }
 
 fn pairs(rows: &[Row], what: What) -> Vec<Pair> {
@@ -313,136 +358,6 @@ fn same(found: &Fidelity, rows: &[Row]) -> Vec<Same> {
     pairs
 }
 
-/// What the readings say about why a figure is outside: causes that they show, else what was measured.
-fn reasons(found: &Fidelity, row: &Row) -> Vec<String> {
-    let config = &found.configs[row.config];
-    let mut reasons = Vec::new();
-    let is_merged = found.threads > 1 && found.mode == Some(Mode::Merged);
-    if is_merged {
-        reasons.push(format!("{} threads were replayed on one (merged)", found.threads));
-    }
-    // Where threads share what they had apart, the replay itself may be what lacks it.
-    let is_less = row.error.is_some_and(|error| error < 0.0) && !is_merged;
-    if let Some(unseen) = unseen_bytes(found).filter(|_| is_less) {
-        reasons.push(format!(
-            "the recorded process held {} MiB more at its peak than its recorded calls explain (a library's own \
-             allocator, or memory mapped directly)",
-            crate::units::mib(unseen)
-        ));
-    }
-    if row.what == What::Peak && row.predicted.is_some_and(|bytes| is_much_mapped(found, row.what, "", bytes)) {
-        reasons.push(format!(
-            "{} MiB of the prediction were mapped by libraries for themselves and read at marks alone: between two \
-             marks they may have been more",
-            crate::units::mib(mapped_bytes(found, row.what, ""))
-        ));
-    }
-    if let Some(more) = start_up_bytes(found, config).filter(|more| more.abs() > WIDEN_BYTES && !is_merged) {
-        reasons.push(format!(
-            "before its work the program already holds {} MiB {} than the recording did; is it the same interpreter \
-             with the same packages?",
-            crate::units::mib(more.abs()),
-            if more > 0.0 { "more" } else { "less" }
-        ));
-    }
-    let froms = |from: &str| config.replayed.first().is_some_and(|run| run.rest_from == from);
-    if let Some(run) = config.real.first().filter(|run| !froms(&run.rest_from)) {
-        reasons.push(format!("rest follows `{}` here and another mark in the recording", run.rest_from));
-    }
-    if row.what == What::Peak && config.real.iter().any(|run| !run.has_steady) {
-        reasons.push("the program does not mark `steady`, so that its peak may be of start-up".to_owned());
-    }
-    let values = config.real.iter().filter_map(|run| read(run, row.what)).map(|bytes| bytes as f64);
-    match modes(values.collect(), row.range.0 - row.widened.0) {
-        Some((low, high)) => reasons.push(format!(
-            "the program itself has two modes, around {} and {} MiB",
-            crate::units::mib(low),
-            crate::units::mib(high)
-        )),
-        None if (row.range.1 - row.range.0) / row.real > VARIES_SHARE => {
-            reasons
-                .push(format!("the program itself varies by more than {:.0} % from run to run", VARIES_SHARE * 100.0));
-        }
-        None => {}
-    }
-    reasons.extend(huge_reason(config));
-    let untouched = median(config.replayed.iter().filter_map(|run| run.untouched_bytes));
-    if let Some(bytes) = untouched.filter(|bytes| *bytes > WIDEN_BYTES && row.error.is_some_and(|error| error < 0.0)) {
-        reasons.push(format!(
-            "{} MiB that were live at the replay's peak count as never touched",
-            crate::units::mib(bytes)
-        ));
-    }
-    if reasons.is_empty() {
-        reasons.push(measured(found, config));
-    }
-    reasons
-}
-
-/// The medians of two groups of values between which lies more than the bar, and more than twice what either spans.
-fn modes(mut values: Vec<f64>, bar: f64) -> Option<(f64, f64)> {
-    values.sort_by(f64::total_cmp);
-    let gap = |at: &usize| values[*at] - values[*at - 1];
-    let at = (1..values.len()).max_by(|one, other| gap(one).total_cmp(&gap(other)))?;
-    let (low, high) = values.split_at(at);
-    let span = |group: &[f64]| group.last().zip(group.first()).map_or(0.0, |(last, first)| last - first);
-    let is_apart = gap(&at) > bar && gap(&at) > 2.0 * span(low).max(span(high));
-    // A single run apart from the others may be an accident.
-    let is_mode = low.len() > 1 && high.len() > 1;
-    is_apart.then_some(()).filter(|()| is_mode)?;
-    Some((median_of_sorted(low)?, median_of_sorted(high)?))
-}
-
-/// That the kernel gave the program another amount of huge pages than the replay.
-fn huge_reason(config: &FidelityConfig) -> Option<String> {
-    let real = median(config.real.iter().filter_map(|run| run.huge_bytes))?;
-    let replayed = median(config.replayed.iter().filter_map(|run| run.huge_bytes))?;
-    let text = format!(
-        "huge pages: {} MiB in the program, {} in the replay",
-        crate::units::mib(real),
-        crate::units::mib(replayed)
-    );
-    ((real - replayed).abs() > WIDEN_BYTES).then_some(text)
-}
-
-/// What was measured beside the figures, for a reader who looks for the cause.
-fn measured(found: &Fidelity, config: &FidelityConfig) -> String {
-    let real = |of: fn(&RealRun) -> Option<u64>| median(config.real.iter().filter_map(of));
-    let replayed = |of: fn(&ReplayedRun) -> Option<u64>| median(config.replayed.iter().filter_map(of));
-    let mut parts = Vec::new();
-    if let (Some(real), Some(replayed)) = (real(|run| run.faults_minor), replayed(|run| run.faults_minor)) {
-        parts.push(format!("{real:.0} page faults in the process, {replayed:.0} in the replay"));
-    }
-    if let (Some(real), Some(replayed)) = (real(|run| run.huge_bytes), replayed(|run| run.huge_bytes)) {
-        parts.push(format!("huge pages {} and {} MiB", crate::units::mib(real), crate::units::mib(replayed)));
-    }
-    if let Some(bytes) = replayed(|run| run.untouched_bytes) {
-        parts.push(format!("{} MiB live at the peak and never touched", crate::units::mib(bytes)));
-    }
-    if let Some(ns) = real(|run| run.wall_ns) {
-        let how = if found.pace == 0 { "back to back" } else { "with the recorded gaps" };
-        parts.push(format!("`steady` took {} s and is replayed {how}", crate::units::significant(ns / 1e9)));
-    }
-    parts.push("the real runs have one mode".to_owned());
-    format!("no cause shows in what was measured for {}: {}", config.name, parts.join(", "))
-}
-
-/// How much more the program holds at `steady` than its replay and what libraries had mapped by then, bytes.
-fn start_up_bytes(found: &Fidelity, config: &FidelityConfig) -> Option<f64> {
-    let real = median(config.real.iter().filter_map(|run| run.steady_bytes))?;
-    let mapped = found.mapped_bytes.as_ref().and_then(|at_marks| at_marks.get(Phase::Steady.name()));
-    let mapped = mapped.map_or(0.0, |bytes| *bytes as f64);
-    Some(real - mapped - median(config.replayed.iter().filter_map(|run| run.steady_bytes))?)
-}
-
-/// Heap of the recorded process at its peak that the replay of the same configuration does not have.
-fn unseen_bytes(found: &Fidelity) -> Option<f64> {
-    let recorded = found.recorded_heap_bytes? as f64;
-    let replayed = median(as_recorded(found)?.replayed.iter().map(|run| run.peak_bytes_all))?;
-    let unseen = recorded - replayed - mapped_bytes(found, What::Peak, "");
-    (unseen > UNSEEN_BYTES.max(UNSEEN_SHARE * recorded)).then_some(unseen)
-}
-
 fn as_recorded(found: &Fidelity) -> Option<&FidelityConfig> {
     let of = |name: &str| found.configs.iter().find(|config| config.name == name);
     match &found.recorded_as {
@@ -479,6 +394,7 @@ pub fn predicted_rss_bytes_peak(found: &Fidelity, config: &FidelityConfig) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Mode;
 
     const MIB: u64 = 1 << 20;
 
@@ -550,9 +466,26 @@ mod tests {
         one.replayed[0].untouched_bytes = Some(30 * MIB);
         assert_eq!(of(&one), ["30.0 MiB that were live at the replay's peak count as never touched"]);
         let two = config("today", "a", &[16, 115, 17, 115], 200);
-        assert_eq!(of(&two), ["the program itself has two modes, around 16.5 and 115 MiB"]);
+        assert_eq!(of(&two), ["the program itself has two modes, around 16.5 and 115 MiB, and the replays have 200"]);
         let wide = config("today", "a", &[60, 70, 80, 90], 120);
         assert_eq!(of(&wide), ["the program itself varies by more than 10 % from run to run"]);
+    }
+
+    #[test]
+    fn modes_of_the_program_are_among_those_of_the_replays() {
+        let bimodal = |replays: &[u64]| {
+            let mut one = config("today", "a", &[39, 44, 39, 44], 0);
+            let alike = one.replayed[0].clone();
+            one.replayed = replays
+                .iter()
+                .map(|mib| ReplayedRun { peak_bytes: mib * MIB, end_bytes: mib * MIB, ..alike.clone() })
+                .collect();
+            let judged = judge(&found(vec![one]));
+            judged.rows.into_iter().find(|row| row.what == What::Peak).and_then(|row| row.inside)
+        };
+        assert_eq!(bimodal(&[39, 39, 44]), Some(true));
+        assert_eq!(bimodal(&[44, 44, 44]), Some(false), "one of two modes");
+        assert_eq!(bimodal(&[41, 42, 41]), Some(false), "between the modes");
     }
 
     #[test]

@@ -269,7 +269,7 @@ pub fn runs(what: &Invention) -> Vec<Run> {
                 line(story, character.name, Pass::Latency, block, outcome)
             }));
             all.extend((0..what.footprint_runs).map(|block| {
-                let outcome = Observation::Footprint(footprint(story, character, block, what));
+                let outcome = Observation::Footprint(Box::new(footprint(story, character, block, what)));
                 line(story, character.name, Pass::Footprint, block, outcome)
             }));
         }

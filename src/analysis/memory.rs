@@ -1,8 +1,10 @@
 //! Memory of one configuration on one workload, and fragmentation by formula.
 //!
-//! Invariant: figures and single readings are medians of all runs; curves, owners and pools come from one and the same run,
-//! which is named.
+//! Invariant: figures and single readings are medians of all runs; curves, owners and pools come from one and the same
+//! run, which is named.
 
+use super::fidelity::{WIDEN_BYTES, WIDEN_SHARE, WIDEN_SHARE_THREADS};
+use super::modes::{self, Mode};
 use super::stats::{median_of_sorted, sorted};
 use super::{Figure, MemoryAnalysis, ShownRun, owners, pools, shape};
 use crate::metric::{self, Metric};
@@ -52,6 +54,18 @@ pub fn memory(
         cycles_shape: shape::cycles(&run.cycles),
         owners: owners::owners(run, config.domains.get(Domain::Libc.name()).map_or("", String::as_str)),
     })
+}
+
+/// The modes of each headline figure that has two, by the key of its metric. Bars are those of `live`.
+#[must_use]
+pub fn bimodal(runs: &[&Run], has_threads: bool) -> Vec<(&'static str, Vec<Mode>)> {
+    let share = if has_threads { WIDEN_SHARE_THREADS } else { WIDEN_SHARE };
+    let of = |metric: &Metric| {
+        let values = sorted(&runs.iter().filter_map(|run| (metric.of)(run)).collect::<Vec<_>>());
+        let bar = WIDEN_BYTES.max(share * median_of_sorted(&values)?);
+        Some((metric.key, modes::modes(values, bar, 1))).filter(|(_, modes)| modes.len() > 1)
+    };
+    [metric::RSS_BYTES_PEAK, metric::RSS_BYTES_END, metric::RSS_BYTES_REST].into_iter().filter_map(of).collect()
 }
 
 /// The run that is nearest to the medians of peak and rest, by the larger of its two distances; of equal ones the first
@@ -205,7 +219,7 @@ mod tests {
         assert_eq!(rest_readings(&all)[0].memory.resident_bytes, 320 * MIB);
         let as_run = |(block, run): (usize, &Footprint)| Run {
             block: block as u32,
-            outcome: crate::run::Outcome::Ok(crate::run::Observation::Footprint(run.clone())),
+            outcome: crate::run::Outcome::Ok(crate::run::Observation::Footprint(Box::new(run.clone()))),
             ..crate::analysis::fixture::runs(&crate::analysis::fixture::Invention::default()).swap_remove(0)
         };
         let runs: Vec<Run> = runs.iter().enumerate().map(as_run).collect();

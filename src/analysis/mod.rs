@@ -13,6 +13,7 @@ pub mod knobs;
 pub mod latency;
 pub mod likeness;
 pub mod memory;
+pub mod modes;
 pub mod owners;
 pub mod pools;
 mod price;
@@ -190,6 +191,9 @@ pub struct ConfigAnalysis {
     pub threads: Option<threads::ThreadsAnalysis>,
     /// Memory.
     pub memory: Option<MemoryAnalysis>,
+    /// The modes of each metric of memory that has two, by its key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modes: Vec<(&'static str, Vec<modes::Mode>)>,
     /// Calls by which the program steered its allocator and that its replay left out, by function.
     pub unreplayed: std::collections::BTreeMap<String, u64>,
     /// This allocator's own time (above the null floor) as a share of the program's CPU, 0 to 1.
@@ -354,6 +358,11 @@ impl Analysis {
     }
 }
 
+/// Whether several threads allocate.
+fn has_threads(recorded: &trace::Metadata) -> bool {
+    recorded.totals.calls_by_thread.values().filter(|calls| **calls > 0).count() > 1
+}
+
 /// What [`analyse`] was given.
 struct Selection<'a> {
     environment: &'a Environment,
@@ -440,8 +449,7 @@ impl<'a> Selection<'a> {
         let mut runs = names.into_iter().flatten().map(|name| self.of(&workload.name, name));
         let runs = runs.find(|runs| !runs.is_empty()).unwrap_or_default();
         let replays: Vec<&[[u64; 2]]> = runs.iter().filter_map(|run| metric::at_marks(run)).collect();
-        let has_threads = calls.calls_by_thread.values().filter(|calls| **calls > 0).count() > 1;
-        Some(trust::check(&recorded_marks(&workload.metadata), &replays, has_threads))
+        Some(trust::check(&recorded_marks(&workload.metadata), &replays, has_threads(&workload.metadata)))
     }
 
     /// One contestant; `None` when no run of it measured.
@@ -480,6 +488,7 @@ impl<'a> Selection<'a> {
             latency: latency::latency(&passes, clock),
             threads,
             memory: memory::memory(&runs, &metrics, &workload.image, facts),
+            modes: memory::bimodal(&runs, has_threads(&workload.metadata)),
             metrics,
             unreplayed: footprint.map(|footprint| footprint.unreplayed.clone()).unwrap_or_default(),
             program_share: None,

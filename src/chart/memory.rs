@@ -1,6 +1,7 @@
 //! `memory-W`: resident memory over the recording, then at rest; live bytes as the ground it stands on.
 //!
-//! Invariant: both panels share one y axis from zero; every line is of one run of its allocator, which the caption names.
+//! Invariant: both panels share one y axis from zero; every line is of one run of its allocator, which the caption
+//! names.
 
 use super::Drawing;
 use super::axis::{self, ByteUnit};

@@ -84,8 +84,8 @@ pub struct Request {
     pub cycles: Option<CyclesAsked>,
     /// How threads are replayed; `None`: as threads where there are several.
     pub mode: Option<Mode>,
-    /// How many times faster than recorded the footprint passes wait for recorded moments, 0: back to back. `None`: they
-    /// do not wait, and serve the recorded time where the trace has times.
+    /// How many times faster than recorded the footprint passes wait for recorded moments, 0: back to back. `None`:
+    /// they do not wait, and serve the recorded time where the trace has times.
     pub pace: Option<u32>,
     /// Most time that one paced replay may wait for recorded gaps.
     pub pace_limit: Duration,
@@ -312,8 +312,8 @@ fn too_long(image: &Image, settings: &Settings) -> Option<String> {
     let enough =
         if seconds > 3600 { format!("{}h", seconds.div_ceil(3600)) } else { format!("{}m", seconds.div_ceil(60)) };
     Some(format!(
-        "{} would wait {} for its recorded gaps: the limit is {}. Pass --pace-limit {enough} to wait, --paced=FACTOR to \
-         wait less, or --paced=0 to replay without gaps.",
+        "{} would wait {} for its recorded gaps: the limit is {}. Pass --pace-limit {enough} to wait, --paced=FACTOR \
+         to wait less, or --paced=0 to replay without gaps.",
         image.workload.name,
         units::span(wait),
         units::span(limit)

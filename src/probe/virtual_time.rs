@@ -4,8 +4,9 @@
 //! its command line defines as well, so these definitions win over the C library's for preloaded, loaded and linked
 //! allocators alike. While virtual time is off they pass each call on.
 //!
-//! Invariant: nothing here allocates, keeps anything per thread, or calls std's clocks; virtual time never goes back. The
-//! harness reads the kernel's clock through [`real_ns`] and never waits with a time-out of std's while virtual time is on.
+//! Invariant: nothing here allocates, keeps anything per thread, or calls std's clocks; virtual time never goes back.
+//! The harness reads the kernel's clock through [`real_ns`] and never waits with a time-out of std's while virtual
+//! time is on.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
@@ -67,8 +68,8 @@ pub(crate) fn real_ns(clock: libc::clockid_t) -> u64 {
     now.tv_sec as u64 * NS_PER_SECOND + now.tv_nsec as u64
 }
 
-/// What a clock shows while virtual time is on; `None` of a clock that is not served. Each reading takes a nanosecond, so
-/// that a caller that waits for a moment reaches it.
+/// What a clock shows while virtual time is on; `None` of a clock that is not served. Each reading takes a nanosecond,
+/// so that a caller that waits for a moment reaches it.
 fn virtual_ns(clock: libc::clockid_t) -> Option<u64> {
     let served = SERVED.iter().position(|served| *served == clock)?;
     Some(STARTS_NS[served].load(Relaxed) + ELAPSED_NS.fetch_add(1, Relaxed))

@@ -293,8 +293,8 @@ impl<P: Pass + Send> Crew<P> {
         }
     }
 
-    /// A thread that joins another one frees memory for it, and glibc gives a thread that frees an arena. In a footprint
-    /// pass nobody joins: that memory would be the replay's own.
+    /// A thread that joins another one frees memory for it, and glibc gives a thread that frees an arena. In a
+    /// footprint pass nobody joins: that memory would be the replay's own.
     fn end(&self) -> End {
         if self.statistics.get().is_some() { End::Detached } else { End::Joined }
     }

@@ -8,6 +8,8 @@ use super::words;
 use crate::analysis::fidelity::{
     self, Judgement, ORDER_BYTES, ORDER_SHARE, WIDEN_BYTES, What, judge, predicted_cpu_ns, predicted_rss_bytes_peak,
 };
+use crate::analysis::modes::Mode;
+use crate::metric::Unit;
 use crate::run::{Fidelity, FidelityConfig, Time};
 use crate::units;
 use std::fmt::Write;
@@ -53,10 +55,12 @@ pub fn compared(found: &Fidelity) -> String {
     let mut text = format!("{}: the real program beside its replay\n", found.workload);
     text.push_str(&head(found));
     text.push('\n');
-    text.push_str(&figures(found, &judged).text());
+    let figures = figures(found, &judged);
+    text.push_str(&figures.text());
     text.push('\n');
     text.push_str(&process(found).text());
     text.push('\n');
+    text.push_str(&legend(&figures));
     text.push_str(&verdict(found, &judged));
     text
 }
@@ -71,7 +75,10 @@ pub fn predictions(found: &Fidelity) -> String {
     let mut table = Table::new("Predictions", &headings);
     for config in &found.configs {
         let whats = [What::Peak, What::End].into_iter().chain(found.idle_ms.iter().map(|delay| What::Rest(*delay)));
-        let heap = whats.map(|what| mib(fidelity::predicted(found, config, what, true)));
+        let heap = whats.map(|what| {
+            let modes = fidelity::predicted_modes(found, config, what, true);
+            either(&modes).unwrap_or_else(|| mib(fidelity::predicted(found, config, what, true)))
+        });
         let rest = [seconds(predicted_cpu_ns(found, config)), mib(predicted_rss_bytes_peak(found, config))];
         table.row([config.name.clone()].into_iter().chain(heap).chain(rest));
     }
@@ -80,7 +87,7 @@ pub fn predictions(found: &Fidelity) -> String {
     text.push('\n');
     text.push_str(&table.text());
     text.push('\n');
-    text.push_str(LEGEND);
+    text.push_str(&legend(&table));
     text.push_str(&failures(found));
     text.push_str("Nothing real was run: add `-- CMD` to hold these figures against the program.\n");
     text
@@ -91,6 +98,21 @@ Heap MiB: anonymous resident memory less written file pages, zero-initialised da
 recorded program's CPU time, less the replay of what it ran under, plus the replay of this configuration. Process peak:
 heap of the replay and what the recorded process held beside its heap. The last two have no bar.
 ";
+
+/// Where a cell of a table has two values.
+const BIMODAL: &str = "\
+`39.0 or 44.0`: bimodal, each run comes out at one of the two. Modes of the real runs have to be modes of the replays.
+";
+
+fn legend(table: &Table) -> String {
+    let has_modes = table.rows.iter().flatten().any(|cell| cell.contains(words::OR));
+    format!("{LEGEND}{}", if has_modes { BIMODAL } else { "" })
+}
+
+/// MiB of the two modes of a figure that has two.
+fn either(modes: &[Mode]) -> Option<String> {
+    words::bimodal(Unit::Bytes, modes)
+}
 
 fn head(found: &Fidelity) -> String {
     let runs = |count: usize, what: &str| words::plural(count, what);
@@ -175,10 +197,10 @@ fn figures(found: &Fidelity, judged: &Judgement) -> Table {
         table.row([
             found.configs[row.config].name.clone(),
             name(row.what),
-            units::mib(row.real),
+            either(&row.real_modes).unwrap_or_else(|| units::mib(row.real)),
             range(row.range),
             range(row.widened),
-            mib(row.predicted),
+            either(&row.predicted_modes).unwrap_or_else(|| mib(row.predicted)),
             row.error.map_or(words::UNKNOWN.to_owned(), signed),
             match row.inside {
                 Some(true) => "inside",
@@ -221,7 +243,7 @@ fn seconds(ns: Option<f64>) -> String {
 
 fn verdict(found: &Fidelity, judged: &Judgement) -> String {
     let of = |config: usize| found.configs[config].name.as_str();
-    let mut text = String::from(LEGEND);
+    let mut text = String::new();
     let _ = writeln!(
         text,
         "figures: {} of {} inside the range of the real runs widened by {} of their median, at least {} MiB",

@@ -138,6 +138,9 @@ fn section(analysis: &Analysis, index: usize, workload: &WorkloadAnalysis, chart
     if let Some(fidelity) = words::fidelity(analysis, workload) {
         let _ = writeln!(html, "<p class=\"note\">Fidelity: {}.</p>", escape(&fidelity));
     }
+    for line in words::bimodal_lines(workload) {
+        let _ = writeln!(html, "<p class=\"note\">{}.</p>", escape(&line));
+    }
     let own: Vec<&RenderedChart> = charts.iter().filter(|chart| chart.workload == index).collect();
     if !own.is_empty() {
         let _ = writeln!(html, "<h3>Charts</h3>");

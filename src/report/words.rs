@@ -3,11 +3,12 @@
 //! Invariant: a number never stands without what is known of its spread, and no verdict is worded outside this page.
 
 use crate::analysis::memory::RATIO_LIVE_BYTES_MIN;
+use crate::analysis::modes;
 use crate::analysis::threads::ThreadsAnalysis;
 use crate::analysis::{
     Analysis, Comparison, ConfigAnalysis, Estimate, Figure, Percentile, ShownRun, Verdict, WorkloadAnalysis,
 };
-use crate::metric::Unit;
+use crate::metric::{self, Unit};
 use crate::run::{ConfigFacts, Mode, Time, WorkloadFacts};
 use crate::units;
 
@@ -58,6 +59,38 @@ pub fn estimate(in_unit: Unit, e: &Estimate) -> String {
 
 const fn brackets(e: &Estimate) -> (char, char) {
     if e.interval { ('[', ']') } else { ('(', ')') }
+}
+
+/// Between the two values of a figure that has two modes.
+pub const OR: &str = " or ";
+
+/// `39.2 or 43.9`; `None` of a figure that has one mode.
+#[must_use]
+pub fn bimodal(in_unit: Unit, modes: &[modes::Mode]) -> Option<String> {
+    match modes {
+        [low, high] => Some(format!("{}{OR}{}", value(in_unit, low.median), value(in_unit, high.median))),
+        _ => None,
+    }
+}
+
+/// `bimodal: resident at rest of today is 39.2 or 43.9 MiB (3 and 2 of 5 runs)`, for each such figure.
+#[must_use]
+pub fn bimodal_lines(workload: &WorkloadAnalysis) -> Vec<String> {
+    let figures = workload.configs.iter().flat_map(|config| config.modes.iter().map(move |found| (config, found)));
+    let line = |(config, (key, modes)): (&ConfigAnalysis, &(&str, Vec<modes::Mode>))| {
+        let metric = metric::ALL.iter().find(|metric| metric.key == *key)?;
+        let ([low, high], values) = (&modes[..], bimodal(metric.unit, modes)?) else { return None };
+        Some(format!(
+            "bimodal: {} of {} is {values} {} ({} and {} of {} runs)",
+            metric.label,
+            config.name,
+            unit(metric.unit),
+            low.runs,
+            high.runs,
+            low.runs + high.runs
+        ))
+    };
+    figures.filter_map(line).collect()
 }
 
 /// `0.72 [0.70 0.74] better`; the baseline prints as 1.
@@ -252,7 +285,8 @@ pub fn control(analysis: &Analysis) -> Option<String> {
     Some(parts.join(" · "))
 }
 
-/// `in the run nearest to the medians of peak and rest (pool run 2, system run 5, of 6)`: what curves and owners are of.
+/// `in the run nearest to the medians of peak and rest (pool run 2, system run 5, of 6)`: what curves and owners are
+/// of.
 #[must_use]
 pub fn shown_runs<'a>(configs: impl IntoIterator<Item = &'a ConfigAnalysis>) -> String {
     let shown: Vec<(&str, ShownRun)> =

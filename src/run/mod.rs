@@ -105,7 +105,6 @@ pub struct Run {
 /// What came of a child.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "a failure is rare, and there are a few hundred runs at most")]
 pub enum Outcome {
     /// It measured.
     Ok(Observation),
@@ -127,7 +126,7 @@ pub enum Observation {
     /// Of a latency pass.
     Latency(Latency),
     /// Of a footprint pass.
-    Footprint(Footprint),
+    Footprint(Box<Footprint>),
 }
 
 /// What the child checked about itself.

@@ -25,8 +25,8 @@ pub struct Job {
     pub time: Time,
     /// How many times faster than recorded [`Time::Real`] passes.
     pub pace: u32,
-    /// Bytes of a first block of the C library's domain, which stays (footprint): a process's heap begins anywhere in its
-    /// first OS page, and behind as much as paths and variables take.
+    /// Bytes of a first block of the C library's domain, which stays (footprint): a process's heap begins anywhere in
+    /// its first OS page, and behind as much as paths and variables take.
     #[serde(default)]
     pub shift_bytes: u32,
     /// The moments of the ops (footprint); [`Time::None`] needs none.

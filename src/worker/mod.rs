@@ -453,7 +453,7 @@ fn footprint_of(
     }
     let pools = pass.pools().map(Box::new);
     let (owners, read) = (pass.owners(), std::mem::take(&mut pass.read));
-    Ok(Observation::Footprint(Footprint {
+    Ok(Observation::Footprint(Box::new(Footprint {
         curve: read.curve,
         at_phase: read.at_phase,
         peak: read.peak,
@@ -475,5 +475,5 @@ fn footprint_of(
             .map(|(directive, calls)| (directive.name().to_owned(), calls))
             .collect(),
         seal,
-    }))
+    })))
 }

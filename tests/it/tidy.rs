@@ -26,6 +26,7 @@ const UNSAFE: &[&str] = &[
     "src/heap.rs",
     "src/main.rs",
     "src/probe/sys.rs",
+    "src/probe/virtual_time.rs",
     "src/replay/slots.rs",
     "src/worker/seal.rs",
 ];

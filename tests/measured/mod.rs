@@ -17,5 +17,5 @@ pub(crate) fn observe(prepared: &Prepared, config: usize, pass: Pass) -> Observa
 /// Its memory.
 pub(crate) fn footprint(prepared: &Prepared, config: usize) -> Footprint {
     let Observation::Footprint(seen) = observe(prepared, config, Pass::Footprint) else { panic!("another pass") };
-    seen
+    *seen
 }

@@ -8,7 +8,7 @@ use crate::lock::{Guarded, Spin};
 use crate::raw::{Kind, LARGE_BYTES, flag};
 use crate::stream::Thread;
 use crate::touch::{self, Block, Touched};
-use crate::{recording, stream, sys, watch};
+use crate::{life, recording, stream, sys, watch};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 const SLOTS: usize = 1 << 18;
@@ -152,7 +152,7 @@ impl Table {
 pub fn insert(address: usize, size: usize, is_zeroed: bool) {
     let block = Block { address, size };
     LOCK.lock();
-    let at_first = touch::first_look(block, is_zeroed);
+    let at_first = life::own(|| touch::first_look(block, is_zeroed));
     // SAFETY: the lock is held.
     let table = unsafe { TABLE.get() };
     if let Some(at_first) = at_first {
@@ -177,7 +177,7 @@ fn take_touched_if_here(block: usize) -> (u64, usize) {
     LOCK.lock();
     // SAFETY: the lock is held.
     let found = unsafe { TABLE.get() }.remove(block);
-    let touched = found.map(Entry::touched);
+    let touched = found.map(|entry| life::own(|| entry.touched()));
     LOCK.unlock();
     let Some(entry) = found else { return (0, 0) };
     let size = entry.size();

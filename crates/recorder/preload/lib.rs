@@ -14,6 +14,7 @@
 //! recording fails; a request is recorded exactly once, by the outermost hook that sees it.
 
 mod arrow;
+mod calibration;
 mod collector;
 mod directive;
 mod ending;

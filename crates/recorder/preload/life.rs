@@ -12,6 +12,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// Guards the mark entries.
 static MARK_LOCK: Spin = Spin::new();
 static OWN_CPU_NS: AtomicU64 = AtomicU64::new(0);
+/// Time that looks at pages took, ticks of the time stamp counter.
+static OWN_TICKS: AtomicU64 = AtomicU64::new(0);
 static FORK_SEQ: AtomicU64 = AtomicU64::new(0);
 static FINISHED: AtomicBool = AtomicBool::new(false);
 static AFTER_PASSED: AtomicBool = AtomicBool::new(false);
@@ -99,6 +101,7 @@ extern "C" fn after_fork_child() {
         recording::forget_after_fork(FORK_SEQ.load(Ordering::Acquire));
     });
     OWN_CPU_NS.store(0, Ordering::Relaxed);
+    OWN_TICKS.store(0, Ordering::Relaxed);
     SNAPSHOT_NS.store(0, Ordering::Relaxed);
     FINISHED.store(false, Ordering::Relaxed);
     AFTER_PASSED.store(false, Ordering::Relaxed);
@@ -106,9 +109,22 @@ extern "C" fn after_fork_child() {
     python::begin_anew();
 }
 
-/// CPU time of the process, all threads, less what readings cost, nanoseconds.
+/// CPU time of the process, all threads, less what readings and looks at pages cost, nanoseconds.
 pub fn cpu_ns() -> u64 {
-    sys::clock_ns(sys::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(OWN_CPU_NS.load(Ordering::Relaxed))
+    let own_ticks = u128::from(OWN_TICKS.load(Ordering::Relaxed));
+    let (ns, ticks) = (u128::from(recording::elapsed_ns()), u128::from(stream::elapsed_ticks()));
+    let looks_ns = (own_ticks * ns).checked_div(ticks).unwrap_or(0) as u64;
+    let own_ns = OWN_CPU_NS.load(Ordering::Relaxed).saturating_add(looks_ns);
+    sys::clock_ns(sys::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(own_ns)
+}
+
+/// Runs work of the recorder's own that takes more than a record does, and keeps account of its time. No mark is made
+/// within.
+pub fn own<T>(body: impl FnOnce() -> T) -> T {
+    let begin = sys::ticks();
+    let result = body();
+    OWN_TICKS.fetch_add(sys::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    result
 }
 
 /// A mark that the program made.
@@ -125,34 +141,34 @@ pub fn mark(name: &[u8], by: u64) {
     if !recording::is_active() {
         return;
     }
-    stream::with(|thread| {
-        sys::keeping_errno(|| {
-            thread.holding(|| {
-                let cpu = cpu_ns();
-                MARK_LOCK.lock();
-                let seq = stream::sequence();
-                let index = enter(name, by, seq, cpu);
-                MARK_LOCK.unlock();
-                let is_in_trace = matches!(by, mark::BY_PROGRAM | mark::BY_RECORDER | mark::AT_MAXIMUM);
-                if let Some((index, is_new)) = index {
-                    if is_in_trace {
-                        thread.push(Kind::Mark, 0, index, 0, 0);
-                    }
-                    if is_new {
-                        read_memory(index);
-                    }
-                    if is_new && is_in_trace {
-                        mapped::record_resident(thread, index);
-                    }
-                }
-                if by != mark::AT_MAXIMUM {
-                    probe::snapshot_mappings();
-                }
-                recording::stamp_clocks();
-                OWN_CPU_NS.fetch_add(cpu_ns().saturating_sub(cpu), Ordering::Relaxed);
-            });
-        });
+    watch::while_marking(|| {
+        stream::with(|thread| sys::keeping_errno(|| thread.holding(|| make_mark(thread, name, by))));
     });
+}
+
+fn make_mark(thread: &Thread, name: &[u8], by: u64) {
+    let cpu = cpu_ns();
+    MARK_LOCK.lock();
+    let seq = stream::sequence();
+    let index = enter(name, by, seq, cpu);
+    MARK_LOCK.unlock();
+    let is_in_trace = matches!(by, mark::BY_PROGRAM | mark::BY_RECORDER | mark::AT_MAXIMUM);
+    if let Some((index, is_new)) = index {
+        if is_in_trace {
+            thread.push(Kind::Mark, 0, index, 0, 0);
+        }
+        if is_new {
+            read_memory(index);
+        }
+        if is_new && is_in_trace {
+            mapped::record_resident(thread, index);
+        }
+    }
+    if by != mark::AT_MAXIMUM {
+        probe::snapshot_mappings();
+    }
+    recording::stamp_clocks();
+    OWN_CPU_NS.fetch_add(cpu_ns().saturating_sub(cpu), Ordering::Relaxed);
 }
 
 /// Finds room for a mark: its entry, and whether the entry is new. With the table full, an old entry of the same

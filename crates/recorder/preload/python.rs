@@ -11,13 +11,14 @@ use crate::life;
 use crate::lock::Guarded;
 use crate::python_api::{Allocator, Api, Memory, Object, find};
 use crate::raw::{Kind, LIST_AT, LIST_BYTES, flag, text, word};
-use crate::{collector, ending, recording, stream, sys, threads};
+use crate::{calibration, collector, ending, recording, stream, sys, threads};
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 const RAW: u8 = 1;
+const OBJ: u8 = 3;
 const DOMAINS: usize = 3;
 /// Python requests between two looks at the interpreter while the end of start-up is sought.
 const POLL_EVERY: u32 = 64;
@@ -285,7 +286,7 @@ unsafe extern "C" fn on_pending(_argument: *mut c_void) -> c_int {
     0
 }
 
-/// Finds the collector, and notes which interpreter this is.
+/// Finds the collector, measures what a record costs, and notes which interpreter this is.
 fn install(api: &Api) {
     let words = [c"__spec__", c"_initializing", c"__file__"];
     // SAFETY: the interpreter is initialised and this thread runs in it; references are given back where owned.
@@ -304,6 +305,8 @@ fn install(api: &Api) {
         recording::add_flags(flag::NO_COLLECTIONS);
     }
     note_state();
+    let mut idle = Hook { domain: OBJ, original: MaybeUninit::new(calibration::NOTHING) };
+    calibration::measure(&wrapper(core::ptr::from_mut(&mut idle).cast()));
 }
 
 /// The first module is `sys`, whose specification the import system made.

@@ -4,7 +4,7 @@
 //! another root is an error that ends the recording and never a signal that ends the program.
 
 use crate::raw::{self, flag, stop, text, word};
-use crate::{ring, session_file, setup, stream, sys};
+use crate::{calibration, ring, session_file, setup, stream, sys};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -130,7 +130,7 @@ fn make() -> bool {
     set_text(text::HASH_SEED, setup.hash_seed());
     set_text(text::PROGRAM, &sys::process_name());
     stream::begin(sys::ticks(), setup.after_ns != 0 || setup.for_ns != 0);
-    set(word::OWN_PS, stream::calibrate_ps());
+    set(word::OWN_PS, calibration::record_ps().unwrap_or_else(stream::calibrate_ps));
     set(word::MAGIC, raw::MAGIC);
     crate::python::note_identity();
     true

@@ -23,6 +23,7 @@ pub const MADV_HUGEPAGE: c_int = 14;
 pub const MADV_POPULATE_WRITE: i64 = 23;
 pub const CLOCK_MONOTONIC: c_int = 1;
 pub const CLOCK_PROCESS_CPUTIME_ID: c_int = 2;
+pub const CLOCK_THREAD_CPUTIME_ID: c_int = 3;
 pub const EINVAL: c_int = 22;
 pub const ENOMEM: c_int = 12;
 pub const ENOSYS: c_int = 38;

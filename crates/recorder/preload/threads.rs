@@ -4,8 +4,8 @@
 //! thread frees after that, and its end, come a moment later, and a mark may fall in between. Such a thread has no
 //! thread state any more. An idle thread has one, however long it sleeps.
 //!
-//! Invariant: a mark waits [`WAIT_NS_MAX`] at most. Threads for which a mark waited in vain live without a thread state,
-//! as those of a C library do that call Python at times; no later mark waits for them.
+//! Invariant: a mark waits [`WAIT_NS_MAX`] at most. Threads for which a mark waited in vain live without a thread
+//! state, as those of a C library do that call Python at times; no later mark waits for them.
 
 use crate::python_api::{Lock, States};
 use crate::stream::Thread;

@@ -291,11 +291,31 @@ fn bytes_of(block: Block, touched: u64) -> u64 {
     // The page before the first own one always has the allocator's header.
     let head = begin - block.address;
     let Some(last) = touched.checked_ilog2() else { return written_bytes(block.address, head) as u64 };
-    let in_last = match written_bytes(begin + last as usize * sys::OS_PAGE, sys::OS_PAGE) {
+    let page = begin + last as usize * sys::OS_PAGE;
+    let in_last = match written_bytes(page, sys::OS_PAGE) {
         0 => sys::OS_PAGE,
+        bytes if is_former_header(block, page, bytes) => return bytes_of(block, touched & !(1 << last)),
         bytes => bytes,
     };
     (head + (pages - 1) * sys::OS_PAGE + in_last) as u64
+}
+
+/// Whether a page with so many written bytes has nothing but the header of the chunk that followed the block before it
+/// grew: glibc wrote it, and a replay has glibc write it again. That chunk reached to the block's new end at least.
+fn is_former_header(block: Block, page: usize, written: usize) -> bool {
+    const CHUNK_BYTES_MAX: usize = 1 << 30;
+    const IN_USE_BEFORE: usize = 1;
+    const OF_AN_ARENA: usize = 4;
+    const WORD: usize = size_of::<usize>();
+    let header = page + written - WORD;
+    // SAFETY: the last word of a live block's written bytes.
+    let word = unsafe { (header as *const usize).read() };
+    let size = word & !(IN_USE_BEFORE | OF_AN_ARENA);
+    let needed = block.address + block.size - (header + WORD);
+    word & IN_USE_BEFORE != 0
+        && size % (2 * WORD) == 0
+        && (needed..CHUNK_BYTES_MAX).contains(&size)
+        && (page..header).step_by(WORD).all(is_zero::<1>)
 }
 
 /// How far the bytes of a live block reach that are not zero, to 16 bytes.

@@ -3,11 +3,12 @@
 //! The kernel's counters are cheap and may lag by some pages. Where they are well above the last reading, an exact one
 //! is made, as a mark with the name [`crate::raw::READING`].
 //!
-//! Invariant: readings cost a fixed time and a fixed share of the program's, and leave room for the marks of others.
+//! Invariant: readings cost a fixed time and a fixed share of the program's, and leave room for the marks of others;
+//! none is made within a mark.
 
 use crate::raw::{READING, mark};
 use crate::{life, probe, recording, sys};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// A new maximum exceeds the last reading by this and by a fiftieth, bytes.
 const STEP_BYTES: u64 = 1 << 20;
@@ -26,6 +27,8 @@ static READINGS: AtomicU64 = AtomicU64::new(0);
 static SPENT_NS: AtomicU64 = AtomicU64::new(0);
 static LOOKED_NS: AtomicU64 = AtomicU64::new(0);
 static IS_READING: AtomicBool = AtomicBool::new(false);
+/// Marks that are being made.
+static MARKS: AtomicU32 = AtomicU32::new(0);
 
 /// In a forked child.
 pub fn begin_anew() {
@@ -33,6 +36,15 @@ pub fn begin_anew() {
         cell.store(0, Ordering::Relaxed);
     }
     IS_READING.store(false, Ordering::Relaxed);
+    MARKS.store(0, Ordering::Relaxed);
+}
+
+/// Makes a mark. What it records may need another window, and a thread that is given one looks at the counters: within
+/// a mark that would be a mark in a mark, which waits for locks that its own thread holds.
+pub fn while_marking(body: impl FnOnce()) {
+    MARKS.fetch_add(1, Ordering::Acquire);
+    body();
+    MARKS.fetch_sub(1, Ordering::Release);
 }
 
 /// Looks whether there is a new maximum, unless somebody has just looked.
@@ -60,7 +72,10 @@ fn step() -> u64 {
 fn look_now(now_ns: u64) {
     LOOKED_NS.store(now_ns, Ordering::Relaxed);
     let may_cost = COST_NS + now_ns / COST_SHARE;
-    if SPENT_NS.load(Ordering::Relaxed) > may_cost || IS_READING.swap(true, Ordering::AcqRel) {
+    if SPENT_NS.load(Ordering::Relaxed) > may_cost || MARKS.load(Ordering::Acquire) != 0 {
+        return;
+    }
+    if IS_READING.swap(true, Ordering::AcqRel) {
         return;
     }
     let bytes = probe::anonymous_bytes();

@@ -129,9 +129,12 @@ pub(crate) fn write_trace<W: Write>(raw: &RawFile, to: W, outside: &Outside) -> 
 
 /// Hands every record that counts to `each`.
 fn feed(raw: &RawFile, mut each: impl FnMut(usize, &crate::raw::Record) -> std::io::Result<()>) -> std::io::Result<()> {
-    let stop_seq = raw.word(word::STOP_SEQ);
+    let (stop_seq, calibration) = (raw.word(word::STOP_SEQ), raw.word(word::CALIBRATION));
     let mut records = raw.records()?;
     while let Some((thread, record)) = records.next()? {
+        if calibration != 0 && record.address == calibration {
+            continue;
+        }
         // Probes made after the stop are about blocks from before it.
         if stop_seq == 0 || record.seq < stop_seq || record.kind == crate::raw::Kind::Touch {
             each(thread, &record)?;

@@ -193,6 +193,8 @@ pub(crate) mod word {
     pub(crate) const STEADY_CPU_NS: usize = 19;
     /// Wall time since the start at that moment, nanoseconds.
     pub(crate) const STEADY_WALL_NS: usize = 20;
+    /// Address of the block of the calls that measured [`OWN_PS`]: records that name it are no calls of the program.
+    pub(crate) const CALIBRATION: usize = 21;
 }
 
 /// Fixed text fields of the header: offset and room in bytes; NUL-terminated.
@@ -332,8 +334,8 @@ pub(crate) enum Kind {
     Fork = 13,
     /// Of what a library mapped for itself, `size` bytes are resident at mark entry number `address`.
     Mapped = 14,
-    /// The program steered its allocator by the function of [`directive`] in the bits of the alignment: `address` is the
-    /// key in 16 bits, `size` the value in 32.
+    /// The program steered its allocator by the function of [`directive`] in the bits of the alignment: `address` is
+    /// the key in 16 bits, `size` the value in 32.
     Direct = 15,
 }
 

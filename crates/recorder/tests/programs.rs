@@ -105,6 +105,27 @@ fn memory_is_read_at_its_maxima_however_short_they_are() {
     assert!(metadata.process.unwrap().peak.unwrap().rss_anon_bytes >= most);
 }
 
+/// What a mark records fills windows, and a new window is where the recorder looks for a new maximum.
+#[test]
+fn a_mark_at_a_new_maximum_makes_no_mark_within() {
+    let rest = "import ctypes, time\n\
+                c = ctypes.CDLL(None)\n\
+                c.mmap.restype = ctypes.c_void_p\n\
+                c.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]\n\
+                c.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n\
+                mapped = [c.mmap(None, 1 << 16, 3, 0x22, -1, 0) for _ in range(300)]\n\
+                for at in mapped[::2]: ctypes.memset(at, 1, 4096)\n\
+                for at in mapped[1::2]: c.munmap(at, 1 << 16)\n\
+                held = []\n\
+                for number in range(230):\n\
+                \x20   time.sleep(0.002)\n\
+                \x20   held.append(b'x' * (4 << 20) if number < 60 else [object() for _ in range(number)])\n\
+                \x20   c.pyalloc_mark(b'mark %d' % number)";
+    let Some((_, metadata, _)) = record_code(rest, |_| ()) else { return };
+    let made = metadata.marks.iter().filter(|name| name.starts_with("mark ")).count();
+    assert_eq!(made, 230);
+}
+
 #[test]
 fn what_a_library_maps_for_itself_is_read_at_every_mark() {
     const MIB: u64 = 1 << 20;

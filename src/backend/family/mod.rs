@@ -130,8 +130,8 @@ impl Family {
     /// Why a copy needs real time, if it does.
     ///
     /// Virtual time reaches what reads the clock through the C library, on the thread that replays. The disassembly of
-    /// glibc's allocator, mimalloc (2.0.9, 3.3.2), jemalloc (5.3.0) and tcmalloc (gperftools 2.10) has no instruction that
-    /// reads the processor's counter.
+    /// glibc's allocator, mimalloc (2.0.9, 3.3.2), jemalloc (5.3.0) and tcmalloc (gperftools 2.10) has no instruction
+    /// that reads the processor's counter.
     pub(super) fn real_time(&self) -> Option<&'static str> {
         match self {
             Self::Glibc | Self::Mimalloc(_) | Self::Tcmalloc(_) => None,

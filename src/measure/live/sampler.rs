@@ -100,8 +100,8 @@ impl Sampler {
         Some(HighWater { rss, anonymous: rss.saturating_sub(file + shared) })
     }
 
-    /// Waits until the threads of a program that is held at a mark have stopped, [`SETTLE_MAX`] at most: a thread that was
-    /// joined may not have ended yet, and what it holds goes with it.
+    /// Waits until the threads of a program that is held at a mark have stopped, [`SETTLE_MAX`] at most: a thread that
+    /// was joined may not have ended yet, and what it holds goes with it.
     pub(super) fn settle(&self) {
         let began = Instant::now();
         while began.elapsed() < SETTLE_MAX && is_running(self.pid) {

@@ -204,6 +204,7 @@ fn trust(subject: &Subject<'_>) -> Section {
              again, and this line says how near the predictions came."
         )),
     }
+    words::bimodal_lines(subject.workload).into_iter().for_each(|line| section.line(format!("{line}.")));
     if let Some(twins) = subject.analysis.twins {
         section.line(format!(
             "One configuration under two names in the same result: {} of {} verdicts differ.",

@@ -44,9 +44,9 @@ pub struct Moments {
 
 /// The moments of these events, at most `pairs_max` (at least 2) of them: a longer recording has coarser ones.
 ///
-/// The recorder's own cost is taken off: of each moment the cost of all events before it. Of events that several threads
-/// recorded at the same time this takes off too much, since their costs overlapped; time then stands still and never
-/// goes back.
+/// The recorder's own cost is taken off: of each moment the cost of all events before it. Of events that several
+/// threads recorded at the same time this takes off too much, since their costs overlapped; time then stands still and
+/// never goes back.
 ///
 /// # Errors
 /// What is wrong with the events.

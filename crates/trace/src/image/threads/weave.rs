@@ -268,9 +268,9 @@ impl Weaver {
         thread.clocks.push_back((at as u32, kept));
     }
 
-    /// Starts a thread whose first group is the one at `at`, from the thread that did something last, or from the first
-    /// one, which lives as long as the program. In the total order, in which memory is measured, the first thread starts
-    /// all: the C library allocates for a new thread in the arena of the thread that starts it.
+    /// Starts a thread whose first group is the one at `at`, from the thread that did something last, or from the
+    /// first one, which lives as long as the program. In the total order, in which memory is measured, the first
+    /// thread starts all: the C library allocates for a new thread in the arena of the thread that starts it.
     fn start(&mut self, thread: usize, at: usize) {
         let is_first = self.order == Order::Total || self.threads[self.last.thread].ended;
         let by = if is_first { 0 } else { self.last.thread };
