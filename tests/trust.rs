@@ -221,3 +221,24 @@ fn another_clock_is_noticed() {
         assert!(said.contains("its allocator purges by time"), "{bytes}: {said}");
     }
 }
+
+#[test]
+fn what_a_forked_child_inherits_is_noticed() {
+    let _one = support::one_at_a_time();
+    let Some(python) = support::any_interpreter() else { return };
+    let code = "import os\n\
+                inherited = [written(3000) for _ in range(10_000)]\n\
+                child = os.fork()\n\
+                if child: os.waitpid(child, 0)\n\
+                mark(b'steady')\n\
+                own = [str(number) for number in range(200_000)]\n\
+                mark(b'drained')\n";
+    let recorded = record(&python.path, code);
+    assert_eq!(doubt(&recorded.trace), None);
+    let of_child = fs::read_dir(recorded.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let of_child = of_child.filter(|path| path.extension().is_some_and(|ending| ending == "trace"));
+    let of_child: Vec<PathBuf> = of_child.filter(|path| *path != recorded.trace).collect();
+    assert_eq!(of_child.len(), 1, "{of_child:?}");
+    let said = doubt(&of_child[0]).expect("the child holds what it inherited");
+    assert!(said.contains("blocks from before the recording began"), "{said}");
+}

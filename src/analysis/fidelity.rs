@@ -6,6 +6,7 @@
 //! Invariant: judged from readings alone, by bars that stand here as constants; every miss is listed with what the
 //! readings say about its reason, and nothing is said that they do not say.
 
+pub mod cpu;
 mod reasons;
 
 use super::modes::{self, modes};
@@ -145,6 +146,8 @@ pub struct Judgement {
     pub same: Vec<Same>,
     /// Figures outside.
     pub misses: Vec<Miss>,
+    /// CPU times.
+    pub cpu: cpu::Cpu,
     /// Fewest real runs that succeeded under a configuration.
     pub runs_min: usize,
 }
@@ -182,6 +185,7 @@ pub fn judge(found: &Fidelity) -> Judgement {
         judged,
         widen_share: widen_share(found),
         misses,
+        cpu: cpu::judge(found),
         rows,
     }
 }
@@ -374,15 +378,6 @@ pub fn check(found: &Fidelity) -> Check {
     super::trust::check(&found.recorded_marks, &replays, found.threads > 1)
 }
 
-/// CPU time of the program in `steady` under a configuration, nanoseconds: the recorded program's, less what the
-/// replay takes as recorded, plus what it takes under this configuration.
-#[must_use]
-pub fn predicted_cpu_ns(found: &Fidelity, config: &FidelityConfig) -> Option<f64> {
-    let recorded = found.recorded_cpu_ns? as f64;
-    let reference = median(as_recorded(found)?.replayed_ns.iter().copied())?;
-    Some((recorded - reference + median(config.replayed_ns.iter().copied())?).max(0.0))
-}
-
 /// High-water mark of all resident memory of the process: the replay's largest reading and what the recorded process
 /// held beside its heap. Bytes.
 #[must_use]
@@ -569,18 +564,9 @@ mod tests {
     }
 
     #[test]
-    fn time_and_process_memory_are_sums_of_what_is_known() {
-        let mut slow = config("b", "b", &[100], 100);
-        slow.replayed_ns = vec![700, 500, 600];
-        let mut own = config("pool", "a", &[100], 100);
-        own.replayed_ns = vec![200];
-        let all =
-            Fidelity { recorded_cpu_ns: Some(1_000), recorded_no_heap_bytes: Some(5 * MIB), ..found(vec![own, slow]) };
-        assert_eq!(predicted_cpu_ns(&all, &all.configs[1]), Some(1_400.0));
-        assert_eq!(predicted_rss_bytes_peak(&all, &all.configs[1]), Some((106 * MIB) as f64));
-        assert_eq!(predicted_cpu_ns(&found(vec![]), &all.configs[1]), None);
-        let name = all.configs[1].name.clone();
-        let other = Fidelity { recorded_as: Some(name), ..all };
-        assert_eq!(predicted_cpu_ns(&other, &other.configs[1]), Some(1_000.0), "it was recorded under that one");
+    fn process_memory_is_a_sum_of_what_is_known() {
+        let one = config("b", "b", &[100], 100);
+        let all = Fidelity { recorded_no_heap_bytes: Some(5 * MIB), ..found(vec![one]) };
+        assert_eq!(predicted_rss_bytes_peak(&all, &all.configs[0]), Some((106 * MIB) as f64));
     }
 }

@@ -26,7 +26,7 @@ pub mod threads;
 pub mod trust;
 
 pub use control::{Drift, Noise, Twins};
-pub use price::program_cpu_ns;
+pub use price::{program_cpu_ns, program_cpu_ns_all};
 pub use random::Random;
 
 use crate::metric;

@@ -5,7 +5,7 @@
 
 use super::out::{Stop, complain, print};
 use super::replay::seed_of_clock;
-use crate::analysis::{fidelity, program_cpu_ns};
+use crate::analysis::{fidelity, program_cpu_ns, program_cpu_ns_all};
 use crate::measure::live::{self, Program, Repetitions};
 use crate::measure::{self, Config, ImageLimits, Named, PACE_LIMIT, Prepared, Progress, Request, Sizes, Wheel};
 use crate::report;
@@ -123,7 +123,9 @@ pub(super) fn run(args: &LiveArgs) -> Result<(), Stop> {
     let mut found = live::predict(&prepared, &facts, sizes, request.seed, &mut progress).map_err(Stop::Unusable)?;
     found.pace = request.pace.unwrap_or(0);
     found.notes.extend(prepared.images[0].compiled.remark.clone());
-    found.recorded_cpu_ns = program_cpu_ns(&prepared.images[0].compiled.metadata).map(|ns| ns as u64);
+    let recorded = &prepared.images[0].compiled.metadata;
+    found.recorded_cpu_ns = program_cpu_ns(recorded).map(|ns| ns as u64);
+    found.recorded_cpu_ns_all = program_cpu_ns_all(recorded).map(|ns| ns as u64);
     let Some((program, _library)) = program else { return show(args, &found, &report::fidelity::predictions(&found)) };
     notes(&mut found, &prepared, args);
     found.notes.extend(wheel);

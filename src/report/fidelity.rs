@@ -6,7 +6,9 @@
 use super::table::Table;
 use super::words;
 use crate::analysis::fidelity::{
-    self, Judgement, ORDER_BYTES, ORDER_SHARE, WIDEN_BYTES, What, judge, predicted_cpu_ns, predicted_rss_bytes_peak,
+    self, Judgement, ORDER_BYTES, ORDER_SHARE, WIDEN_BYTES, What,
+    cpu::{self, Span},
+    judge, predicted_rss_bytes_peak,
 };
 use crate::analysis::modes::Mode;
 use crate::metric::Unit;
@@ -70,7 +72,7 @@ pub fn compared(found: &Fidelity) -> String {
 pub fn predictions(found: &Fidelity) -> String {
     let mut headings = vec!["configuration".to_owned(), ">peak MiB".into(), ">end".into()];
     headings.extend(found.idle_ms.iter().map(|delay| format!(">{}", name(What::Rest(*delay)))));
-    headings.extend([">CPU s".to_owned(), ">process peak (VmHWM) MiB".into()]);
+    headings.extend([">CPU s".to_owned(), ">of all".into(), ">process peak (VmHWM) MiB".into()]);
     let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
     let mut table = Table::new("Predictions", &headings);
     for config in &found.configs {
@@ -79,7 +81,8 @@ pub fn predictions(found: &Fidelity) -> String {
             let modes = fidelity::predicted_modes(found, config, what, true);
             either(&modes).unwrap_or_else(|| mib(fidelity::predicted(found, config, what, true)))
         });
-        let rest = [seconds(predicted_cpu_ns(found, config)), mib(predicted_rss_bytes_peak(found, config))];
+        let cpu = [Span::Steady, Span::All].map(|span| seconds(cpu::predicted_ns(found, config, span)));
+        let rest = cpu.into_iter().chain([mib(predicted_rss_bytes_peak(found, config))]);
         table.row([config.name.clone()].into_iter().chain(heap).chain(rest));
     }
     let mut text = format!("{}: what the replay predicts\n", found.workload);
@@ -94,8 +97,9 @@ pub fn predictions(found: &Fidelity) -> String {
 }
 
 const LEGEND: &str = "\
-Heap MiB: anonymous resident memory less written file pages, zero-initialised data and stacks. CPU s: of `steady`; the
-recorded program's CPU time, less the replay of what it ran under, plus the replay of this configuration. Process peak:
+Heap MiB: anonymous resident memory less written file pages, zero-initialised data and stacks. CPU s: of `steady`, and
+of all up to the mark that rest follows; the recorded program's CPU time, less the replay of what it ran under, plus the
+replay of this configuration. Process peak:
 heap of the replay and what the recorded process held beside its heap. The last two have no bar.
 ";
 
@@ -215,16 +219,27 @@ fn figures(found: &Fidelity, judged: &Judgement) -> Table {
 
 fn process(found: &Fidelity) -> Table {
     let mut table = Table::new(
-        "Time of `steady` and process memory; no bar",
-        &["configuration", ">CPU s", ">replayed", ">wall s", ">process peak (VmHWM) MiB", ">replayed"],
+        "Time of `steady` and of all, and process memory; no bar",
+        &[
+            "configuration",
+            ">CPU s",
+            ">replayed",
+            ">of all",
+            ">replayed",
+            ">wall s",
+            ">process peak (VmHWM) MiB",
+            ">replayed",
+        ],
     );
     for config in &found.configs {
         let of =
             |value: fn(&crate::run::RealRun) -> Option<u64>| fidelity::median(config.real.iter().filter_map(value));
         table.row([
             config.name.clone(),
-            seconds(of(|run| run.cpu_ns)),
-            seconds(predicted_cpu_ns(found, config)),
+            seconds(cpu::real_ns(config, Span::Steady)),
+            seconds(cpu::predicted_ns(found, config, Span::Steady)),
+            seconds(cpu::real_ns(config, Span::All)),
+            seconds(cpu::predicted_ns(found, config, Span::All)),
             seconds(of(|run| run.wall_ns)),
             mib(of(|run| Some(run.rss_bytes_peak))),
             mib(predicted_rss_bytes_peak(found, config)),
@@ -267,6 +282,20 @@ fn verdict(found: &Fidelity, judged: &Judgement) -> String {
             name(pair.what),
             of(pair.less),
             of(pair.more)
+        );
+    }
+    let cpu = &judged.cpu;
+    if cpu.absolute.of > 0 {
+        let _ = writeln!(
+            text,
+            "CPU: {} of {} times within {} of the real median; {} of {} ratios to the recorded configuration within \
+             {}, of those that really differ from 1 by more",
+            cpu.absolute.near,
+            cpu.absolute.of,
+            words::percent(cpu::ABSOLUTE_SHARE),
+            cpu.ratios.near,
+            cpu.ratios.of,
+            words::percent(cpu::RATIO_SHARE)
         );
     }
     for pick in &judged.picks {

@@ -49,6 +49,9 @@ pub struct Fidelity {
     pub recorded_as: Option<String>,
     /// CPU time of the recorded program in `steady` less the recorder's, nanoseconds.
     pub recorded_cpu_ns: Option<u64>,
+    /// The same of everything up to the mark that rest follows; null in files from before it was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_cpu_ns_all: Option<u64>,
     /// Calls of the replay in `steady`.
     pub steady_calls: u64,
     /// Memory of the recorded process at its peak that no allocator handed out: file pages, relocations, stacks.
@@ -85,6 +88,9 @@ pub struct FidelityConfig {
     pub replayed: Vec<ReplayedRun>,
     /// Time in `steady` that the replay's calls took, touch included, one value per throughput child, nanoseconds.
     pub replayed_ns: Vec<u64>,
+    /// The same of everything up to the mark that rest follows; none in files from before it was kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replayed_ns_all: Vec<u64>,
 }
 
 /// Readings of one run of the real program. Heap bytes are resident anonymous memory less what no allocator handed
@@ -114,7 +120,10 @@ pub struct RealRun {
     pub rss_bytes_peak: u64,
     /// CPU time from `steady` to the mark that rest follows, all threads, nanoseconds; null without `steady`.
     pub cpu_ns: Option<u64>,
-    /// Wall time of the same, less what the sampler held the program, nanoseconds.
+    /// CPU time of the process up to the mark that rest follows, nanoseconds; null in files from before it was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ns_all: Option<u64>,
+    /// Wall time from `steady` on, less what the sampler held the program, nanoseconds.
     pub wall_ns: Option<u64>,
     /// Times that the sampler looked.
     pub polls: u32,

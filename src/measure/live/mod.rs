@@ -223,6 +223,10 @@ fn add(config: &mut FidelityConfig, run: Run, idle_ms: &[u64]) {
         Outcome::Ok(Observation::Throughput(throughput)) => {
             let steady = throughput.phases.iter().find(|phase| phase.phase == Phase::Steady);
             config.replayed_ns.extend(steady.map(|steady| steady.wall_ns));
+            let has_drained = throughput.phases.iter().any(|phase| phase.phase == Phase::Drained);
+            let end = if has_drained { Phase::Drained } else { Phase::Finalising };
+            let before = throughput.phases.iter().filter(|phase| phase.phase < end);
+            config.replayed_ns_all.push(before.map(|phase| phase.wall_ns).sum());
         }
         Outcome::Ok(Observation::Latency(_)) => {}
         Outcome::Failed { stage, reason } => {

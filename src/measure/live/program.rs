@@ -237,6 +237,7 @@ impl Watch {
             }
             self.run.rest.push((*delay, memory.heap()));
         }
+        self.run.cpu_ns_all = Some(mark.cpu_ns);
         if let Some((cpu_ns, wall_ns)) = self.steady {
             self.run.cpu_ns = mark.cpu_ns.checked_sub(cpu_ns);
             self.run.wall_ns = mark.wall_ns.checked_sub(wall_ns);
