@@ -52,9 +52,18 @@ fn doubt(trace: &Path) -> Option<String> {
 
 /// Writes the trace again with every event changed or left out. Slots are given anew, and readings keep their places.
 fn plant(recorded: &Recorded, mut change: impl FnMut(EventKind) -> Option<EventKind>) -> PathBuf {
+    rewrite(recorded, |event| change(event.kind).map(|kind| Event { kind, ..event }))
+}
+
+/// As if all had happened at one moment.
+fn still(recorded: &Recorded) -> PathBuf {
+    const MOMENT_TICKS: u64 = 1 << 40;
+    rewrite(recorded, |event| Some(Event { time: MOMENT_TICKS, ..event }))
+}
+
+fn rewrite(recorded: &Recorded, change: impl FnMut(Event) -> Option<Event>) -> PathBuf {
     let (mut metadata, events) = support::read(&recorded.trace);
-    let kept: Vec<Option<Event>> =
-        events.into_iter().map(|event| change(event.kind).map(|kind| Event { kind, ..event })).collect();
+    let kept: Vec<Option<Event>> = events.into_iter().map(change).collect();
     for reading in &mut metadata.mark_readings {
         reading.event = kept.iter().take(reading.event as usize).flatten().count() as u64;
     }
@@ -64,6 +73,14 @@ fn plant(recorded: &Recorded, mut change: impl FnMut(EventKind) -> Option<EventK
         metadata.totals = write(&planted, &metadata, kept.iter().flatten());
     }
     planted
+}
+
+/// The trace of this program agrees, and once a fault is planted the warning says so.
+fn is_noticed(python: &Path, code: &str, fault: impl FnOnce(&Recorded) -> PathBuf, words: &str) {
+    let recorded = record(python, code);
+    assert_eq!(doubt(&recorded.trace), None, "{code}");
+    let said = doubt(&fault(&recorded)).unwrap_or_else(|| panic!("not noticed: {code}"));
+    assert!(said.contains(words), "{code}: {said}");
 }
 
 fn write<'a>(path: &Path, metadata: &Metadata, events: impl Iterator<Item = &'a Event>) -> Totals {
@@ -118,18 +135,6 @@ fn unsteered(kind: EventKind) -> Option<EventKind> {
     (!matches!(kind, EventKind::Direct(_))).then_some(kind)
 }
 
-/// Writes the trace again as if all had happened at one moment.
-fn still(recorded: &Recorded) -> PathBuf {
-    let (mut metadata, mut events) = support::read(&recorded.trace);
-    let end = events.last().map_or(0, |event| event.time);
-    events.iter_mut().for_each(|event| event.time = end);
-    let planted = recorded.folder.path().join("still.trace");
-    for _ in 0..2 {
-        metadata.totals = write(&planted, &metadata, events.iter());
-    }
-    planted
-}
-
 /// Half a kilobyte and more is the C library's. The last block keeps the heap's top where it is.
 const TRIMMED: &str = "mark(b'steady')\n\
                        blocks = [written(3000) for _ in range(8000)]\n\
@@ -167,10 +172,8 @@ fn blocks_that_were_never_touched_are_noticed() {
     let malloc = "mark(b'steady')\nblocks = [libc.malloc(40_000) for _ in range(500)]\nmark(b'drained')\n";
     let contexts = "import zlib\nmark(b'steady')\nidle = [zlib.compressobj() for _ in range(80)]\nmark(b'drained')\n";
     for code in [calloc, malloc, contexts] {
-        let recorded = record(&python.path, code);
-        assert_eq!(doubt(&recorded.trace), None, "{code}");
-        let said = doubt(&plant(&recorded, all_touched)).unwrap_or_else(|| panic!("not noticed: {code}"));
-        assert!(said.contains("the program did not write to all that it requested"), "{code}: {said}");
+        let words = "the program did not write to all that it requested";
+        is_noticed(&python.path, code, |recorded| plant(recorded, all_touched), words);
     }
 }
 
@@ -185,10 +188,8 @@ fn memory_that_a_program_gives_back_is_noticed() {
                   blocks = [written(100_000) for _ in range(200)]\npinned = [written(3000) for _ in range(100)]\n\
                   del blocks\nmark(b'drained')\n";
     for code in [&trimmed, &by_handle, mapped] {
-        let recorded = record(&python.path, code);
-        assert_eq!(doubt(&recorded.trace), None, "{code}");
-        let said = doubt(&plant(&recorded, unsteered)).unwrap_or_else(|| panic!("not noticed: {code}"));
-        assert!(said.contains("the process gave memory back that the replay kept"), "{code}: {said}");
+        let words = "the process gave memory back that the replay kept";
+        is_noticed(&python.path, code, |recorded| plant(recorded, unsteered), words);
     }
 }
 
@@ -215,10 +216,7 @@ fn another_clock_is_noticed() {
              \x20   for _ in range(50): fill(size)\n\
              mark(b'drained')\n"
         );
-        let recorded = record(&python, &code);
-        assert_eq!(doubt(&recorded.trace), None, "{bytes}");
-        let said = doubt(&still(&recorded)).unwrap_or_else(|| panic!("not noticed: blocks of {bytes} bytes"));
-        assert!(said.contains("its allocator purges by time"), "{bytes}: {said}");
+        is_noticed(&python, &code, still, "its allocator purges by time");
     }
 }
 

@@ -230,7 +230,7 @@ fn values(side: Measured<'_>, workload: &str, config: &str, metric: &Metric) -> 
 
 /// What the null allocator's time changed by on a workload, as a share: the machine, or the harness, and no allocator.
 fn null_moved(old: Measured<'_>, new: Measured<'_>, workload: &str) -> f64 {
-    let median = |side| stats::median_of_sorted(&stats::sorted(&values(side, workload, "null", metric::NS_PER_CALL)));
+    let median = |side| stats::median(values(side, workload, "null", metric::NS_PER_CALL));
     match (median(old), median(new)) {
         (Some(old), Some(new)) if old > 0.0 => (new / old - 1.0).abs(),
         _ => 0.0,

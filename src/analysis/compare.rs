@@ -78,8 +78,7 @@ pub fn figure(
 #[must_use]
 pub fn compare(pairs: &[(f64, f64)], floor: Floor, miss: f64, random: &mut Random) -> Option<Comparison> {
     let ratios: Vec<f64> = pairs.iter().map(|(value, base)| if *base == 0.0 { 1.0 } else { value / base }).collect();
-    let differences: Vec<f64> = pairs.iter().map(|(value, base)| value - base).collect();
-    let moved = stats::median_of_sorted(&stats::sorted(&differences))?;
+    let moved = stats::median(pairs.iter().map(|(value, base)| value - base))?;
     let ratio = stats::estimate_ratio(&ratios, miss, random)?;
     Some(Comparison { ratio, verdict: verdict(&ratio, moved, floor) })
 }

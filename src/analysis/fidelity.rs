@@ -10,7 +10,7 @@ pub mod cpu;
 mod reasons;
 
 use super::modes::{self, modes};
-use super::stats::median_of_sorted;
+use super::stats;
 use super::trust::Check;
 use crate::run::{Fidelity, FidelityConfig, RealRun, ReplayedRun};
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub const WIDEN_SHARE_THREADS: f64 = 0.05;
 /// Real runs that make a mode: one apart from the others may be an accident.
 const REAL_RUNS_OF_A_MODE: usize = 2;
 /// Replays that do: what one begins with decides where it comes out, and a process may begin with the same.
-const REPLAYS_OF_A_MODE: usize = 1;
+pub const REPLAYS_OF_A_MODE: usize = 1;
 /// The least widening, bytes.
 pub const WIDEN_BYTES: f64 = 512.0 * 1024.0;
 /// Two configurations really differ when their ranges do not overlap and their medians are further apart than this
@@ -183,7 +183,7 @@ pub fn judge(found: &Fidelity) -> Judgement {
         runs_min: runs.min().unwrap_or(0),
         inside,
         judged,
-        widen_share: widen_share(found),
+        widen_share: widen_share(found.threads),
         misses,
         cpu: cpu::judge(found),
         rows,
@@ -193,34 +193,33 @@ pub fn judge(found: &Fidelity) -> Judgement {
 /// Median of bytes; `None` without any.
 #[must_use]
 pub fn median(values: impl IntoIterator<Item = u64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.into_iter().map(|value| value as f64).collect();
-    values.sort_by(f64::total_cmp);
-    median_of_sorted(&values)
+    stats::median(values.into_iter().map(|value| value as f64))
 }
 
 /// Median of [`predictions`].
 #[must_use]
 pub fn predicted(found: &Fidelity, config: &FidelityConfig, what: What, steady: bool) -> Option<f64> {
-    let mut values = predictions(found, config, what, steady);
-    values.sort_by(f64::total_cmp);
-    median_of_sorted(&values)
+    stats::median(predictions(found, config, what, steady))
 }
 
 /// The modes of [`predictions`].
 #[must_use]
 pub fn predicted_modes(found: &Fidelity, config: &FidelityConfig, what: What, steady: bool) -> Vec<modes::Mode> {
     let values = predictions(found, config, what, steady);
-    let bar = predicted(found, config, what, steady).map_or(WIDEN_BYTES, |bytes| allowance(found, bytes));
-    modes(values, bar, REPLAYS_OF_A_MODE)
+    let Some(middle) = stats::median(values.iter().copied()) else { return Vec::new() };
+    modes(values, allowance(found.threads, middle), REPLAYS_OF_A_MODE)
 }
 
-/// How far a figure of this many bytes may be off.
-fn allowance(found: &Fidelity, bytes: f64) -> f64 {
-    (widen_share(found) * bytes).max(WIDEN_BYTES)
+/// How far a figure of this many bytes may be off where so many threads allocate.
+#[must_use]
+pub fn allowance(threads: u32, bytes: f64) -> f64 {
+    (widen_share(threads) * bytes).max(WIDEN_BYTES)
 }
 
-const fn widen_share(found: &Fidelity) -> f64 {
-    if found.threads > 1 { WIDEN_SHARE_THREADS } else { WIDEN_SHARE }
+/// How far, as a share.
+#[must_use]
+pub const fn widen_share(threads: u32) -> f64 {
+    if threads > 1 { WIDEN_SHARE_THREADS } else { WIDEN_SHARE }
 }
 
 /// What each replay says, and what libraries mapped for themselves, which is in no replay. None where that is much and
@@ -242,8 +241,9 @@ fn predictions(found: &Fidelity, config: &FidelityConfig, what: What, steady: bo
         What::End => 0,
         What::Rest(delay) => delay,
     };
-    let is_followed = idle_ms == 0 || !values.iter().any(|bytes| is_much_mapped(found, what, rest_from, *bytes));
-    if is_followed { values } else { Vec::new() }
+    let is_much = |bytes| is_much_mapped(found, what, rest_from, bytes);
+    let is_lost = idle_ms > 0 && stats::median(values.iter().copied()).is_some_and(is_much);
+    if is_lost { Vec::new() } else { values }
 }
 
 /// Whether what libraries mapped for themselves makes up much of a figure of this many bytes.
@@ -288,14 +288,13 @@ fn row(found: &Fidelity, config: usize, what: What) -> Option<Row> {
     let real = median(values())?;
     let range = (values().min()? as f64, values().max()? as f64);
     let steady = own.real.iter().all(|run| run.has_steady);
-    let widen = allowance(found, real);
+    let widen = allowance(found.threads, real);
     let real_modes = modes(values().map(|bytes| bytes as f64), widen, REAL_RUNS_OF_A_MODE);
     let predicted = predicted(found, own, what, steady);
     let predicted_modes = predicted_modes(found, own, what, steady);
     let is_predicted = |real: &modes::Mode| {
         let widened = real.range.0 - widen..=real.range.1 + widen;
-        let is_near = |median: f64| widened.contains(&median);
-        predicted.is_some_and(is_near) || predicted_modes.iter().any(|mode| is_near(mode.median))
+        predicted_modes.iter().any(|mode| widened.contains(&mode.median))
     };
     Some(Row {
         config,
@@ -375,7 +374,7 @@ fn as_recorded(found: &Fidelity) -> Option<&FidelityConfig> {
 pub fn check(found: &Fidelity) -> Check {
     let replayed = as_recorded(found).into_iter().flat_map(|config| &config.replayed);
     let replays: Vec<&[[u64; 2]]> = replayed.map(|run| run.at_marks.as_slice()).collect();
-    super::trust::check(&found.recorded_marks, &replays, found.threads > 1)
+    super::trust::check(&found.recorded_marks, &replays, found.threads)
 }
 
 /// High-water mark of all resident memory of the process: the replay's largest reading and what the recorded process
@@ -481,6 +480,11 @@ mod tests {
         assert_eq!(bimodal(&[39, 39, 44]), Some(true));
         assert_eq!(bimodal(&[44, 44, 44]), Some(false), "one of two modes");
         assert_eq!(bimodal(&[41, 42, 41]), Some(false), "between the modes");
+        // Nor is a program half way between two modes of the replays predicted.
+        let mut one = config("today", "a", &[41, 42, 41], 39);
+        one.replayed.resize(4, one.replayed[0].clone());
+        one.replayed[2..].iter_mut().for_each(|run| run.peak_bytes = 44 * MIB);
+        assert_eq!(judge(&found(vec![one])).rows[0].inside, Some(false));
     }
 
     #[test]

@@ -3,10 +3,9 @@
 //! Invariant: figures and single readings are medians of all runs; curves, owners and pools come from one and the same
 //! run, which is named.
 
-use super::fidelity::{WIDEN_BYTES, WIDEN_SHARE, WIDEN_SHARE_THREADS};
 use super::modes::{self, Mode};
-use super::stats::{median_of_sorted, sorted};
-use super::{Figure, MemoryAnalysis, ShownRun, owners, pools, shape};
+use super::stats::median;
+use super::{Figure, MemoryAnalysis, ShownRun, fidelity, owners, pools, shape};
 use crate::metric::{self, Metric};
 use crate::run::{ConfigFacts, Footprint, MemoryPoint, RestPoint, RestState, Run};
 use trace::{Domain, Phase, image::ImageSummary};
@@ -56,14 +55,15 @@ pub fn memory(
     })
 }
 
-/// The modes of each headline figure that has two, by the key of its metric. Bars are those of `live`.
+/// The modes of each headline figure that has two, by the key of its metric. Bars are those of `live`, by the number of
+/// threads that allocate.
 #[must_use]
-pub fn bimodal(runs: &[&Run], has_threads: bool) -> Vec<(&'static str, Vec<Mode>)> {
-    let share = if has_threads { WIDEN_SHARE_THREADS } else { WIDEN_SHARE };
+pub fn bimodal(runs: &[&Run], threads: u32) -> Vec<(&'static str, Vec<Mode>)> {
     let of = |metric: &Metric| {
-        let values = sorted(&runs.iter().filter_map(|run| (metric.of)(run)).collect::<Vec<_>>());
-        let bar = WIDEN_BYTES.max(share * median_of_sorted(&values)?);
-        Some((metric.key, modes::modes(values, bar, 1))).filter(|(_, modes)| modes.len() > 1)
+        let values = || runs.iter().filter_map(|run| (metric.of)(run));
+        let bar = fidelity::allowance(threads, median(values())?);
+        Some((metric.key, modes::modes(values(), bar, fidelity::REPLAYS_OF_A_MODE)))
+            .filter(|(_, modes)| modes.len() > 1)
     };
     [metric::RSS_BYTES_PEAK, metric::RSS_BYTES_END, metric::RSS_BYTES_REST].into_iter().filter_map(of).collect()
 }
@@ -88,8 +88,7 @@ fn shown_run<'a>(runs: &[&'a Run]) -> Option<(ShownRun, &'a Footprint)> {
 
 /// The median of whole numbers; 0 without any.
 fn median_of(values: impl Iterator<Item = u64>) -> u64 {
-    let values: Vec<f64> = values.map(|value| value as f64).collect();
-    median_of_sorted(&sorted(&values)).unwrap_or(0.0) as u64
+    median(values.map(|value| value as f64)).unwrap_or(0.0) as u64
 }
 
 /// The median of each field.

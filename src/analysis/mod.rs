@@ -358,11 +358,6 @@ impl Analysis {
     }
 }
 
-/// Whether several threads allocate.
-fn has_threads(recorded: &trace::Metadata) -> bool {
-    recorded.totals.calls_by_thread.values().filter(|calls| **calls > 0).count() > 1
-}
-
 /// What [`analyse`] was given.
 struct Selection<'a> {
     environment: &'a Environment,
@@ -449,7 +444,7 @@ impl<'a> Selection<'a> {
         let mut runs = names.into_iter().flatten().map(|name| self.of(&workload.name, name));
         let runs = runs.find(|runs| !runs.is_empty()).unwrap_or_default();
         let replays: Vec<&[[u64; 2]]> = runs.iter().filter_map(|run| metric::at_marks(run)).collect();
-        Some(trust::check(&recorded_marks(&workload.metadata), &replays, has_threads(&workload.metadata)))
+        Some(trust::check(&recorded_marks(&workload.metadata), &replays, calls.threads()))
     }
 
     /// One contestant; `None` when no run of it measured.
@@ -488,7 +483,7 @@ impl<'a> Selection<'a> {
             latency: latency::latency(&passes, clock),
             threads,
             memory: memory::memory(&runs, &metrics, &workload.image, facts),
-            modes: memory::bimodal(&runs, has_threads(&workload.metadata)),
+            modes: memory::bimodal(&runs, workload.metadata.totals.threads()),
             metrics,
             unreplayed: footprint.map(|footprint| footprint.unreplayed.clone()).unwrap_or_default(),
             program_share: None,

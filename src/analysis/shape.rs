@@ -3,7 +3,7 @@
 //! Invariant: a class is a rule over readings of one run, and the readings stand beside it; a slope is called one only
 //! if its interval lies on one side of zero and it adds up to something.
 
-use super::stats::{median_of_sorted, sorted};
+use super::stats::{median, median_of_sorted, sorted};
 use crate::run::{MemoryPoint, RestPoint, RestState};
 use serde::Serialize;
 
@@ -140,7 +140,7 @@ pub fn cycles(ends: &[MemoryPoint]) -> Option<CyclesShape> {
     // The first cycle always warms up.
     let used = ends.len().div_ceil(2).max(CYCLES_MIN).min(ends.len().saturating_sub(1).max(1));
     let bytes: Vec<f64> = ends[ends.len() - used..].iter().map(|end| end.resident_bytes as f64).collect();
-    let level_bytes = median_of_sorted(&sorted(&bytes))?;
+    let level_bytes = median(bytes.iter().copied())?;
     let slope = if used < CYCLES_MIN { None } else { theil_sen(&bytes) };
     let class = slope.map_or(CyclesClass::Unknown, |[median, low, _]| {
         let grown = median * (used - 1) as f64;

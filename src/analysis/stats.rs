@@ -31,6 +31,14 @@ pub fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
     Some((below + above) / 2.0)
 }
 
+/// The same of values in any order.
+#[must_use]
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    median_of_sorted(&values)
+}
+
 /// The values in ascending order.
 #[must_use]
 pub fn sorted(values: &[f64]) -> Vec<f64> {

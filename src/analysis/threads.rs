@@ -2,7 +2,7 @@
 //!
 //! Invariant: of replays on one thread nothing is said.
 
-use super::stats::median_of_sorted;
+use super::stats::median;
 use crate::run::{Observation, Outcome, Run, ThreadUse};
 use serde::Serialize;
 
@@ -47,11 +47,7 @@ fn concurrency(threads: &ThreadUse) -> f64 {
 /// Threads of these runs; `None` when one thread replayed everything, or nothing was timed.
 #[must_use]
 pub fn threads(runs: &[&Run]) -> Option<ThreadsAnalysis> {
-    let middle = |latency, of: fn(&ThreadUse) -> f64| {
-        let mut values: Vec<f64> = of_pass(runs, latency).map(|threads| of(&threads)).collect();
-        values.sort_by(f64::total_cmp);
-        median_of_sorted(&values)
-    };
+    let middle = |latency, of: fn(&ThreadUse) -> f64| median(of_pass(runs, latency).map(|threads| of(&threads)));
     let first = of_pass(runs, false).next()?;
     Some(ThreadsAnalysis {
         threads: first.threads,

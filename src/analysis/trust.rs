@@ -3,14 +3,11 @@
 //!
 //! Invariant: judged from readings alone; a doubt names what the readings show, and no reading is no doubt.
 
-use super::fidelity::{WIDEN_BYTES, WIDEN_SHARE, WIDEN_SHARE_THREADS};
-use super::stats::median_of_sorted;
-use crate::run::RecordedMark;
+use super::fidelity::{allowance, widen_share};
+use super::stats;
+use crate::run::{READING, RecordedMark};
 use serde::Serialize;
 use trace::Phase;
-
-/// Name of the marks that the recorder makes where the process holds more than before.
-const READING: &str = "reading";
 
 /// One mark, bytes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,7 +45,7 @@ pub struct Trust {
     pub doubt: Option<(Held, Doubt)>,
     /// Marks that were compared.
     pub marks: usize,
-    /// Share by which they may differ, at least [`WIDEN_BYTES`].
+    /// Share by which they may differ, at least [`super::fidelity::WIDEN_BYTES`].
     pub bar_share: f64,
 }
 
@@ -76,18 +73,17 @@ impl Check {
 }
 
 /// Holds replays of the configuration that the program was recorded under against the recording. `replays` has resident
-/// and requested bytes at each mark.
+/// and requested bytes at each mark; `threads` allocate.
 #[must_use]
-pub fn check(marks: &[RecordedMark], replays: &[&[[u64; 2]]], has_threads: bool) -> Check {
-    match trust(marks, replays, has_threads) {
+pub fn check(marks: &[RecordedMark], replays: &[&[[u64; 2]]], threads: u32) -> Check {
+    match trust(marks, replays, threads) {
         Some(trust) => Check::Compared(trust),
         None if marks.is_empty() => Check::NotMeasured,
         None => Check::NotReplayed,
     }
 }
 
-fn trust(marks: &[RecordedMark], replays: &[&[[u64; 2]]], has_threads: bool) -> Option<Trust> {
-    let bar_share = if has_threads { WIDEN_SHARE_THREADS } else { WIDEN_SHARE };
+fn trust(marks: &[RecordedMark], replays: &[&[[u64; 2]]], threads: u32) -> Option<Trust> {
     let held = |(at, mark): (usize, &RecordedMark)| {
         let of = |which: usize| median(replays.iter().filter_map(|run| run.get(at)).map(|reading| reading[which]));
         Some(Held {
@@ -105,7 +101,7 @@ fn trust(marks: &[RecordedMark], replays: &[&[[u64; 2]]], has_threads: bool) -> 
         within.max_by(|a, b| a.1.measured.total_cmp(&b.1.measured)).map(|(at, held)| (*at, held.clone()))
     };
     let (peak_at, peak) = most(&|at| (steady..=drained).contains(&at)).or_else(|| most(&|_| true))?;
-    let bar = |held: &Held| WIDEN_BYTES.max(bar_share * held.measured);
+    let bar = |held: &Held| allowance(threads, held.measured);
     let excess = |held: &Held| (held.replayed - held.measured).abs() - bar(held);
     // A replay writes to a block when it is allocated; the program may write to it later, and reach as much then.
     let is_early = |at: usize, held: &Held| {
@@ -125,13 +121,11 @@ fn trust(marks: &[RecordedMark], replays: &[&[[u64; 2]]], has_threads: bool) -> 
         };
         (held.clone(), doubt)
     });
-    Some(Trust { peak, doubt, marks: all.len(), bar_share })
+    Some(Trust { peak, doubt, marks: all.len(), bar_share: widen_share(threads) })
 }
 
 fn median(values: impl Iterator<Item = u64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.map(|value| value as f64).collect();
-    values.sort_by(f64::total_cmp);
-    median_of_sorted(&values)
+    stats::median(values.map(|value| value as f64))
 }
 
 #[cfg(test)]
@@ -152,7 +146,7 @@ mod tests {
 
     fn doubt(measured: &[(&str, u64)], replayed: &[(u64, u64)]) -> Option<(String, Doubt)> {
         let replay: Vec<[u64; 2]> = replayed.iter().map(|(held, live)| [held * MIB, live * MIB]).collect();
-        let found = trust(&marks(measured), &[&replay], false).unwrap();
+        let found = trust(&marks(measured), &[&replay], 1).unwrap();
         found.doubt.map(|(held, doubt)| (held.mark, doubt))
     }
 
@@ -160,7 +154,7 @@ mod tests {
     fn a_replay_that_holds_what_the_process_held_is_trusted() {
         let measured = [("steady", 10), ("reading", 100), ("drained", 20), ("finalising", 20)];
         assert_eq!(doubt(&measured, &[(10, 9), (102, 90), (20, 10), (20, 10)]), None);
-        let found = trust(&marks(&measured), &[&[[MIB, 0]; 4]], true).unwrap();
+        let found = trust(&marks(&measured), &[&[[MIB, 0]; 4]], 2).unwrap();
         assert_eq!((found.peak.measured, found.marks), (100.0 * MIB as f64, 4));
     }
 
@@ -187,9 +181,9 @@ mod tests {
 
     #[test]
     fn what_was_not_read_is_not_compared() {
-        assert_eq!(trust(&[], &[], false), None);
-        assert_eq!(trust(&marks(&[("steady", 1)]), &[], false), None);
+        assert_eq!(trust(&[], &[], 1), None);
+        assert_eq!(trust(&marks(&[("steady", 1)]), &[], 1), None);
         let unread = RecordedMark { heap_bytes: None, ..marks(&[("steady", 1)]).remove(0) };
-        assert_eq!(trust(&[unread], &[&[[1, 1]]], false), None);
+        assert_eq!(trust(&[unread], &[&[[1, 1]]], 1), None);
     }
 }

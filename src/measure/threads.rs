@@ -48,8 +48,7 @@ pub(super) fn transform(
 
 /// How a trace's threads are to be replayed.
 pub(super) fn mode(job: &CompileJob, metadata: &Metadata) -> Mode {
-    let threads = metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count();
-    job.mode.unwrap_or(if threads > 1 { Mode::Gil } else { Mode::Merged })
+    job.mode.unwrap_or(if metadata.totals.threads() > 1 { Mode::Gil } else { Mode::Merged })
 }
 
 const TOO_LARGE: &str =

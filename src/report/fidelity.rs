@@ -99,8 +99,8 @@ pub fn predictions(found: &Fidelity) -> String {
 const LEGEND: &str = "\
 Heap MiB: anonymous resident memory less written file pages, zero-initialised data and stacks. CPU s: of `steady`, and
 of all up to the mark that rest follows; the recorded program's CPU time, less the replay of what it ran under, plus the
-replay of this configuration. Process peak:
-heap of the replay and what the recorded process held beside its heap. The last two have no bar.
+replay of this configuration. Process peak: heap of the replay and what the recorded process held beside its heap. The
+last two have no bar.
 ";
 
 /// Where a cell of a table has two values.
@@ -289,7 +289,7 @@ fn verdict(found: &Fidelity, judged: &Judgement) -> String {
         let _ = writeln!(
             text,
             "CPU: {} of {} times within {} of the real median; {} of {} ratios to the recorded configuration within \
-             {}, of those that really differ from 1 by more",
+             {}, of those where the real ratio is further from 1",
             cpu.absolute.near,
             cpu.absolute.of,
             words::percent(cpu::ABSOLUTE_SHARE),

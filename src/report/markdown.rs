@@ -39,7 +39,7 @@ pub fn markdown(analysis: &Analysis) -> String {
         for sentence in workload.configs.iter().filter_map(|config| words::sentence(analysis, workload, config)) {
             let _ = writeln!(text, "- {}", escape(&sentence));
         }
-        for line in shapes::lines(analysis, workload).into_iter().chain(words::bimodal_lines(workload)) {
+        for line in shapes::lines(analysis, workload) {
             let _ = writeln!(text, "- {}", escape(&line));
         }
         text.push('\n');

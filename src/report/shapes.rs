@@ -64,7 +64,8 @@ fn name(analysis: &Analysis, config: &ConfigAnalysis) -> String {
     words::allocator(&analysis.environment.configs[config.config])
 }
 
-/// Lines below the overview: the shape of each configuration, and what knobs reach in the baseline.
+/// Lines below the overview: the shape of each configuration, what knobs reach in the baseline, and figures with two
+/// modes.
 #[must_use]
 pub fn lines(analysis: &Analysis, workload: &WorkloadAnalysis) -> Vec<String> {
     let each = |text: &dyn Fn(&MemoryAnalysis) -> Option<String>| {
@@ -85,6 +86,7 @@ pub fn lines(analysis: &Analysis, workload: &WorkloadAnalysis) -> Vec<String> {
         let moment = moment(last.moment);
         (!all.is_empty()).then(|| format!("of {} {moment}, at most in reach of: {}", config.name, all.join(", ")))
     }));
+    lines.extend(words::bimodal_lines(workload));
     lines
 }
 

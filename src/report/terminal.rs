@@ -139,9 +139,6 @@ pub fn one(analysis: &Analysis, workload: &WorkloadAnalysis) -> String {
     for line in shapes::lines(analysis, workload) {
         text.push_str(&wrap(&format!("  {line}"), "    "));
     }
-    for line in words::bimodal_lines(workload) {
-        text.push_str(&wrap(&format!("  {line}"), "    "));
-    }
     text.push_str(&wrap(&format!("  {}", floor_line(workload)), "    "));
     if let Some(check) = trust::of_workload(analysis, workload) {
         text.push_str(&wrap(&format!("  {check}"), "    "));

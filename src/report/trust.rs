@@ -5,7 +5,7 @@
 use super::words;
 use crate::analysis::trust::{Check, Doubt, Held};
 use crate::analysis::{Analysis, WorkloadAnalysis, fidelity};
-use crate::run::{Fidelity, HostFacts};
+use crate::run::{Fidelity, HostFacts, READING};
 use crate::units;
 
 /// `as recorded: 41.2 MiB replayed, 41.0 measured`, and what limits that; without a full stop.
@@ -36,7 +36,7 @@ pub fn line(check: &Check, differs: &[String]) -> String {
 pub fn doubt(check: &Check) -> Option<String> {
     let (Held { mark, replayed, measured, .. }, doubt) = check.trust()?.doubt.as_ref()?;
     let at = match mark.as_str() {
-        "reading" => "at a maximum".to_owned(),
+        READING => "at a maximum".to_owned(),
         name => format!("at `{name}`"),
     };
     let (kind, remedy) = match doubt {
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_line_says_what_was_compared_or_what_to_do() {
-        let peak = held("reading", 41.2, 41.0);
+        let peak = held(READING, 41.2, 41.0);
         let check = Check::Compared(Trust { peak, doubt: None, marks: 12, bar_share: 0.03 });
         let said = line(&check, &[]);
         assert!(said.starts_with("as recorded: 41.2 MiB replayed, 41.0 measured"), "{said}");

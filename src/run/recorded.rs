@@ -6,11 +6,14 @@
 use serde::{Deserialize, Serialize};
 use trace::{Metadata, Phase};
 
+/// Name of the marks that the recorder makes where the process holds more than before.
+pub const READING: &str = "reading";
+
 /// The recorded process at one mark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecordedMark {
-    /// Name of the mark; `reading` where the process held more than ever before.
+    /// Name of the mark; [`READING`] where the process held more than ever before.
     pub name: String,
     /// Resident anonymous memory less what no allocator handed out, bytes; null where it was not read.
     pub heap_bytes: Option<u64>,

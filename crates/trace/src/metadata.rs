@@ -272,6 +272,14 @@ pub struct Totals {
     pub directives: BTreeMap<String, u64>,
 }
 
+impl Totals {
+    /// Threads that made a call.
+    #[must_use]
+    pub fn threads(&self) -> u32 {
+        u32::try_from(self.calls_by_thread.values().filter(|calls| **calls > 0).count()).unwrap_or(u32::MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

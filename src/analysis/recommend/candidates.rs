@@ -4,7 +4,7 @@
 //! and then it says so.
 
 use super::{Candidate, Exclusion, Fit, Objective, Wish, metric_of};
-use crate::analysis::fidelity::{WIDEN_SHARE, WIDEN_SHARE_THREADS};
+use crate::analysis::fidelity::widen_share;
 use crate::analysis::{Analysis, ConfigAnalysis, Estimate, Percentile, Random, WorkloadAnalysis, control, stats};
 use crate::metric;
 use crate::run::{ConfigFacts, Environment, Footprint, Outcome, Run, WorkloadFacts};
@@ -179,7 +179,7 @@ fn faults(config: &ConfigAnalysis, runs: &[Run], workload: &WorkloadAnalysis, ob
 /// How far predictions of a trace may be off before `live` calls them wrong, as a share.
 pub(super) fn allowance(facts: &WorkloadFacts) -> f64 {
     let threads = facts.fidelity.as_ref().map_or(facts.shape.threads, |found| found.threads);
-    if threads > 1 { WIDEN_SHARE_THREADS } else { WIDEN_SHARE }
+    widen_share(threads)
 }
 
 /// Memory of the recorded process at its peak that is no heap: file pages, relocations, stacks, and what libraries map

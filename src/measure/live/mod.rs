@@ -281,7 +281,7 @@ fn facts(prepared: &Prepared, seed: u64) -> Result<Fidelity, String> {
         started_unix_ms: child::unix_ms(),
         seed,
         mode: Some(Mode::Merged),
-        threads: metadata.totals.calls_by_thread.values().filter(|calls| **calls > 0).count() as u32,
+        threads: metadata.totals.threads(),
         idle_ms: prepared.settings.idle_ms.clone(),
         recorded_as: (metadata.numpy_data == Some(NumpyData::Handler)).then(|| HANDLER_RECORDED.to_owned()),
         steady_calls: image.compiled.summary.calls_by_phase[Phase::Steady as usize],

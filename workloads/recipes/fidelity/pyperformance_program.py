@@ -1,7 +1,7 @@
 """One benchmark of pyperformance as a program: its set-up, then its function so many times, in this process.
 
 pyperf starts a process per value and decides itself how often to call; both are left out, since the question is what
-memory the program holds. A benchmark with parts (`logging`, `pickle`) is told one of them behind `--`.
+memory the program holds. A benchmark with parts (`logging`, `pickle`) is told one of them last.
 """
 
 import argparse
@@ -18,20 +18,11 @@ from pyalloc_mark import mark
 FOLDER = os.path.join(os.path.dirname(pyperformance.__file__), "data-files", "benchmarks")
 
 
-_begun = []
-
-
-def begin():
-    """Marks the first of a benchmark's functions."""
-    if not _begun:
-        _begun.append(True)
-        mark("steady")
-
-
 class Runner:
     """What benchmarks use of `pyperf.Runner`."""
 
     loops = 1
+    has_begun = False
 
     def __init__(self, **_options):
         self.argparser = argparse.ArgumentParser()
@@ -42,12 +33,18 @@ class Runner:
         self.args = self.argparser.parse_args()
         return self.args
 
+    def begin(self):
+        """Marks the first of a benchmark's functions."""
+        if not self.has_begun:
+            self.has_begun = True
+            mark("steady")
+
     def bench_time_func(self, _name, function, *arguments, **_options):
-        begin()
+        self.begin()
         function(self.loops, *arguments)
 
     def bench_func(self, _name, function, *arguments, **_options):
-        begin()
+        self.begin()
         for _ in range(self.loops):
             function(*arguments)
 
@@ -64,8 +61,7 @@ def main():
     sys.path.insert(0, os.path.dirname(program))
     sys.argv = [program, *options.parts]
     before = time.perf_counter()
-    left = runpy.run_path(program, run_name="__main__")
-    del left
+    runpy.run_path(program, run_name="__main__")
     mark("drained")
     return time.perf_counter() - before
 
